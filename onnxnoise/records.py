@@ -1,0 +1,198 @@
+"""The frozen records that cross module borders or land on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Bits = npt.NDArray[np.bool_]
+
+Sweep = Literal["single", "cumulative", "all"]
+Policy = Literal["group", "raw", "affine", "fold", "clean"]
+SigmaScope = Literal["tensor", "layer"]
+Metric = Literal["top1", "top5"]
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A warning that belongs to the result: a stable `code` for programs, a `message` for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ImageChunk:
+    """Images that travel together: pixels uint8 RGB (n, height, width, 3), labels int64 (n,), `start` their first's position."""
+
+    start: int
+    pixels: Pixels
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A normalized accuracy (fraction of the clean one) and its two 95 % intervals; both are None with one draw.
+
+    `fixed` is for this image set (draws vary), `sampled` for images like these (draws and images vary).
+    """
+
+    mean: float
+    fixed: Interval | None
+    sampled: Interval | None
+
+
+Kind = Literal["conv", "dense", "batchnorm", "norm", "recurrent", "embedding", "scale", "parameter"]
+
+
+@dataclass(frozen=True)
+class NoiseTensor:
+    """One initializer of a noise layer.
+
+    `name` is the file's, `value` the normalized graph's own copy of it for this layer. `role` is the noise's `k`. `shape` is
+    the canonical shape, in which noise is drawn; where `transposed`, the graph stores the transpose. `sigma_w` is the
+    population standard deviation, in units of the initializer.
+    """
+
+    name: str
+    value: str
+    role: int
+    shape: tuple[int, ...]
+    transposed: bool
+    sigma_w: float
+
+
+@dataclass(frozen=True)
+class NoiseLayer:
+    """Initializers perturbed together. `index` counts from 1 in canonical order; `sigma_w` pools all their values.
+
+    `start` is the position of the layer's first node in the network's node order: the cut before this layer.
+    """
+
+    index: int
+    name: str
+    kind: Kind
+    parameters: int
+    sigma_w: float
+    tensors: tuple[NoiseTensor, ...]
+    start: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One signal-to-noise ratio (linear, sigma_w / sigma_noise) and one draw."""
+
+    snr: float
+    draw: int
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Hits of one (sweep, layer, snr, draw) on one chunk; `sweep` is also `clean`, `layer` None for clean and all.
+
+    `top1`, `top5` and `nonfinite` are packed bits, one an image (numpy.packbits); `top5` is empty with five classes or fewer.
+    `negative_variances` counts the batch-norm channels whose variance the noise made negative, in this draw.
+    """
+
+    sweep: str
+    layer: int | None
+    snr: float
+    draw: int
+    start: int
+    images: int
+    top1: bytes
+    top5: bytes
+    nonfinite: bytes
+    negative_variances: int
+
+
+@dataclass(frozen=True)
+class DrawHits:
+    """Hits of one draw over all its images, and the clean hits on the same images; top-5 None with five classes or fewer."""
+
+    draw: int
+    images: int
+    clean_top1_hits: int
+    clean_top5_hits: int | None
+    top1_hits: int
+    top5_hits: int | None
+    nonfinite: int
+    negative_variances: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (sweep, layer, snr): what each draw hit, and the normalized accuracies, fractions of the clean ones."""
+
+    sweep: Sweep
+    layer: int | None
+    snr: float
+    draws: tuple[DrawHits, ...]
+    normalized_top1: Estimate
+    normalized_top5: Estimate | None
+
+
+@dataclass(frozen=True)
+class Average:
+    """`A_avr`: the mean of A_i over `layers` noise layers at one SNR."""
+
+    sweep: Sweep
+    snr: float
+    layers: int
+    top1: Estimate
+    top5: Estimate | None
+
+
+@dataclass(frozen=True)
+class CleanHits:
+    images: int
+    top1_hits: int
+    top5_hits: int | None
+    nonfinite: int
+
+
+@dataclass(frozen=True)
+class InitializerInfo:
+    name: str
+    shape: tuple[int, ...]
+    sigma_w: float
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """A noise layer as results show it; `sigma_w` pools the values of all its initializers."""
+
+    index: int
+    name: str
+    kind: Kind
+    parameters: int
+    sigma_w: float
+    initializers: tuple[InitializerInfo, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A whole run, as far as it went: `measured` of `planned` image passes. `run` has what someone needs to repeat it."""
+
+    model: dict[str, str]
+    provider: str
+    dataset: dict[str, str | int]
+    seed: int
+    bn: Policy
+    sigma_scope: SigmaScope
+    metric: Metric
+    clean: CleanHits
+    layers: tuple[LayerInfo, ...]
+    cells: tuple[Cell, ...]
+    a_avr: tuple[Average, ...]
+    warnings: tuple[Notice, ...]
+    run: dict[str, object]
+    measured: int
+    planned: int

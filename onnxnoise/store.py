@@ -1,0 +1,263 @@
+"""The run file: an SQLite database that tallies are appended to and a later run continues from."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from onnxnoise.errors import RunFileError
+from onnxnoise.records import Tally
+
+_APPLICATION_ID = 0x4F4E4E58
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE record (name TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE chunk (start INTEGER PRIMARY KEY, images INTEGER NOT NULL, sha256 TEXT);
+CREATE TABLE tally (
+    sweep TEXT NOT NULL, layer INTEGER NOT NULL, snr REAL NOT NULL, draw INTEGER NOT NULL, start INTEGER NOT NULL,
+    images INTEGER NOT NULL, top1 BLOB NOT NULL, top5 BLOB NOT NULL, nonfinite BLOB NOT NULL,
+    negative_variances INTEGER NOT NULL,
+    PRIMARY KEY (sweep, layer, snr, draw, start)
+) WITHOUT ROWID;
+"""
+_WHOLE = 0
+"""Stands for "no one layer" in the table's key, which can't hold NULL."""
+
+TallyKey = tuple[str, int | None, float, int, int]
+"""(sweep, layer, snr, draw, start of the chunk)."""
+
+
+class RunStore:
+    """An open run file. Every method raises RunFileError with what to do."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path, identity: Mapping[str, Any], description: Mapping[str, Any]) -> Self:
+        """Open the run file at `path`, or make it.
+
+        `identity` is what must be equal to continue a run; `description` (layers, versions, command) is kept from the first run.
+        """
+        store = cls(path, cls._connected(path, "rwc"))
+        try:
+            if not store._tables():
+                with store._errors(), store._transaction():
+                    if not store._tables():
+                        store._create(identity, description)
+            store._check_kind()
+            store._check_identity(identity)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Open a run file that must be there, whatever it holds."""
+        if not path.is_file():
+            raise RunFileError(f"{path}: no such run file; `onnxnoise bench MODEL --out {path.name}` makes one")
+        store = cls(path, cls._connected(path, "rw"))
+        try:
+            store._check_kind()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @staticmethod
+    def _connected(path: Path, mode: str) -> sqlite3.Connection:
+        if path.is_dir() or not path.parent.is_dir():
+            what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {str(path.parent)!r}"
+            raise RunFileError(f"{path}: {what}; name a file with --out")
+        try:
+            connection = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=30,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            connection.execute("PRAGMA schema_version")
+        except sqlite3.Error as error:
+            raise _run_file_error(path, error) from error
+        return connection
+
+    def _create(self, identity: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+        for statement in _SCHEMA.split(";"):
+            self._connection.execute(statement)
+        self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+        rows = [("identity", json.dumps(identity)), ("description", json.dumps(description))]
+        self._connection.executemany("INSERT INTO record VALUES (?, ?)", rows)
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def _tables(self) -> int:
+        with self._errors():
+            return int(self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
+
+    def _check_kind(self) -> None:
+        with self._errors():
+            application, version = self._pragma("application_id"), self._pragma("user_version")
+        if application != _APPLICATION_ID:
+            raise RunFileError(f"{self.path}: not an onnxnoise run file; name another file with --out")
+        if version > _VERSION:
+            raise RunFileError(
+                f"{self.path}: written by a newer onnxnoise (format {version}, this one reads {_VERSION}); "
+                "upgrade onnxnoise or name another file with --out"
+            )
+        with self._errors():
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+
+    def _check_identity(self, asked: Mapping[str, Any]) -> None:
+        kept = self.identity
+        asked = json.loads(json.dumps(asked))
+        for name in {**kept, **asked}:
+            if kept.get(name) != asked.get(name):
+                raise RunFileError(
+                    f"{self.path}: holds a run with another {name.replace('_', ' ')}: {_short(kept.get(name))} there, "
+                    f"{_short(asked.get(name))} asked for; name another file with --out, or move this one away"
+                )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _run_file_error(self.path, error) from error
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self._record("identity")
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return self._record("description")
+
+    def _record(self, name: str) -> dict[str, Any]:
+        with self._errors():
+            row = self._connection.execute("SELECT json FROM record WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise RunFileError(f"{self.path}: damaged: it lacks its {name}; name another file with --out")
+        record: dict[str, Any] = json.loads(row[0])
+        return record
+
+    def chunks(self) -> list[range]:
+        """The chunks of images laid down so far, in order: each as the range of positions in the data."""
+        with self._errors():
+            rows = self._connection.execute("SELECT start, images FROM chunk ORDER BY start").fetchall()
+        return [range(start, start + images) for start, images in rows]
+
+    def lay_down(self, images: int, size: Callable[[], int]) -> list[range]:
+        """Cover the first `images` images with chunks, those that are there kept; all of them in order.
+
+        `size` is asked for the new chunks' most images, only where one is lacking.
+        """
+        covered = max((chunk.stop for chunk in self.chunks()), default=0)
+        if covered < images:
+            step = size()
+            with self._errors(), self._transaction():
+                covered = max(
+                    (chunk.stop for chunk in self.chunks()), default=0
+                )  # another process may have been faster
+                new = [(start, min(step, images - start)) for start in range(covered, images, step)]
+                self._connection.executemany("INSERT INTO chunk (start, images) VALUES (?, ?)", new)
+        return [chunk for chunk in self.chunks() if chunk.start < images]
+
+    def check_images(self, start: int, sha256: str) -> None:
+        """Remember the digest of a chunk's pixels and labels; refuse other images in the same place."""
+        with self._errors(), self._transaction():
+            row = self._connection.execute("SELECT sha256 FROM chunk WHERE start = ?", (start,)).fetchone()
+            if row is not None and row[0] is None:
+                self._connection.execute("UPDATE chunk SET sha256 = ? WHERE start = ?", (sha256, start))
+        if row is not None and row[0] not in (None, sha256):
+            raise RunFileError(
+                f"{self.path}: the images from number {start} on are not those it was measured with "
+                "(changed files, or another Pillow decodes them differently); name another file with --out"
+            )
+
+    def append(self, tallies: Iterable[Tally]) -> None:
+        """Keep tallies, all of them or none; one that is there already stays as it is."""
+        rows = [
+            (
+                t.sweep,
+                t.layer or _WHOLE,
+                t.snr,
+                t.draw,
+                t.start,
+                t.images,
+                t.top1,
+                t.top5,
+                t.nonfinite,
+                t.negative_variances,
+            )
+            for t in tallies
+        ]
+        with self._errors(), self._transaction():
+            self._connection.executemany("INSERT OR IGNORE INTO tally VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.rollback()
+            raise
+        self._connection.commit()
+
+    def done(self) -> set[TallyKey]:
+        """Keys of all tallies that are there."""
+        with self._errors():
+            rows = self._connection.execute("SELECT sweep, layer, snr, draw, start FROM tally").fetchall()
+        return {(sweep, layer or None, snr, draw, start) for sweep, layer, snr, draw, start in rows}
+
+    def tallies(self, sweep: str, snr: float | None = None) -> Iterator[Tally]:
+        """A sweep's tallies, of one SNR where given, by layer, snr, draw and chunk."""
+        asked = (sweep,) if snr is None else (sweep, snr)
+        query = f"SELECT * FROM tally WHERE sweep = ?{'' if snr is None else ' AND snr = ?'} ORDER BY layer, snr, draw, start"
+        with self._errors():
+            for name, layer, *rest in self._connection.execute(query, asked):
+                yield Tally(name, layer or None, *rest)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _run_file_error(path: Path, error: sqlite3.Error) -> RunFileError:
+    reason = str(error)
+    if "full" in reason:
+        return RunFileError(
+            f"{path}: the disk is full; what was measured so far is kept: free some space and run the same command"
+        )
+    if "not a database" in reason:
+        return RunFileError(f"{path}: not an onnxnoise run file; name another file with --out")
+    if "readonly" in reason or "unable to open" in reason:
+        return RunFileError(f"{path}: can't be written; name a file in a folder you may write to with --out")
+    if "locked" in reason:
+        return RunFileError(
+            f"{path}: another process is writing to it; wait for that run, or name another file with --out"
+        )
+    return RunFileError(f"{path}: damaged or not usable ({reason}); name another file with --out")
