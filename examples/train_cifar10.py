@@ -157,7 +157,10 @@ def train(data: Path, epochs: int, batch: int, seed: int) -> nn.Module:
             schedule.step()
             total += float(loss.detach())
         tested = hits(model, test_images, test_labels) if epoch % 5 == 0 or epoch == epochs else None
-        print(f"epoch {epoch}: loss {total / steps:.4f}, test hits {tested}, {time.monotonic() - started:.0f} s", flush=True)
+        print(
+            f"epoch {epoch}: loss {total / steps:.4f}, test hits {tested}, {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
     return model.eval()
 
 

@@ -14,7 +14,7 @@ from onnxnoise.tables import Table, Triple, as_number, did_you_mean, read_tables
 
 Dataset = Literal["imagenet", "cifar10", "cifar100"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "opencv-cubic"]
-Rounding = Literal["torchvision", "tensorpack"]
+Rounding = Literal["nearest", "torchvision"]
 Color = Literal["rgb", "bgr"]
 Layout = Literal["auto", "nchw", "nhwc"]
 
@@ -64,6 +64,8 @@ class InputSpec:
 
     With `resize` (shorter side, pixels) the image is resized, then `crop` (side, pixels) is cut from its centre. With
     `crop` alone it is only cut; with neither it is stretched to `size` x `size`. `size` is always the input's side.
+    `rounding` is not a card's key: with torchvision's presets the resized long side is rounded down and half a pixel of
+    the crop's margin to even, otherwise the side to the nearest pixel and the margin down, as tensorpack does.
     `mean` and `std` are in the order of the model's channels. `scale` None: not said; 255, or 1 for a uint8 input.
     """
 
@@ -72,7 +74,7 @@ class InputSpec:
     resize: int | None = None
     crop: int | None = None
     interpolation: Interpolation = "nearest"
-    rounding: Rounding = "torchvision"
+    rounding: Rounding = "nearest"
     color: Color = "rgb"
     layout: Layout = "auto"
     scale: float | None = None
@@ -241,7 +243,9 @@ def _input(table: Table) -> InputSpec:
         resize=resize,
         crop=crop,
         interpolation=interpolation,
-        rounding="tensorpack" if name == "tensorpack" or interpolation == "opencv-cubic" else "torchvision",
+        rounding="torchvision"
+        if (name or "").startswith("torchvision") and interpolation != "opencv-cubic"
+        else "nearest",
         color=color or (preset.color if preset else "rgb"),
         layout=table.choice("layout", LAYOUTS) or (preset.layout if preset else "auto"),
         scale=scale or (preset.scale if preset else None),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,29 +15,25 @@ import onnx
 from onnxnoise import session
 from onnxnoise.errors import ModelError, UsageError
 from onnxnoise.graph import LAYOUT, QUANTIZE, Graph, attribute, needed, reads
-from onnxnoise.modelfile import ModelFile, read_model
+from onnxnoise.modelfile import read_model
+from onnxnoise.prepare import prepared, training_mode
+from onnxnoise.shapes import Shape, dims, infer_shapes, printed
 
 Array = npt.NDArray[Any]
+Layout = Literal["nchw", "nhwc"]
 
-_DYNAMIC_QUANTIZATION = {
-    "DynamicQuantizeLinear",
-    "ConvInteger",
-    "MatMulInteger",
-    "DynamicQuantizeMatMul",
-    "DynamicQuantizeLSTM",
-}
-_KERNEL_SECOND = {"Conv", "ConvTranspose", "Gemm"}
-_FLOAT, _UINT8, _BFLOAT16 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8, onnx.TensorProto.BFLOAT16
+_FLOAT, _UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
+_TO_NCHW = [0, 3, 1, 2]
 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The graph's image input: rank 4, None for a dimension that is free; layout None where the shape doesn't tell."""
+    """The graph's image input: rank 4, None for a dimension that is free; layout None where the file doesn't tell."""
 
     name: str
     dtype: Literal["float32", "uint8"]
-    shape: tuple[int | None, ...]
-    layout: Literal["nchw", "nhwc"] | None
+    shape: Shape
+    layout: Layout | None
 
     @property
     def batch(self) -> int | None:
@@ -50,7 +45,8 @@ class ImageInput:
 class Classifier:
     """A normalized network: nodes in an executable order, constants by name, the image input and the logits' name.
 
-    `classes` is None where the file doesn't tell. `raw` is the graph as read, for what normalizing removed.
+    `classes` is None where the file doesn't tell. `shapes` holds what could be inferred, `computed` the constants that were made
+    of one-element ones alone and so are no weights. `raw` is the graph as read, for what normalizing removed.
     """
 
     name: str
@@ -63,29 +59,31 @@ class Classifier:
     logits: str
     classes: int | None
     metadata: Mapping[str, str]
+    shapes: Mapping[str, Shape]
+    computed: frozenset[str]
     raw: onnx.ModelProto
 
 
-def load_classifier(path: Path, *, output: str | None = None) -> Classifier:
+def load_classifier(path: Path, *, output: str | None = None, classes: int | None = None) -> Classifier:
     """Read and normalize the ONNX file at `path` (DESIGN 3.1).
 
-    `output` names the logits where a file has several outputs. Raises ModelError with the reason if the file can't be
-    used: not ONNX, cut short, training-mode batch norms, dynamically quantized or integer operators, no weights, no image input,
-    no classifier output; UsageError if `output` is not one of the file's.
+    Where a file has several outputs, `output` names the logits, or `classes` tells how many columns they have. Raises ModelError
+    with the reason if the file can't be used: not ONNX, cut short, exported in training mode, integer operators, no weights, no
+    image input, no classifier output; UsageError if `output` is not one of the file's.
     """
     file = read_model(path)
-    _refuse(file)
-    optimized = session.normalize(_prepared(file), path.parent, str(path))
-    constants = _values(optimized, path.parent)
+    ready = prepared(file)
+    optimized = session.normalize(ready.model, file.folder, str(path))
+    constants = _values(optimized, file.folder)
     image = _image_input(optimized, constants, path)
-    logits, classes = _logits(optimized, path, output)
     nodes = [n for n in optimized.graph.node if n.op_type != "Constant"]
-    logits = _before_softmax(Graph(nodes, constants), logits)
+    logits, columns = _logits(optimized, Graph(nodes, constants), path, output, classes)
     nodes = needed(nodes, logits)
     used = {name for node in nodes for name in reads(node)}
-    domains = {node.domain for node in nodes} | {""}
+    domains = {node.domain for node in nested(nodes)} | {""}
     if image.name not in used:
         raise ModelError(f"{path}: output {logits!r} does not depend on the image input {image.name!r}")
+    _refuse_dropout(nodes, constants, path)
     return Classifier(
         name=path.stem,
         path=path,
@@ -95,115 +93,19 @@ def load_classifier(path: Path, *, output: str | None = None) -> Classifier:
         opsets={o.domain: o.version for o in optimized.opset_import if o.domain in domains},
         image=image,
         logits=logits,
-        classes=classes,
+        classes=columns,
         metadata={p.key: p.value for p in file.stub.metadata_props},
+        shapes=infer_shapes(optimized),
+        computed=ready.computed,
         raw=file.stub,
     )
 
 
-def _refuse(file: ModelFile) -> None:
-    """What can't be measured honestly, told from the file as it is."""
-    path, graph = file.path, file.stub.graph
-    nodes = [*graph.node, *(node for function in file.stub.functions for node in function.node)]
-    operators = {node.op_type for node in nodes}
-    dynamic = sorted(operators & _DYNAMIC_QUANTIZATION)
-    if dynamic:
-        raise ModelError(
-            f"{path}: dynamically quantized ({', '.join(dynamic)}): its weights are integers that the noise can't reach; "
-            "export the float model, or quantize statically in QDQ format"
-        )
-    integer = sorted(op for op in operators if op.startswith("QLinear") or op == "QGemm")
-    if integer:
-        raise ModelError(
-            f"{path}: quantized with integer operators ({', '.join(integer)}); "
-            "export the float model, or quantize in QDQ format (quant_format=QuantFormat.QDQ)"
-        )
-    if any(node.domain == "com.microsoft.nchwc" for node in nodes):
-        raise ModelError(
-            f"{path}: saved by ONNX Runtime in a vendor layout (com.microsoft.nchwc), with weights blocked for one processor; "
-            "use the file it was made from"
-        )
-    if any(t.data_type == _BFLOAT16 for t in graph.initializer):
-        raise ModelError(
-            f"{path}: its weights are bfloat16, which ONNX Runtime's CPU kernels don't have; export it as float32"
-        )
+def _refuse_dropout(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array], path: Path) -> None:
     for node in nodes:
-        if node.op_type == "BatchNormalization" and (attribute(node, "training_mode", 0) or len(node.output) > 1):
-            raise ModelError(_training(path, node))
-
-
-def _training(path: Path, node: onnx.NodeProto) -> str:
-    return (
-        f"{path}: exported in training mode: batch norm {node.name or node.output[0]!r} uses the statistics of the batch, so an "
-        "image's class would depend on its neighbours; call model.eval() (or build the inference graph) and export again"
-    )
-
-
-def _prepared(file: ModelFile) -> bytes:
-    """The stub with functions inlined, constants lifted to initializers and what ORT's optimizer would spoil rewritten."""
-    import onnx_ir as ir  # noqa: PLC0415  half a second, and many commands never get here
-    from onnx_ir.passes import common  # noqa: PLC0415
-
-    from onnxnoise import restore  # noqa: PLC0415
-
-    try:
-        model = ir.serde.deserialize_model(file.stub)
-        ir.external_data.set_base_dir(model.graph, file.path.parent)
-        for step in (
-            common.InlinePass(),
-            common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0),
-            common.LiftSubgraphInitializersToMainGraphPass(),
-            common.RemoveInitializersFromInputsPass(),
-            common.RemoveUnusedNodesPass(),
-        ):
-            step(model)
-        restore.upcast_half(model)
-        restore.restore_batch_norms(model)
-        restore.restore_prelu(model)
-        model.ir_version = max(model.ir_version, 4)
-        proto = ir.serde.serialize_model(model)
-    except ModelError:
-        raise
-    except Exception as error:  # onnx-ir's exceptions share no base; a malformed graph can raise any
-        raise ModelError(f"{file.path}: its graph is malformed: {error}") from error
-    _check_inputs(proto, file.path)
-    _check_sizes(proto, file.path)
-    serialized: bytes = proto.SerializeToString()
-    return serialized
-
-
-def _check_inputs(proto: onnx.ModelProto, path: Path) -> None:
-    inputs = [i.name for i in proto.graph.input]
-    kernels = {n.input[1] for n in proto.graph.node if n.op_type in _KERNEL_SECOND and len(n.input) > 1}
-    if kernels and kernels <= set(inputs):
-        raise ModelError(
-            f"{path}: no weights in the file: its {len(kernels)} kernels are inputs without a value; "
-            "export with the parameters inside (torch: export_params=True)"
-        )
-    if len(inputs) != 1:
-        shown = ", ".join(repr(name) for name in inputs[:5]) + (", ..." if len(inputs) > 5 else "")
-        raise ModelError(
-            f"{path}: {len(inputs)} inputs need values ({shown}); a classifier takes one image input: "
-            "export with the others as constants"
-        )
-
-
-def _check_sizes(proto: onnx.ModelProto, path: Path) -> None:
-    """A few bytes can ask for terabytes (ConstantOfShape, Expand): refuse before ONNX Runtime's constant folding tries."""
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 36
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception:  # ONNX Runtime will say what is wrong with it
-        return
-    for info in (*inferred.graph.value_info, *inferred.graph.output):
-        tensor = info.type.tensor_type
-        elements = prod(d.dim_value if d.HasField("dim_value") else 1 for d in tensor.shape.dim)
-        if elements * 4 > limit:
-            shape = "x".join(str(d.dim_value or "?") for d in tensor.shape.dim)
-            raise ModelError(
-                f"{path}: value {info.name!r} of shape {shape} would take {elements * 4 / 1e9:,.0f} GB, "
-                "more than this machine has"
-            )
+        switch = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else None
+        if switch in constants and constants[switch].any():
+            raise ModelError(training_mode(path, node, "drops values at random"))
 
 
 def _values(model: onnx.ModelProto, folder: Path) -> dict[str, Array]:
@@ -222,18 +124,11 @@ def _values(model: onnx.ModelProto, folder: Path) -> dict[str, Array]:
     return values
 
 
-def _shape(info: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
-    tensor = info.type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    return tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim)
-
-
 def _image_input(model: onnx.ModelProto, constants: Mapping[str, Array], path: Path) -> ImageInput:
     (info,) = [i for i in model.graph.input if i.name not in constants]
-    shape = _shape(info)
+    shape = dims(info)
     element = info.type.tensor_type.elem_type
-    described = f"input {info.name!r} of type {onnx.TensorProto.DataType.Name(element)} and shape {_printed(shape)}"
+    described = f"input {info.name!r} of type {onnx.TensorProto.DataType.Name(element)} and shape {printed(shape)}"
     if shape is None or len(shape) != 4:
         raise ModelError(
             f"{path}: no image input: {described}; an image input has four dimensions (N,C,H,W or N,H,W,C)"
@@ -243,44 +138,53 @@ def _image_input(model: onnx.ModelProto, constants: Mapping[str, Array], path: P
     return ImageInput(info.name, "float32" if element == _FLOAT else "uint8", shape, _layout(model, info.name, shape))
 
 
-def _printed(shape: tuple[int | None, ...] | None) -> str:
-    return "unknown" if shape is None else "x".join("?" if d is None else str(d) for d in shape)
-
-
-def _layout(model: onnx.ModelProto, name: str, shape: tuple[int | None, ...]) -> Literal["nchw", "nhwc"] | None:
+def _layout(model: onnx.ModelProto, name: str, shape: Shape) -> Layout | None:
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first != last:
         return "nchw" if first else "nhwc"
+    behind = {name}
     for node in model.graph.node:
-        if name in node.input and node.op_type == "Transpose":
-            return "nhwc" if list(attribute(node, "perm", [])) == [0, 3, 1, 2] else None
-        if name in node.input and node.op_type == "Conv":
+        if behind.isdisjoint(node.input):
+            continue
+        if node.op_type == "Transpose":
+            return "nhwc" if list(attribute(node, "perm", [])) == _TO_NCHW else None
+        if node.op_type == "Conv":
             return "nchw"
+        behind.update(node.output)
     return None
 
 
-def _logits(model: onnx.ModelProto, path: Path, wanted: str | None) -> tuple[str, int | None]:
-    """(name of the output that ranks the classes, its number of columns where the file tells)."""
+def _logits(
+    model: onnx.ModelProto, graph: Graph, path: Path, wanted: str | None, classes: int | None
+) -> tuple[str, int | None]:
+    """(name of the value that ranks the classes, its number of columns where the file tells)."""
     outputs = {o.name: o for o in model.graph.output}
     if wanted is not None:
         if wanted not in outputs:
             raise UsageError(f"{path} has no output {wanted!r}; it has {', '.join(outputs)}")
         outputs = {wanted: outputs[wanted]}
-    fitting = {}
+    fitting: dict[str, int | None] = {}
     for name, info in outputs.items():
-        shape = _shape(info)
-        flat = shape is None or len(shape) == 2 or (len(shape) > 2 and all(d == 1 for d in shape[2:]))
-        if info.type.tensor_type.elem_type == _FLOAT and flat and (shape is None or shape[1] is None or shape[1] > 1):
-            fitting[name] = None if shape is None else shape[1]
+        shape = dims(info)
+        if info.type.tensor_type.elem_type == _FLOAT and _is_row(shape):
+            fitting[name] = None if shape is None else next((d for d in shape[1:] if d != 1), None)
     if not fitting:
-        listed = ", ".join(f"{name!r} {_printed(_shape(info))}" for name, info in outputs.items())
+        listed = ", ".join(f"{name!r} {printed(dims(info))}" for name, info in outputs.items())
         raise ModelError(
             f"{path}: no classifier output among {listed}; one float row of class scores an image is needed"
         )
-    if len(fitting) > 1:
+    if classes in fitting.values():
+        fitting = {name: columns for name, columns in fitting.items() if columns == classes}
+    values = {_before_softmax(graph, name): columns for name, columns in fitting.items()}
+    if len(values) > 1:
         listed = ", ".join(f"{name!r} ({columns or '?'} columns)" for name, columns in fitting.items())
         raise ModelError(f"{path}: several outputs could be the logits: {listed}; say which with --output NAME")
-    return next(iter(fitting.items()))
+    return next(iter(values.items()))
+
+
+def _is_row(shape: Shape | None) -> bool:
+    """Whether a value can be one row of class scores an image: (N, classes), or (N, classes, 1, 1) and the like."""
+    return shape is None or (len(shape) >= 2 and sum(d != 1 for d in shape[1:]) == 1)
 
 
 def _before_softmax(graph: Graph, output: str) -> str:
@@ -289,7 +193,7 @@ def _before_softmax(graph: Graph, output: str) -> str:
     while (maker := graph.producer.get(name)) is not None:
         node = graph.nodes[maker]
         if node.op_type in ("Softmax", "LogSoftmax") and not node.domain:
-            return str(node.input[0])
+            return str(node.input[0]) if attribute(node, "axis", -1) != 0 else output
         if node.op_type not in LAYOUT | QUANTIZE:
             break
         name = node.input[0]

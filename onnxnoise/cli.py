@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from onnxnoise.errors import OnnxNoiseError, RunFileError, UsageError
-
-if TYPE_CHECKING:
-    from onnxnoise.console import LiveProgress
-    from onnxnoise.records import Tally
-    from onnxnoise.runner import Run
+from onnxnoise.errors import InputError, OnnxNoiseError, RunFileError
 
 INTERRUPTED, BUG = 130, 70
 
+# For help and completion, without the time that importing their types from records.py takes; a test compares them.
+POLICIES = ("group", "raw", "affine", "fold", "clean")
+SIGMA_SCOPES = ("tensor", "layer")
+METRICS = ("top1", "top5")
+SWEEPS = ("single", "all")
+PROVIDERS = ("auto", "cpu", "cuda")
+
+
+class _Commands(TyperGroup):
+    """Runs a command where its errors are still its own: typer's main knows other exit codes, and no message for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _exit_codes():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="onnxnoise",
+    cls=_Commands,
     help="Which trained network survives the noise of analog hardware, and which of its layers break first.",
-    no_args_is_help=True,
+    epilog="`onnxnoise bench resnet20-cifar10` works at once, with weights and images that come with the package.",
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,32 +55,59 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def _any_of(choices: tuple[str, ...]) -> dict[str, Any]:
+    return {"metavar": "|".join(choices), "autocompletion": _completing(choices)}
+
+
+def _completing(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Completes the last of comma-separated words."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [before + comma + choice for choice in choices if choice.startswith(last)]
+
+    return complete
 
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="An ONNX file, or a bundled model's name (resnet20-cifar10).")
 ]
 BnOption = Annotated[
-    str, typer.Option("--bn", metavar="POLICY", help="Batch norms: group, raw, affine, fold or clean.")
+    str | None,
+    typer.Option(
+        "--bn",
+        **_any_of(POLICIES),
+        help="Batch norms: noise on all four tensors, a negative variance stored as 0 (group, the default) or kept (raw); "
+        "on scale and shift (affine); merged into the layer before (fold); none (clean).",
+    ),
 ]
 ScopeOption = Annotated[
-    str, typer.Option("--sigma-scope", metavar="SCOPE", help="One sigma_w for each tensor, or one for each layer.")
+    str | None,
+    typer.Option(
+        "--sigma-scope", **_any_of(SIGMA_SCOPES), help="One sigma_w for each tensor (default), or pooled over a layer."
+    ),
 ]
 LayersOption = Annotated[
     str | None,
     typer.Option(
-        "--layers", metavar="PATTERN", help="Only these: globs on the name, kinds, indices or ranges, by commas."
+        "--layers", metavar="PATTERN", help="Only these: globs on names, kinds, indices or ranges (conv1*,dense,1-10)."
     ),
 ]
 OutputOption = Annotated[str | None, typer.Option("--output", metavar="NAME", help="The graph output with the logits.")]
-JsonOption = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write the result as JSON.")]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE|-", help="Write the result as JSON; - for standard output.")
+]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no warnings.")]
-VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Every layer in the table.")]
 
 
 @app.command()
@@ -78,39 +119,56 @@ def bench(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            "--data", metavar="PATH|NAME", help="The images (default: the bundled sample, where there is one)."
-        ),
+        typer.Option("--data", metavar="PATH|NAME", help="The images (default: the bundled sample, if there is one)."),
     ] = None,
     snr: Annotated[
         str | None,
-        typer.Option("--snr", metavar="LIST", help="sigma_w / sigma_noise, e.g. 100,10,5 (default: the paper's six)."),
+        typer.Option(
+            "--snr",
+            metavar="LIST",
+            help="sigma_w / sigma_noise, an amplitude ratio; inf is no noise (default: the paper's 100,10,5,2.5,1.67,1).",
+        ),
     ] = None,
     sweep: Annotated[
-        str, typer.Option("--sweep", metavar="LIST", help="single (one layer at a time), all (together).")
-    ] = "single,all",
-    draws: Annotated[int, typer.Option("--draws", metavar="N", help="Noise realizations (chips) for each cell.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the noise.")] = 40,
+        str | None,
+        typer.Option(
+            "--sweep",
+            metavar="LIST",
+            autocompletion=_completing(SWEEPS),
+            help="single: noise in one layer at a time; all: in all together (default: single,all).",
+        ),
+    ] = None,
+    draws: Annotated[
+        str | None, typer.Option("--draws", metavar="N", help="Noise realizations (chips) a cell (default: 3).")
+    ] = None,
+    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of the noise (default: 40).")] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
-            "--protocol", metavar="paper", help="The paper's: --sigma-scope layer --bn group and its six SNRs."
+            "--protocol", **_any_of(("paper",)), help="Means --sigma-scope layer --bn group and its six SNRs."
         ),
     ] = None,
     layers: LayersOption = None,
-    bn: BnOption = "group",
-    sigma_scope: ScopeOption = "tensor",
+    bn: BnOption = None,
+    sigma_scope: ScopeOption = None,
     metric: Annotated[
-        str | None, typer.Option("--metric", metavar="top1|top5", help="What the tables show (default: the card's).")
+        str | None,
+        typer.Option("--metric", **_any_of(METRICS), help="What the tables show (default: the card's, else top1)."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Only the first N images.")] = None,
+    limit: Annotated[str | None, typer.Option("--limit", metavar="N", help="Only the first N images.")] = None,
     provider: Annotated[
-        str, typer.Option("--provider", metavar="NAME", help="auto, cpu, cuda or an execution provider.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            "--provider",
+            metavar="auto|cpu|cuda|NAME",
+            autocompletion=_completing(PROVIDERS),
+            help="ONNX Runtime's execution provider (default: auto, CUDA where a GPU works).",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", metavar="FILE", help="The run file, continued if it is there (default: by model and digest)."
+            "--out", metavar="FILE", help="Run file, continued if it is there (default: ./<model>-<digest>.sqlite)."
         ),
     ] = None,
     json_file: JsonOption = None,
@@ -118,139 +176,107 @@ def bench(
     clean_check: Annotated[
         bool, typer.Option("--clean-check/--no-clean-check", help="Stop where the clean accuracy can't be the card's.")
     ] = True,
-    verbose: VerboseOption = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Every layer in the table.")] = False,
     quiet: QuietOption = False,
-    context: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
     """Measure how a model's accuracy falls under weight noise, layer by layer and all together."""
-    from onnxnoise import console as screen  # noqa: PLC0415
-    from onnxnoise import results, runner  # noqa: PLC0415
-    from onnxnoise.noise import PAPER_SNRS  # noqa: PLC0415
-    from onnxnoise.spec import BenchSpec, parse_snrs, parse_sweeps  # noqa: PLC0415
+    from onnxnoise import console, results, runner  # noqa: PLC0415
+    from onnxnoise.spec import from_flags  # noqa: PLC0415
 
-    if protocol is not None:
-        if protocol != "paper":
-            raise UsageError(f"--protocol: {protocol!r} is not known; use paper")
-        given = {name for name in ("snr", "bn", "sigma_scope") if _explicit(context, name)}
-        if given:
-            flags = ", ".join("--" + name.replace("_", "-") for name in sorted(given))
-            raise UsageError(f"--protocol paper sets {flags} itself; leave out one of the two")
-        sigma_scope = "layer"
-    spec = BenchSpec(
-        model=model,
+    spec = from_flags(
+        model,
         card=card,
         data=data,
-        snrs=PAPER_SNRS if snr is None else parse_snrs(snr),
-        sweeps=parse_sweeps(sweep),
+        snrs=snr,
+        sweeps=sweep,
         draws=draws,
         seed=seed,
+        protocol=protocol,
         layers=layers,
-        bn=bn,  # type: ignore[arg-type]
-        sigma_scope=sigma_scope,  # type: ignore[arg-type]
-        metric=metric,  # type: ignore[arg-type]
+        bn=bn,
+        sigma_scope=sigma_scope,
+        metric=metric,
         limit=limit,
         provider=provider,
-        output=output,
         out=out,
+        output=output,
         clean_check=clean_check,
     )
-    shown, aside = screen.consoles(quiet=quiet)
-    with _Progress(screen.LiveProgress(aside)) as watcher:
-        result = runner.bench(spec, watcher)
+    _check_target(json_file)
+    shown, aside = console.consoles(quiet=quiet)
+    with console.LiveProgress(aside) as progress:
+        result = runner.bench(spec, progress)
     if json_file is not None:
         _write(json_file, results.to_json(result))
     if json_file != "-":
-        screen.result_tables(shown, result, all_layers=verbose)
-    screen.warnings(aside, result.warnings)
-
-
-def _explicit(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-class _Progress:
-    """Turns a run's events into the console's words."""
-
-    def __init__(self, live: LiveProgress) -> None:
-        self.live = live
-        self.names: dict[int, str] = {}
-
-    def started(self, run: Run) -> None:
-        self.names = {layer.index: layer.name for layer in run.subject.layers}
-        question = run.question
-        self.live.begin(
-            run.missing,
-            f"{run.subject.network.name}: {len(run.subject.layers)} layers, {len(question.snrs)} SNRs, {question.draws} draws, "
-            f"{question.images:,} images of {run.images.name}; run file {run.store.path}"
-            + ("" if run.todo else " (complete)"),
-        )
-
-    def measured(self, tally: Tally) -> None:
-        import numpy as np  # noqa: PLC0415
-
-        hits = int(np.unpackbits(np.frombuffer(tally.top1, np.uint8)).sum())
-        self.live.advance(tally, hits, self.names.get(tally.layer or 0, ""))
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.live.end()
+        console.result_tables(shown, result, all_layers=verbose)
+    console.warnings(aside, result.warnings)
 
 
 @app.command()
 def layers(
     model: ModelArgument,
-    bn: BnOption = "group",
-    sigma_scope: ScopeOption = "tensor",
+    bn: BnOption = None,
+    sigma_scope: ScopeOption = None,
     pattern: LayersOption = None,
     json_file: JsonOption = None,
     output: OutputOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Show a model's noise layers: what would be perturbed, in canonical order. Needs no card and no images."""
-    from typing import get_args  # noqa: PLC0415
+    from onnxnoise import console, results, subject  # noqa: PLC0415
+    from onnxnoise.spec import from_flags  # noqa: PLC0415
 
-    from onnxnoise import console as screen  # noqa: PLC0415
-    from onnxnoise import runner  # noqa: PLC0415
-    from onnxnoise.records import Policy, SigmaScope  # noqa: PLC0415
-    from onnxnoise.spec import one_of  # noqa: PLC0415
-
-    one_of("--bn", [bn], get_args(Policy))
-    one_of("--sigma-scope", [sigma_scope], get_args(SigmaScope))
-    subject = runner.open_model(model, bn=bn, layers=pattern, output=output)
-    infos = [runner.layer_info(layer) for layer in subject.layers]
-    shown, aside = screen.consoles(quiet=quiet)
+    spec = from_flags(model, layers=pattern, bn=bn, sigma_scope=sigma_scope, output=output)
+    _check_target(json_file)
+    opened = subject.open_model(model, bn=spec.bn, layers=spec.layers, output=spec.output)
+    infos = [subject.layer_info(layer) for layer in opened.layers]
+    shown, aside = console.consoles(quiet=quiet)
     if json_file is not None:
-        content: dict[str, Any] = {
-            "schema": "onnxnoise/layers/1",
-            "model": {"name": subject.network.name, "sha256": subject.network.sha256},
-            "bn": bn,
-            "sigma_scope": sigma_scope,
-            "layers": [asdict(info) for info in infos],
-            "warnings": [asdict(notice) for notice in subject.network.notices],
-        }
-        _write(json_file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        about = {"name": opened.network.name, "sha256": opened.network.sha256}
+        _write(json_file, results.layers_json(about, spec.bn, spec.sigma_scope, infos, opened.network.notices))
     if json_file != "-":
-        screen.layers_table(shown, subject.network.name, infos, bn, sigma_scope)
-    screen.warnings(aside, subject.network.notices)
+        console.layers_table(shown, opened.network.name, infos, spec.bn, spec.sigma_scope)
+    console.warnings(aside, opened.network.notices)
+
+
+def _check_target(json_file: str | None) -> None:
+    """Refuse a --json that can't be written before any work is done, and one that would overwrite something else."""
+    if json_file in (None, "-"):
+        return
+    path = Path(json_file or "")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {str(path.parent)!r}"
+        raise RunFileError(f"{json_file}: {what}; name a file with --json, or - for standard output")
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(1) != b"{":
+                raise RunFileError(
+                    f"{json_file}: is there and no JSON result, so it stays; name another file with --json"
+                )
 
 
 def _write(target: str, text: str) -> None:
     if target == "-":
         sys.stdout.write(text)
+        sys.stdout.flush()
         return
     try:
         Path(target).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise RunFileError(f"{target}: can't be written: {error.strerror or error}") from error
+        raise RunFileError(
+            f"{target}: can't be written: {error.strerror or error}; the run file has the result: "
+            "the same command with another --json writes it at once"
+        ) from error
 
 
 def main() -> None:
     """The `onnxnoise` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a model's names may have letters that the terminal's encoding lacks
     with _exit_codes():
-        app()
+        sys.exit(app(prog_name="onnxnoise", standalone_mode=False))
 
 
 @contextmanager
@@ -258,29 +284,47 @@ def _exit_codes() -> Iterator[None]:
     """Every error becomes one line for the person who must act, and its exit code."""
     try:
         yield
+    except (typer.Exit, typer.Abort):
+        raise
     except OnnxNoiseError as error:
         _say(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted; what was measured is in the run file: the same command goes on from there")
+        _say("interrupted; the run file keeps what was measured: the same command goes on from there")
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as error:
-        if os.environ.get("ONNXNOISE_TRACEBACK"):
-            raise
+    except OSError as error:
         _say(
-            f"a bug in onnxnoise, not in what you did: {type(error).__name__}: {error}; "
-            "please report it with the output of the same command under ONNXNOISE_TRACEBACK=1"
+            f"{error.filename or 'a file'}: {error.strerror or error}; check the path, its permissions and the free space"
         )
-        code = BUG
+        code = InputError.exit_code
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            _say(_usage(error))
+            code = 2
+        else:
+            if os.environ.get("ONNXNOISE_TRACEBACK"):
+                traceback.print_exc()
+            _say(
+                f"a bug in onnxnoise, not in what you did: {type(error).__name__}: {error}; "
+                "please report it with the output of the same command under ONNXNOISE_TRACEBACK=1"
+            )
+            code = BUG
     else:
         return
     sys.exit(code)
 
 
-def _say(message: str) -> None:
-    from onnxnoise import console as screen  # noqa: PLC0415
+def _usage(error: Any) -> str:
+    """What typer's parser found (its error classes moved between versions), and where to look."""
+    found = error.format_message().rstrip(".")
+    command = getattr(error.ctx, "command_path", "onnxnoise") if getattr(error, "ctx", None) else "onnxnoise"
+    return f"{found[:1].lower()}{found[1:]}; `{command} --help` shows what it takes"
 
-    screen.error_message(screen.consoles(quiet=False)[1], message)
+
+def _say(message: str) -> None:
+    from onnxnoise import console  # noqa: PLC0415
+
+    console.error_message(console.consoles(quiet=False)[1], message)

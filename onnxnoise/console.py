@@ -2,139 +2,351 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
+import os
+import time
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING, Self
 
+import numpy as np
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from onnxnoise.records import Cell, Estimate, LayerInfo, Notice, Result, Tally
+from onnxnoise.records import Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Notice, Result, Tally
+
+if TYPE_CHECKING:
+    from onnxnoise.runner import Run
 
 SHOWN_LAYERS = 20
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-_NAME_COLUMNS = 24
+_SHORTEST_NAME, _LONGEST_NAME = 8, 60
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that move the cursor, turn the direction or can't be encoded: no terminal sees them from a file."""
+
+_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
+_EVERY = 300.0
+"""Seconds after which a progress line comes even where the run is slow and the output is no terminal."""
 
 
-def safe(text: object, most: int | None = None) -> str:
-    """Untrusted text for rich: markup escaped, control and direction characters shown as a question mark, cut to `most`."""
-    shown = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
-    if most is not None and len(shown) > most:
-        shown = f"{shown[: most // 2 - 1]}…{shown[-(most - most // 2) :]}"
-    return escape(shown)
+def safe(text: str) -> str:
+    """Untrusted text on one line: whatever is no visible character becomes a replacement character."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _HIDDEN else c for c in text)
+
+
+def fitted(text: str, cells: int) -> str:
+    """Untrusted text within so many terminal cells; what is too long loses its middle."""
+    text = safe(text)
+    if cell_len(text) <= cells:
+        return text
+    head, tail = text[: cells // 2], text[-cells // 2 :]
+    while cell_len(head) + 1 + cell_len(tail) > cells:
+        if len(head) > len(tail):
+            head = head[:-1]
+        else:
+            tail = tail[1:]
+    return f"{head}…{tail}"
+
+
+class _Terminal(Console):
+    """Takes no text for markup or emoji codes. A reader that has gone (`| head`) stops nothing."""
+
+    def __init__(self, *, stderr: bool, quiet: bool) -> None:
+        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 def consoles(*, quiet: bool) -> tuple[Console, Console]:
     """(results on standard output, progress and warnings on standard error)."""
-    return Console(highlight=False), Console(stderr=True, highlight=False, quiet=quiet)
+    return _Terminal(stderr=False, quiet=False), _Terminal(stderr=True, quiet=quiet)
 
 
 def error_message(console: Console, message: str) -> None:
-    """One error for the person who must act."""
-    shown = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", message.replace("\n", " "))
-    console.print(Text.assemble(("error: ", "bold red"), shown), soft_wrap=True)
+    """One error, on one line, for the person who must act."""
+    console.print(Text.assemble(("error: ", "bold red"), safe(" ".join(message.split("\n")))), soft_wrap=True)
 
 
 def warnings(console: Console, notices: Sequence[Notice]) -> None:
     """One line a warning."""
     for notice in notices:
-        shown = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", notice.message)
-        console.print(Text.assemble(("warning: ", "yellow"), shown), soft_wrap=True)
+        console.print(Text.assemble(("warning: ", "yellow"), safe(notice.message)), soft_wrap=True)
 
 
 def policy_line(bn: str, sigma_scope: str) -> str:
     """The first line of every output: what the noise means here."""
-    return f"noise on weights, SNR = sigma_w / sigma_noise; batch norms: {bn}; sigma per {sigma_scope}"
+    return f"weight noise, SNR = sigma_w / sigma_noise, sigma per {sigma_scope}; batch norms: {bn}"
 
 
 def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], bn: str, sigma_scope: str) -> None:
     """The noise layers of a model, one line each, and their totals."""
-    console.print(policy_line(bn, sigma_scope))
-    table = Table(box=box.SIMPLE_HEAD, title=f"{safe(name)}: {len(layers)} noise layers", title_justify="left")
-    for heading, right in (
-        ("#", True),
-        ("name", False),
-        ("kind", False),
-        ("shape", False),
-        ("parameters", True),
-        ("sigma_w", True),
-    ):
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    for layer in layers:
-        first = layer.initializers[0].shape if layer.initializers else ()
-        shape = "x".join(map(str, first)) + (f" +{len(layer.initializers) - 1}" if len(layer.initializers) > 1 else "")
-        table.add_row(
-            str(layer.index),
-            safe(layer.name, _NAME_COLUMNS),
-            layer.kind,
-            shape,
-            f"{layer.parameters:,}",
-            f"{layer.sigma_w:.4g}",
-        )
-    console.print(table)
-    kinds: dict[str, int] = defaultdict(int)
-    for layer in layers:
-        kinds[layer.kind] += 1
+    console.print(policy_line(bn, sigma_scope), soft_wrap=True)
     parameters = sum(layer.parameters for layer in layers)
-    console.print(
-        f"{len(layers)} layers ({', '.join(f'{n} {kind}' for kind, n in kinds.items())}), {parameters:,} parameters"
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(layer.kind for layer in layers).items())
+    console.print(f"{safe(name)}: {len(layers)} noise layers ({kinds}), {parameters:,} parameters", soft_wrap=True)
+    rows = []
+    for layer in layers:
+        first, more = layer.initializers[0].shape, len(layer.initializers) - 1
+        shape = "x".join(map(str, first)) + (f" +{more}" if more else "")
+        rows.append([str(layer.index), layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.sigma_w:.4g}"])
+    _named_table(
+        console, ("#", "layer", "kind", "shape", "parameters", "sigma_w"), rows, left={"layer", "kind", "shape"}
     )
+    console.print(Text("+N: the layer has so many more initializers; sigma_w pools the values of all of them", "dim"))
+
+
+def _named_table(
+    console: Console,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    *,
+    left: set[str],
+    last: Sequence[str | Text] | None = None,
+) -> None:
+    """A table whose second column is an untrusted name, cut to what the other columns leave. `last` is a row set apart."""
+    every = [headings, *rows, *([last] if last else [])]
+    widths = [max(cell_len(line) for row in every for line in str(row[i]).split("\n")) for i in range(len(headings))]
+    room = console.width - sum(width + 2 for width in widths) + widths[1]
+    room = max(_SHORTEST_NAME, min(_LONGEST_NAME, room))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(row[0], fitted(str(row[1]), room), *row[2:])
+    if last:
+        table.add_section()
+        table.add_row(*last)
+    console.print()
+    console.print(table)
 
 
 class LiveProgress:
-    """Progress of a run with the time left and the running result; plain lines where the output is no terminal."""
+    """Progress of a run with the time left and the result so far; a few plain lines where the output is no terminal.
+
+    It is the run's watcher (runner.Watcher) and a context manager.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.progress = Progress(
-            SpinnerColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-        )
-        self.live = Live(self.progress, console=console, refresh_per_second=4, transient=True)
+        self.metric: Metric = "top1"
+        self.names: dict[int, str] = {}
         self.clean: dict[int, int] = {}
-        self.last_printed = -1
+        self.images = 0
+        self.hits: dict[tuple[int, float], list[int]] = defaultdict(lambda: [0, 0])
+        self.now = "clean pass"
+        self.done, self.total = 0.0, 0.0
+        self.began = self.printed = time.monotonic()
+        self.step = 0
+        self.live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
 
-    def begin(self, missing: int, description: str) -> None:
-        self.console.print(description, markup=False, soft_wrap=True)
-        self.task = self.progress.add_task("starting", total=missing)
-        if self.console.is_terminal:
+    def started(self, run: Run) -> None:
+        """Say what will be measured, and begin."""
+        question, layers = run.question, run.setup.subject.layers
+        self.metric = question.metric
+        self.names = {layer.index: layer.name for layer in layers}
+        self.total = sum(len(chunk) * self._cost(key[0], key[1]) for chunk, keys in run.todo.items() for key in keys)
+        self.console.print(policy_line(run.setup.spec.bn, run.setup.spec.sigma_scope), soft_wrap=True)
+        self.console.print(
+            f"{safe(run.setup.subject.network.name)}: {len(layers)} layers, {len(question.snrs)} SNRs, {question.draws} draws, "
+            f"{question.images:,} images of {safe(run.setup.images.name)}",
+            soft_wrap=True,
+        )
+        kept = "" if run.todo else ", complete: nothing is left to measure"
+        self.console.print(f"{run.setup.provider.name}; run file {safe(str(run.store.path))}{kept}", soft_wrap=True)
+        self.began = self.printed = time.monotonic()
+        if run.todo and self.console.is_terminal and not self.console.quiet:
             self.live.start()
 
-    def advance(self, tally: Tally, hits: int, layer: str) -> None:
-        """One variant of one chunk was measured, with so many top-1 hits."""
+    def _cost(self, sweep: str, layer: int | None) -> float:
+        """Of one image pass, in full passes: with noise in one layer only what follows it is run."""
+        if sweep != "single" or layer is None:
+            return 1.0
+        return 1 - (layer - 1) / max(self.names, default=1)
+
+    def measured(self, tally: Tally) -> None:
+        """One variant of one chunk was measured."""
+        packed = tally.top5 if self.metric == "top5" and tally.top5 else tally.top1
+        hits = int(np.unpackbits(np.frombuffer(packed, np.uint8), count=tally.images).sum())
+        self.done += tally.images * self._cost(tally.sweep, tally.layer)
         if tally.sweep == "clean":
             self.clean[tally.start] = hits
-            text = f"clean top-1 {hits / tally.images:.1%}"
+            self.images += tally.images
         else:
-            clean = self.clean.get(tally.start)
-            share = f"{hits / clean:.2f} of clean" if clean else f"{hits} hits"
-            where = "all layers" if tally.layer is None else f"layer {tally.layer} {safe(layer, 20)}"
-            text = f"{where}, SNR {tally.snr:g}: {share}"
-            self.progress.advance(self.task, tally.images)
-        self.progress.update(self.task, description=text)
-        percent = int(self.progress.tasks[self.task].percentage)
-        if not self.console.is_terminal and (percent // 10 != self.last_printed or tally.sweep == "clean"):
-            self.last_printed = percent // 10
-            self.console.print(f"{percent:3d} %  {text}", soft_wrap=True)
+            where = "all layers" if tally.layer is None else self._layer(tally.layer)
+            clean = self.clean.get(tally.start, 0)
+            share = f"{hits / clean:.2f} of clean" if clean else f"{hits} of {tally.images} right"
+            self.now = f"{where} at SNR {tally.snr:g}: {share}"
+            if tally.layer is not None:
+                sums = self.hits[tally.layer, tally.snr]
+                sums[0] += hits
+                sums[1] += clean
+        if not self.console.is_terminal:
+            self._print_sometimes()
 
-    def end(self) -> None:
+    def _layer(self, index: int) -> str:
+        return f"layer {index} {fitted(self.names.get(index, ''), 28)}"
+
+    def _print_sometimes(self) -> None:
+        step = int(10 * self.done / self.total) if self.total else 10
+        if step > self.step or time.monotonic() - self.printed > _EVERY:
+            self.step, self.printed = step, time.monotonic()
+            self.console.print("; ".join((self._time(), *self._so_far())), soft_wrap=True)
+
+    def _time(self) -> str:
+        share = min(1.0, self.done / self.total) if self.total else 1.0
+        elapsed = time.monotonic() - self.began
+        left = f", {_clock(elapsed * (1 - share) / share)} left" if 0.01 < share < 1 else ""
+        return f"{share:4.0%}, {_clock(elapsed)}{left}"
+
+    def _so_far(self) -> list[str]:
+        """Clean accuracy, the cell measured last, and the layer and SNR that cost most."""
+        lines = [self.now]
+        if self.images:
+            accuracy = sum(self.clean.values()) / self.images
+            lines.insert(0, f"clean {_TITLES[self.metric]} {accuracy:.1%} of {self.images:,} images")
+        shares = {cell: hits / clean for cell, (hits, clean) in self.hits.items() if clean}
+        if shares:
+            layer, snr = worst = min(shares, key=lambda cell: shares[cell])
+            lines.append(f"worst so far {self._layer(layer)} at SNR {snr:g}: {shares[worst]:.2f} of clean")
+        return lines
+
+    def _drawn(self) -> Group:
+        bar = ProgressBar(total=self.total or 1, completed=min(self.done, self.total), width=30)
+        head = Table.grid(padding=(0, 1))
+        head.add_row(bar, self._time())
+        return Group(head, *(Text(line, no_wrap=True, overflow="ellipsis") for line in self._so_far()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.live.stop()
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}"
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
+    """The noise profile: per-layer table (worst first), all layers together, A_avr, what belongs to reading them."""
+    metric: Metric = "top1" if result.clean.top5_hits is None else result.metric
+    console.print(policy_line(result.bn, result.sigma_scope), soft_wrap=True)
+    console.print(
+        f"{safe(result.model['name'])} ({result.model['sha256'][:8]}) on {result.clean.images:,} images of "
+        f"{safe(str(result.dataset['name']))}; seed {result.seed}; {result.provider}",
+        soft_wrap=True,
+    )
+    console.print(f"clean accuracy: {_accuracies(result.clean)}")
+    if result.measured < result.planned:
+        console.print(
+            Text.assemble(
+                ("unfinished: ", "yellow"),
+                f"{result.measured} of {result.planned} passes over the images are complete; the rest is left out",
+            ),
+            soft_wrap=True,
+        )
+    draws = max((len(cell.draws) for cell in result.cells), default=0)
+    mean = f"mean of {draws} draws" if draws > 1 else "one draw"
+    snrs = list(dict.fromkeys(cell.snr for cell in result.cells))
+    single = [cell for cell in result.cells if cell.sweep == "single"]
+    if single:
+        console.print()
+        console.print(
+            Text(f"Noise in one layer at a time: {_TITLES[metric]} as a fraction of clean, {mean}", "bold"),
+            soft_wrap=True,
+        )
+        _single_table(console, result, single, snrs, metric, all_layers=all_layers)
+    _whole_table(console, result, snrs, metric, mean)
+
+
+def _accuracies(clean: CleanHits) -> str:
+    top5 = "" if clean.top5_hits is None else f", top-5 {clean.top5_hits / clean.images:.2%}"
+    return f"top-1 {clean.top1_hits / clean.images:.2%}{top5}"
+
+
+def _single_table(
+    console: Console,
+    result: Result,
+    cells: Sequence[Cell],
+    snrs: Sequence[float],
+    metric: Metric,
+    *,
+    all_layers: bool,
+) -> None:
+    layers = {layer.index: layer for layer in result.layers}
+    rows: dict[int, dict[float, float]] = defaultdict(dict)
+    for cell in cells:
+        if cell.layer is not None:
+            rows[cell.layer][cell.snr] = _normalized(cell, metric).mean
+    ranked = sorted(rows, key=lambda index: fmean(rows[index].values()))
+    shown = ranked if all_layers or len(ranked) <= SHOWN_LAYERS + 3 else ranked[:SHOWN_LAYERS]
+    folded = ranked[len(shown) :]
+    lines: list[list[str | Text]] = [
+        [str(index), layers[index].name, layers[index].kind, *(_colored(rows[index].get(snr)) for snr in snrs)]
+        for index in shown
+    ]
+    headings = ["#", "layer, worst first", "kind", *(f"{snr:g}" for snr in snrs)]
+    headings[3] = f"SNR {headings[3]}"
+    last: list[str | Text] | None = None
+    if folded:
+        least = [min((rows[i][snr] for i in folded if snr in rows[i]), default=None) for snr in snrs]
+        last = ["", f"{len(folded)} more, at least", "", *(_colored(value) for value in least)]
+    _named_table(console, headings, lines, left={"layer, worst first", "kind"}, last=last)
+    if folded:
+        console.print(Text("-v shows every layer, --json every draw and interval", "dim"))
+
+
+def _colored(value: float | None) -> Text:
+    if value is None:
+        return Text("-")
+    return Text(f"{value:.2f}", "red" if value < 0.5 else "yellow" if value < 0.95 else "")
+
+
+def _whole_table(console: Console, result: Result, snrs: Sequence[float], metric: Metric, mean: str) -> None:
+    whole = {cell.snr: cell for cell in result.cells if cell.sweep == "all"}
+    averages = {average.snr: average for average in result.a_avr}
+    if not whole and not averages:
+        return
+    title = (
+        "Noise in all layers together, and A_avr"
+        if whole and averages
+        else ("Noise in all layers together" if whole else "A_avr")
+    )
+    console.print()
+    console.print(Text(f"{title}: {_TITLES[metric]}, {mean}", "bold"), soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in ("SNR", "noise", *(("accuracy", "of clean") if whole else ()), *(("A_avr",) if averages else ())):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for snr in snrs:
+        row = [f"{snr:g}", f"{100 / snr:.3g} %"]
+        if whole:
+            cell = whole.get(snr)
+            row += [_accuracy(cell, metric), _with_interval(_normalized(cell, metric))] if cell else ["-", "-"]
+        if averages:
+            average = averages.get(snr)
+            row.append(_with_interval(_average(average, metric)) if average else "-")
+        table.add_row(*row)
+    console.print()
+    console.print(table)
+    notes = ["noise: sigma_noise as a share of sigma_w"]
+    if averages:
+        count = next(iter(averages.values())).layers
+        notes.append(f"A_avr: mean over {count} layers of accuracy / clean with noise in that layer alone")
+    notes.append(
+        "no intervals with one draw"
+        if mean == "one draw"
+        else "[low, high]: 95 % interval, for other draws and other images like these"
+    )
+    for note in notes:
+        console.print(Text(note, "dim"), soft_wrap=True)
 
 
 def _with_interval(estimate: Estimate) -> str:
@@ -143,107 +355,14 @@ def _with_interval(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} [{estimate.sampled[0]:.3f}, {estimate.sampled[1]:.3f}]"
 
 
-def _normalized(cell: Cell, metric: str) -> Estimate:
+def _normalized(cell: Cell, metric: Metric) -> Estimate:
     return cell.normalized_top5 if metric == "top5" and cell.normalized_top5 is not None else cell.normalized_top1
 
 
-def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
-    """The noise profile: per-layer table (worst first), all layers together, A_avr, what belongs to reading them."""
-    console.print(policy_line(result.bn, result.sigma_scope))
-    clean = result.clean
-    top5 = f", top-5 {clean.top5_hits / clean.images:.2%}" if clean.top5_hits is not None else ""
-    console.print(
-        f"{safe(result.model['name'])} ({result.model['sha256'][:8]}) on {clean.images:,} images of "
-        f"{safe(result.dataset['name'])}: clean top-1 {clean.top1_hits / clean.images:.2%}{top5}; seed {result.seed}; {result.provider}",
-        soft_wrap=True,
-    )
-    if result.measured < result.planned:
-        console.print(
-            f"[yellow]unfinished:[/] {result.measured} of {result.planned} passes are complete; the rest is left out"
-        )
-    snrs = list(dict.fromkeys(cell.snr for cell in result.cells))
-    single = [cell for cell in result.cells if cell.sweep == "single"]
-    if single:
-        _single_table(console, result, single, snrs, all_layers=all_layers)
-    _whole_table(console, result, snrs)
+def _average(average: Average, metric: Metric) -> Estimate:
+    return average.top5 if metric == "top5" and average.top5 is not None else average.top1
 
 
-def _single_table(
-    console: Console, result: Result, cells: Sequence[Cell], snrs: Sequence[float], *, all_layers: bool
-) -> None:
-    names = {layer.index: layer for layer in result.layers}
-    rows: dict[int, dict[float, float]] = defaultdict(dict)
-    for cell in cells:
-        if cell.layer is not None:
-            rows[cell.layer][cell.snr] = _normalized(cell, result.metric).mean
-    ranked = sorted(rows, key=lambda index: fmean(rows[index].values()))
-    shown = ranked if all_layers or len(ranked) <= SHOWN_LAYERS + 3 else ranked[:SHOWN_LAYERS]
-    title = f"Noise in one layer: {result.metric} as a fraction of clean, worst layers first"
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
-    table.add_column("#", justify="right")
-    table.add_column("layer", no_wrap=True, max_width=_NAME_COLUMNS)
-    table.add_column("kind", no_wrap=True)
-    for snr in snrs:
-        table.add_column(f"SNR {snr:g}" if snr == snrs[0] else f"{snr:g}", justify="right", no_wrap=True)
-    for index in shown:
-        layer = names[index]
-        values = [_colored(rows[index].get(snr)) for snr in snrs]
-        table.add_row(str(index), safe(layer.name, _NAME_COLUMNS), layer.kind, *values)
-    folded = ranked[len(shown) :]
-    if folded:
-        least = [min((rows[i][snr] for i in folded if snr in rows[i]), default=None) for snr in snrs]
-        table.add_section()
-        table.add_row("", f"{len(folded)} more, at least", "", *(_colored(value) for value in least))
-    console.print(table)
-    if folded:
-        console.print("[dim]-v shows every layer; --json has every draw and interval[/]")
-
-
-def _colored(value: float | None) -> str:
-    if value is None:
-        return "-"
-    color = "red" if value < 0.5 else "yellow" if value < 0.95 else "default"
-    return f"[{color}]{_number(value)}[/]"
-
-
-def _whole_table(console: Console, result: Result, snrs: Sequence[float]) -> None:
-    whole = {cell.snr: cell for cell in result.cells if cell.sweep == "all"}
-    averages = {average.snr: average for average in result.a_avr}
-    if not whole and not averages:
-        return
-    count = next((average.layers for average in result.a_avr), len({c.layer for c in result.cells if c.layer}))
-    draws = max((len(cell.draws) for cell in result.cells), default=0)
-    heading = "95 % interval for images like these" if draws > 1 else "no interval with one draw"
-    title = f"{result.metric}, mean of {draws} draws [{heading}]".replace("[", "\\[")
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    table.add_column("SNR", justify="right")
-    table.add_column("noise", justify="right")
-    if whole:
-        table.add_column("accuracy, all layers", justify="right")
-        table.add_column("all layers / clean", justify="right", no_wrap=True)
-    if averages:
-        table.add_column(f"A_avr over {count} layers", justify="right", no_wrap=True)
-    for snr in snrs:
-        row = [f"{snr:g}", f"{100 / snr:.3g} %"]
-        if whole:
-            cell = whole.get(snr)
-            row += (
-                ["-", "-"]
-                if cell is None
-                else [_accuracy(cell, result.metric), escape(_with_interval(_normalized(cell, result.metric)))]
-            )
-        if averages:
-            average = averages.get(snr)
-            estimate = (
-                None if average is None else average.top5 if result.metric == "top5" and average.top5 else average.top1
-            )
-            row.append("-" if estimate is None else escape(_with_interval(estimate)))
-        table.add_row(*row)
-    console.print(table)
-
-
-def _accuracy(cell: Cell, metric: str) -> str:
-    hits = [
-        draw.top5_hits if metric == "top5" and draw.top5_hits is not None else draw.top1_hits for draw in cell.draws
-    ]
-    return f"{sum(hits) / sum(draw.images for draw in cell.draws):.2%}"
+def _accuracy(cell: Cell, metric: Metric) -> str:
+    hits = sum(draw.top5_hits or 0 if metric == "top5" else draw.top1_hits for draw in cell.draws)
+    return f"{hits / sum(draw.images for draw in cell.draws):.2%}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy.typing as npt
 import onnx
 
 Array = npt.NDArray[Any]
+Place = tuple[int, int]
+"""(node, operand) through which an initializer enters the graph."""
 
 LAYOUT = frozenset(
     ("Cast", "CastLike", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -19,31 +22,55 @@ LAYOUT = frozenset(
 
 QUANTIZE = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
+_FROM_CONSTANT = LAYOUT | {"Slice", "Tile"}
+_SAME_RANK = QUANTIZE | {"Cast", "CastLike", "Identity", "Expand", "Slice", "Pad"}
+
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """The value of a node's attribute, or `default`."""
     return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in a node's attributes: the branches of an If, the body of a Loop."""
+    for each in node.attribute:
+        if each.type == onnx.AttributeProto.GRAPH:
+            yield each.g
+        yield from each.graphs
+
+
+def nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes and all those in their subgraphs."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs(node):
+            yield from nested(graph.node)
+
+
 def reads(node: onnx.NodeProto) -> list[str]:
     """Names a node needs: its operands, then what its subgraphs take from outside; empty optional operands left out."""
     names = [name for name in node.input if name]
-    for each in node.attribute:
-        for graph in [each.g] if each.type == onnx.AttributeProto.GRAPH else each.graphs:
-            inner = {i.name for i in (*graph.input, *graph.initializer)}
-            for child in graph.node:
-                names += [name for name in reads(child) if name not in inner]
-                inner.update(child.output)
-            names += [output.name for output in graph.output if output.name not in inner]
+    for graph in subgraphs(node):
+        inner = {i.name for i in (*graph.input, *graph.initializer)}
+        for child in graph.node:
+            names += [name for name in reads(child) if name not in inner]
+            inner.update(child.output)
+        names += [output.name for output in graph.output if output.name not in inner]
     return names
 
 
 class Graph:
-    """An index over `nodes` (any order that a model file may have) and `constants` (name to value)."""
+    """An index over `nodes` (any order that a model file may have), `constants` (name to value) and known `shapes`."""
 
-    def __init__(self, nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        constants: Mapping[str, Array],
+        shapes: Mapping[str, tuple[int | None, ...]] | None = None,
+    ) -> None:
         self.nodes = nodes
         self.constants = constants
+        self.shapes = shapes or {}
         self.reads = [reads(node) for node in nodes]
         self.producer = {name: i for i, node in enumerate(nodes) for name in node.output if name}
         self.consumers: dict[str, list[int]] = defaultdict(list)
@@ -51,30 +78,73 @@ class Graph:
             for name in names:
                 self.consumers[name].append(i)
 
-    def root(self, node: int, slot: int) -> tuple[int, int] | None:
+    def root(self, node: int, slot: int) -> Place | None:
         """Where the constant behind an operand enters: (node, slot) of itself or of the first layout node; None if data."""
-        operands = self.nodes[node].input
-        if slot >= len(operands) or not operands[slot]:
-            return None
-        if operands[slot] in self.constants:
-            return node, slot
-        maker = self.producer.get(operands[slot])
-        if maker is None or self.nodes[maker].op_type not in LAYOUT:
-            return None
-        return self.root(maker, 0)
+        while slot < len(self.nodes[node].input):
+            name = self.nodes[node].input[slot]
+            if name in self.constants:
+                return node, slot
+            maker = self.producer.get(name)
+            if maker is None or self.nodes[maker].op_type not in _FROM_CONSTANT:
+                return None
+            node, slot = maker, 0
+        return None
 
-    def value(self, place: tuple[int, int]) -> Array:
+    def value(self, place: Place) -> Array:
         return self.constants[self.nodes[place[0]].input[place[1]]]
 
-    def weight(self, node: int, slot: int) -> tuple[int, int] | None:
+    def weight(self, node: int, slot: int) -> Place | None:
         """As `root`, for float constants only."""
         place = self.root(node, slot)
         return place if place is not None and self.value(place).dtype == np.float32 else None
 
-    def only_consumer(self, name: str, outputs: Iterable[str] = ()) -> int | None:
+    def vector(self, place: Place) -> int:
+        """Elements of a constant with just one dimension other than 1, else 0."""
+        value = self.value(place)
+        return value.size if sum(d != 1 for d in value.shape) == 1 else 0
+
+    def only_consumer(self, name: str) -> int | None:
         """The one node that uses a value, if there is just one use."""
         users = self.consumers.get(name, [])
-        return users[0] if len(users) == 1 and name not in outputs else None
+        return users[0] if len(users) == 1 else None
+
+    def chain(self, node: int, through: Collection[str]) -> Iterator[int]:
+        """Nodes after `node` along single consumers; the first that is not one of `through` is the last."""
+        while (following := self.only_consumer(self.nodes[node].output[0])) is not None:
+            node = following
+            yield node
+            if self.nodes[node].op_type not in through:
+                return
+
+    def source(self, node: int, slot: int) -> int | None:
+        """The node behind an operand, layout and quantization skipped, if each value on the way has this one use."""
+        name = self.nodes[node].input[slot]
+        while self.only_consumer(name) is not None:
+            maker = self.producer.get(name)
+            if maker is None or self.nodes[maker].op_type not in LAYOUT | QUANTIZE:
+                return maker
+            name = self.nodes[maker].input[0]
+        return None
+
+    def moved(self, node: int, from_end: int) -> int | None:
+        """Where a layout node puts the dimension that was `from_end` (1: the last); None where that is unknown."""
+        proto = self.nodes[node]
+        if proto.op_type in _SAME_RANK:
+            return from_end
+        if proto.op_type == "Transpose":
+            order = list(attribute(proto, "perm", []))
+            return len(order) - order.index(len(order) - from_end) if order else None
+        before, after = self.shapes.get(proto.input[0]), self.shapes.get(proto.output[0])
+        if before is None or after is None or from_end > len(before):
+            return None
+        size, behind = before[-from_end], before[len(before) - from_end + 1 :]
+        for place in range(1, len(after) + 1):
+            rest = after[len(after) - place + 1 :]
+            if None in rest or None in behind:
+                return place if rest == behind and after[-place] == size else None
+            if after[-place] == size and prod(d or 1 for d in rest) == prod(d or 1 for d in behind):
+                return place
+        return None
 
 
 def needed(nodes: Sequence[onnx.NodeProto], target: str) -> list[onnx.NodeProto]:

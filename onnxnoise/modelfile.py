@@ -6,28 +6,28 @@ import hashlib
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from onnxnoise.errors import ModelError
+from onnxnoise.wire import model_stub
 
-INLINE_BYTES = 1024
-"""Tensors up to this size stay inside the stub."""
-
-_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_TYPED_DATA = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """`stub` is the file's ModelProto; initializers above INLINE_BYTES are external data relative to `path.parent`.
+    """`stub` is the file's ModelProto; initializers above INLINE_BYTES are external data relative to `folder`.
 
-    `sha256` is the file's own digest, followed by its external data files' (in name order) where it has any.
+    `path` is as given, `folder` where the file really lies. `sha256` is the file's own digest; where it has external data,
+    the digest of that followed by the data files' (in name order).
     """
 
     path: Path
+    folder: Path
     sha256: str
     stub: onnx.ModelProto
 
@@ -37,26 +37,28 @@ def read_model(path: Path) -> ModelFile:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             digest = hashlib.sha256(data)
-            encoded = _model_stub(data, path.name)
+            encoded = model_stub(data, path.resolve().name)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise ModelError(f"{path}: is a folder; name the .onnx file in it") from None
     except OSError as error:
         raise ModelError(f"{path}: can't be read: {error.strerror or error}") from error
-    except ValueError as error:  # mmap of an empty file, or _MalformedError
+    except ValueError as error:  # mmap of an empty file, or MalformedError
         raise ModelError(f"{path}: {_not_onnx(path, str(error))}") from None
     stub = onnx.ModelProto()
     try:
         stub.ParseFromString(encoded)
     except (DecodeError, RuntimeError) as error:
         raise ModelError(f"{path}: {_not_onnx(path, str(error))}") from None
-    if not stub.graph.node or not stub.ir_version:
-        raise ModelError(f"{path}: {_not_onnx(path, 'it has no graph')}")
+    for part, found in (("graph", stub.graph.node), ("IR version", stub.ir_version), ("opset", stub.opset_import)):
+        if not found:
+            raise ModelError(f"{path}: {_not_onnx(path, f'it has no {part}')}")
+    folder = path.resolve().parent
     for data_file in _external_files(stub, path):
         with data_file.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return ModelFile(path, digest.hexdigest(), stub)
+    return ModelFile(path, folder, digest.hexdigest(), stub)
 
 
 def _not_onnx(path: Path, detail: str) -> str:
@@ -74,119 +76,98 @@ def _not_onnx(path: Path, detail: str) -> str:
     return f"not an ONNX file, or cut short ({detail}); export or copy it again"
 
 
-class _MalformedError(ValueError):
-    pass
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and, depth first, those in its nodes' attributes."""
+    yield graph
+    for node in graph.node:
+        yield from _inner_graphs(node)
 
 
-def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise _MalformedError(f"broken number at byte {at:,}")
+def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            if inner.node or inner.initializer:
+                yield from graphs(inner)
 
 
-def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(field number, field start, value start, value end) of each field between two offsets of a protobuf message."""
-    while at < end:
-        start = at
-        tag, at = _varint(data, at, end)
-        number, wire = tag >> 3, tag & 7
-        value = at
-        if wire == _VARINT:
-            _, at = _varint(data, at, end)
-        elif wire == _BYTES:
-            length, value = _varint(data, at, end)
-            at = value + length
-        elif wire in (_FIXED64, _FIXED32):
-            at += 8 if wire == _FIXED64 else 4
-        else:
-            raise _MalformedError(f"unknown wire type {wire} at byte {start:,}")
-        if at > end:
-            raise _MalformedError(f"a field at byte {start:,} ends at {at:,}, past {end:,}")
-        yield number, start, value, at
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a model, also those in subgraphs and functions."""
+    for graph in graphs(model.graph):
+        yield from graph.node
+    for function in model.functions:
+        for node in function.node:
+            yield node
+            for inner in _inner_graphs(node):
+                yield from inner.node
 
 
-def _encoded_varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _encoded_field(number: int, payload: bytes) -> bytes:
-    return _encoded_varint(number << 3 | _BYTES) + _encoded_varint(len(payload)) + payload
-
-
-def _model_stub(data: mmap.mmap, location: str) -> bytes:
-    out = bytearray()
-    for number, start, value, end in _fields(data, 0, len(data)):
-        out += (
-            _encoded_field(number, _graph_stub(data, value, end, location))
-            if number == _MODEL_GRAPH
-            else data[start:end]
-        )
-    return bytes(out)
-
-
-def _graph_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
-    out = bytearray()
-    for number, start, value, stop in _fields(data, at, end):
-        if number == _GRAPH_INITIALIZER and stop - value > INLINE_BYTES:
-            out += _encoded_field(number, _tensor_stub(data, value, stop, location))
-        else:
-            out += data[start:stop]
-    return bytes(out)
-
-
-def _tensor_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
-    out = bytearray()
-    for number, start, value, stop in _fields(data, at, end):
-        if number == _TENSOR_RAW_DATA and stop - value > INLINE_BYTES:
-            reference = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
-            for key, text in (("location", location), ("offset", value), ("length", stop - value)):
-                reference.external_data.add(key=key, value=str(text))
-            out += reference.SerializeToString()
-        else:
-            out += data[start:stop]
-    return bytes(out)
+def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of a model: initializers, subgraphs' too, and attributes such as a Constant's value."""
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+    for node in all_nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
 
 
 def _external_files(stub: onnx.ModelProto, path: Path) -> list[Path]:
-    """The data files beside `path` in name order, each tensor's place checked; without `path` itself."""
-    folder = path.parent.resolve()
+    """The data files beside `path` in name order, each tensor's place and size checked; without `path` itself."""
     files: dict[str, Path] = {}
-    for tensor in stub.graph.initializer:
+    for tensor in all_tensors(stub):
+        size = _byte_size(tensor)
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            if size and len(tensor.raw_data) != size and not any(getattr(tensor, field) for field in _TYPED_DATA):
+                raise ModelError(
+                    f"{path}: tensor {tensor.name!r} of shape {list(tensor.dims)} has {len(tensor.raw_data):,} bytes, not {size:,}; "
+                    "the file is broken, export it again"
+                )
             continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        file = (folder / location).resolve()
-        if not location or not file.is_relative_to(folder):
-            raise ModelError(
-                f"{path}: tensor {tensor.name!r} wants its data from {location!r}, outside the model's folder; "
-                "this is refused: put the data file beside the model and export again"
-            )
-        if not file.is_file():
-            raise ModelError(
-                f"{path}: tensor {tensor.name!r} has its data in {location!r}, which is missing; "
-                "copy that file beside the model (exporters write it there)"
-            )
-        try:
-            offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
-        except ValueError:
-            raise ModelError(f"{path}: tensor {tensor.name!r} has a broken reference to {location!r}") from None
-        if offset < 0 or length < 0 or offset + length > file.stat().st_size:
-            raise ModelError(
-                f"{path}: tensor {tensor.name!r} needs bytes {offset:,} to {offset + length:,} of {location!r}, "
-                f"which has {file.stat().st_size:,}; the data file is cut short or from another export"
-            )
+        location, file = _located(tensor, path)
         if file != path.resolve():
             files[location] = file
     return [files[name] for name in sorted(files)]
+
+
+def _byte_size(tensor: onnx.TensorProto) -> int:
+    """Bytes that the tensor's shape and type ask for; 0 where that is not fixed (strings, types below a byte)."""
+    try:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    except KeyError:  # a type newer than onnx: ONNX Runtime will say what it thinks of it
+        return 0
+    return prod(tensor.dims) * dtype.itemsize if dtype.isbuiltin == 1 and dtype.kind != "O" else 0
+
+
+def _located(tensor: onnx.TensorProto, path: Path) -> tuple[str, Path]:
+    """(name, file) of an external tensor's data; raises ModelError unless it lies in the model's folder and is long enough."""
+    folder = path.resolve().parent
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    where = f"{path}: tensor {tensor.name!r}"
+    try:
+        file = (folder / location).resolve()
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
+        found = file.stat().st_size if file.is_file() else None
+    except ValueError:  # a null byte in the name, or a number that is none
+        raise ModelError(f"{where} has a broken reference to its data, {location!r}; export it again") from None
+    if not location or Path(location).is_absolute() or not file.is_relative_to(folder):
+        raise ModelError(
+            f"{where} wants its data from {location!r}, outside the model's folder; "
+            "this is refused: put the data file beside the model and export again"
+        )
+    if found is None:
+        raise ModelError(
+            f"{where} has its data in {location!r}, which is missing; copy that file beside the model (exporters write it there)"
+        )
+    size = _byte_size(tensor)
+    if size and length and length != size:
+        raise ModelError(
+            f"{where} of shape {list(tensor.dims)} takes {size:,} bytes, but refers to {length:,}; the file is broken, export it again"
+        )
+    if offset < 0 or length < 0 or offset + max(length, size) > found:
+        raise ModelError(
+            f"{where} needs bytes {offset:,} to {offset + max(length, size):,} of {location!r}, "
+            f"which has {found:,}; the data file is cut short or from another export"
+        )
+    return location, file

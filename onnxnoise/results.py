@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby, product
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
+from onnxnoise.errors import DataError
 from onnxnoise.estimates import count, estimate
 from onnxnoise.records import (
     Average,
@@ -22,15 +25,19 @@ from onnxnoise.records import (
     LayerInfo,
     Metric,
     Notice,
+    Policy,
     Result,
+    SigmaScope,
     Sweep,
     Tally,
 )
+from onnxnoise.spec import METRICS
 from onnxnoise.store import RunStore
 
 SCHEMA = "onnxnoise/result/1"
+LAYERS_SCHEMA = "onnxnoise/layers/1"
 FEW_DRAWS = 10
-_METRICS: tuple[Metric, Metric] = ("top1", "top5")
+Packed = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -61,30 +68,39 @@ class _Hits:
     negative_variances: int
 
 
-_Draws = dict[int, _Hits]
-
-
 def summarize(store: RunStore, question: Question) -> Result | None:
     """The result of what is complete in `store`; None before the clean pass is. Cells that lack draws or images are left out.
 
-    Raises RunFileError if the file can't be read, ValueError without a clean hit.
+    One cell's hits are unpacked at a time; what stays are bits. Raises RunFileError if the file can't be read, DataError
+    without a clean hit.
     """
     identity, description = store.identity, store.description
     chunks = [chunk for chunk in store.chunks() if chunk.start < question.images]
-    cleaned = _by_draw(store.tallies("clean"), chunks, question.images)
-    if 0 not in cleaned:
+    clean = _by_draw(store.tallies("clean"), chunks, question.images).get(0)
+    if clean is None:
         return None
-    clean = cleaned[0]
-    summary = _Summary(clean)
-    for sweep, snr in product(question.sweeps, question.snrs):
-        wanted = [None] if sweep == "all" else question.layers
-        complete = (
-            (layer, draws)
-            for layer, draws in _by_layer(store, sweep, snr, chunks, question)
-            if layer in wanted and len(draws) == question.draws
+    if not clean.top1.any():
+        raise DataError(
+            f"{store.path}: none of the first {question.images} images is classified correctly without noise, so there is "
+            "nothing to normalize by; raise --limit, or check the card's [input]"
         )
-        summary.add(sweep, snr, complete, len(wanted))
-    cells = sorted(summary.cells, key=lambda c: (question.sweeps.index(c.sweep), c.layer or 0))
+    cells: list[Cell] = []
+    averages: list[Average] = []
+    for sweep, snr in product(question.sweeps, question.snrs):
+        layers: tuple[int | None, ...] = (None,) if sweep == "all" else question.layers
+        stacks = []
+        for layer in layers:
+            by_draw = _by_draw(store.tallies(sweep, layer, snr), chunks, question.images)
+            draws = {draw: hits for draw, hits in by_draw.items() if draw < question.draws}
+            if len(draws) == question.draws:
+                stack = _Stack.of(list(draws.values()))
+                cells.append(_cell(sweep, layer, snr, draws, clean, stack))
+                stacks.append(stack)
+        if sweep == "single" and layers and len(stacks) == len(layers):
+            top1, top5 = (_estimate(stacks, clean, metric) for metric in METRICS)
+            if top1 is not None:
+                averages.append(Average(sweep, snr, len(layers), top1, top5))
+    cells.sort(key=lambda cell: (question.sweeps.index(cell.sweep), cell.layer or 0))
     return Result(
         model={"name": description["model"], "sha256": identity["model"]},
         provider=identity["provider"],
@@ -93,10 +109,10 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         bn=identity["bn"],
         sigma_scope=identity["sigma_scope"],
         metric=question.metric,
-        clean=CleanHits(clean.top1.size, _hits(clean.top1), _or_none(clean.top5), _hits(clean.nonfinite)),
+        clean=CleanHits(clean.top1.size, _count(clean.top1), _count_or_none(clean.top5), _count(clean.nonfinite)),
         layers=tuple(layer_info(each) for each in description["layers"]),
         cells=tuple(cells),
-        a_avr=tuple(summary.averages),
+        a_avr=tuple(averages),
         warnings=(*(Notice(**each) for each in description["notices"]), *_warnings(identity["bn"], cells, question)),
         run=description["run"],
         measured=sum(len(cell.draws) for cell in cells),
@@ -112,15 +128,7 @@ def layer_info(fields: dict[str, Any]) -> LayerInfo:
     return LayerInfo(**{**fields, "initializers": initializers})
 
 
-def _by_layer(
-    store: RunStore, sweep: Sweep, snr: float, chunks: Sequence[range], question: Question
-) -> Iterator[tuple[int | None, _Draws]]:
-    for layer, tallies in groupby(store.tallies(sweep, snr), key=lambda tally: tally.layer):
-        asked = (tally for tally in tallies if tally.draw < question.draws)
-        yield layer, _by_draw(asked, chunks, question.images)
-
-
-def _by_draw(tallies: Iterator[Tally], chunks: Sequence[range], images: int) -> _Draws:
+def _by_draw(tallies: Iterator[Tally], chunks: Sequence[range], images: int) -> dict[int, _Hits]:
     """The draws that have every chunk; `tallies` come sorted by draw and start."""
     complete = {}
     for draw, group in groupby(tallies, key=lambda tally: tally.draw):
@@ -139,65 +147,52 @@ def _joined(tallies: Sequence[Tally], name: str, images: int) -> Bits:
     return np.concatenate(parts)[:images]
 
 
-def _hits(bits: Bits) -> int:
+def _count(bits: Bits) -> int:
     return int(np.count_nonzero(bits))
 
 
-def _or_none(bits: Bits) -> int | None:
-    return _hits(bits) if bits.size else None
+def _count_or_none(bits: Bits) -> int | None:
+    return _count(bits) if bits.size else None
 
 
-def _stacked(draws: _Draws, metric: Metric) -> Bits:
-    return np.stack([getattr(draws[draw], metric) for draw in sorted(draws)])
+@dataclass(frozen=True)
+class _Stack:
+    """Hits of a cell's draws, packed: uint8 (draws, images / 8), top5 (draws, 0) with five classes or fewer."""
+
+    top1: Packed
+    top5: Packed
+
+    @classmethod
+    def of(cls, draws: Sequence[_Hits]) -> Self:
+        return cls(*(np.packbits([getattr(hits, metric) for hits in draws], axis=1) for metric in METRICS))
 
 
-@dataclass
-class _Summary:
-    """Cells and averages while the run file is read."""
+def _estimate(stacks: Sequence[_Stack], clean: _Hits, metric: Metric) -> Estimate | None:
+    """Of the mean over the layers that `stacks` are of; None where the metric has no clean hit to normalize by."""
+    reference: Bits = getattr(clean, metric)
+    if not reference.any():
+        return None
+    unpacked = (np.unpackbits(getattr(stack, metric), axis=1, count=reference.size) for stack in stacks)
+    return estimate(count((bits.view(np.bool_) for bits in unpacked), reference))
 
-    clean: _Hits
-    cells: list[Cell] = field(default_factory=list)
-    averages: list[Average] = field(default_factory=list)
 
-    def add(self, sweep: Sweep, snr: float, complete: Iterator[tuple[int | None, _Draws]], wanted: int) -> None:
-        layers = []
-        for layer, draws in complete:
-            self.cells.append(self._cell(sweep, layer, snr, draws))
-            layers.append({metric: np.packbits(_stacked(draws, metric), axis=1) for metric in _METRICS})
-        if sweep == "single" and layers and len(layers) == wanted:
-            top1 = self._estimate((self._bits(each["top1"]) for each in layers), "top1")
-            top5 = self._estimate((self._bits(each["top5"]) for each in layers), "top5")
-            if top1 is not None:
-                self.averages.append(Average(sweep, snr, wanted, top1, top5))
-
-    def _bits(self, packed: np.ndarray[Any, np.dtype[np.uint8]]) -> Bits:
-        return np.unpackbits(packed, axis=1, count=self.clean.top1.size).view(np.bool_)
-
-    def _estimate(self, layers: Iterator[Bits], metric: Metric) -> Estimate | None:
-        reference: Bits = getattr(self.clean, metric)
-        if not reference.size:
-            return None
-        sums = count(layers, reference)
-        return estimate(sums) if sums.clean else None
-
-    def _cell(self, sweep: Sweep, layer: int | None, snr: float, draws: _Draws) -> Cell:
-        top1 = self._estimate(iter([_stacked(draws, "top1")]), "top1")
-        if top1 is None:
-            raise ValueError("no clean hit: the normalized accuracy is not defined")
-        hits = tuple(
-            DrawHits(
-                draw=draw,
-                images=each.top1.size,
-                clean_top1_hits=_hits(self.clean.top1),
-                clean_top5_hits=_or_none(self.clean.top5),
-                top1_hits=_hits(each.top1),
-                top5_hits=_or_none(each.top5),
-                nonfinite=_hits(each.nonfinite),
-                negative_variances=each.negative_variances,
-            )
-            for draw, each in sorted(draws.items())
+def _cell(sweep: Sweep, layer: int | None, snr: float, draws: Mapping[int, _Hits], clean: _Hits, stack: _Stack) -> Cell:
+    top1 = _estimate([stack], clean, "top1")
+    assert top1 is not None, "a clean hit is asked for first"
+    hits = tuple(
+        DrawHits(
+            draw=draw,
+            images=each.top1.size,
+            clean_top1_hits=_count(clean.top1),
+            clean_top5_hits=_count_or_none(clean.top5),
+            top1_hits=_count(each.top1),
+            top5_hits=_count_or_none(each.top5),
+            nonfinite=_count(each.nonfinite),
+            negative_variances=each.negative_variances,
         )
-        return Cell(sweep, layer, snr, hits, top1, self._estimate(iter([_stacked(draws, "top5")]), "top5"))
+        for draw, each in draws.items()
+    )
+    return Cell(sweep, layer, snr, hits, top1, _estimate([stack], clean, "top5"))
 
 
 def _warnings(bn: str, cells: Sequence[Cell], question: Question) -> Iterator[Notice]:
@@ -209,23 +204,59 @@ def _warnings(bn: str, cells: Sequence[Cell], question: Question) -> Iterator[No
         yield Notice(
             "few_draws", f"few draws ({question.draws}): the intervals are rough; use --draws {FEW_DRAWS} or more"
         )
-    negative = [(c.layer, d.draw, d.negative_variances) for c in cells if c.sweep == "single" for d in c.draws]
-    layers = {layer for layer, _, channels in negative if channels}
-    if layers:
-        draws = {(layer, draw) for layer, draw, channels in negative if channels}
-        channels = max(channels for _, _, channels in negative)
-        done = "kept, so its outputs are NaN and every image a miss" if bn == "raw" else "stored as 0"
-        yield Notice(
-            "negative_variances",
-            f"noise made a batch-norm variance negative in {len(layers)} layers ({len(draws)} layer-draw pairs, up to "
-            f"{channels} channels at once); such a variance is {done} (--bn {bn}). --bn affine perturbs scale and shift instead",
-        )
+    yield from _negative_variances(bn, cells)
     nonfinite = sum(draw.nonfinite for cell in cells for draw in cell.draws)
     if nonfinite:
         yield Notice("nonfinite", f"{nonfinite:,} noisy outputs were not finite; each counts as a miss")
 
 
+def _negative_variances(bn: str, cells: Sequence[Cell]) -> Iterator[Notice]:
+    """In how many layers and draws, told by the single sweep where there is one."""
+    sweep = "single" if any(cell.sweep == "single" for cell in cells) else "all"
+    seen = [(cell, draw) for cell in cells for draw in cell.draws if cell.sweep == sweep and draw.negative_variances]
+    if not seen:
+        return
+    layers = {cell.layer for cell, _ in seen if cell.layer is not None}
+    draws = {draw.draw for _, draw in seen}
+    channels = max(draw.negative_variances for _, draw in seen)
+    where = f"in {len(layers)} layers" if layers else "with noise in all layers"
+    done = "kept: its outputs are NaN and every image is a miss" if bn == "raw" else "stored as 0"
+    yield Notice(
+        "negative_variances",
+        f"noise made batch-norm variances negative {where}, in {len(draws)} of the draws, up to {channels} channels at once; "
+        f"such a variance is {done} (--bn {bn}). --bn affine puts the noise on scale and shift instead",
+    )
+
+
 def to_json(result: Result) -> str:
-    """The result as one JSON document, schema `onnxnoise/result/1`; an infinite SNR is written 1e999, which reads back so."""
-    text = json.dumps({"schema": SCHEMA, **asdict(result)}, indent=1, ensure_ascii=False)
-    return text.replace(": Infinity", ": 1e999") + "\n"
+    """The result as one JSON document, schema `onnxnoise/result/1`."""
+    return _json({"schema": SCHEMA, **asdict(result)})
+
+
+def layers_json(
+    model: Mapping[str, str],
+    bn: Policy,
+    sigma_scope: SigmaScope,
+    layers: Sequence[LayerInfo],
+    notices: Sequence[Notice],
+) -> str:
+    """A model's noise layers as one JSON document, in the result's form."""
+    return _json(
+        {
+            "schema": LAYERS_SCHEMA,
+            "model": dict(model),
+            "bn": bn,
+            "sigma_scope": sigma_scope,
+            "layers": [asdict(layer) for layer in layers],
+            "warnings": [asdict(notice) for notice in notices],
+        }
+    )
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
+
+
+def _json(content: dict[str, Any]) -> str:
+    """Strict JSON in ASCII; an infinite SNR is written 1e999, which every reader takes for infinite or its largest number."""
+    text = json.dumps(content, indent=1)
+    return _TOKEN.sub(lambda token: "1e999" if token[0] == "Infinity" else token[0], text) + "\n"

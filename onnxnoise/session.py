@@ -42,7 +42,7 @@ def normalize(stub: bytes, folder: Path, source: str) -> onnx.ModelProto:
 
     `stub` is a serialized ModelProto whose external data lies in `folder`; `source` names the file in errors.
     """
-    options = _options(threads=None)
+    options = _options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
@@ -60,14 +60,12 @@ def _reason(error: Exception) -> str:
     return lines[0].removeprefix("[ONNXRuntimeError] : ")
 
 
-def _options(threads: int | None) -> Any:
+def _options() -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY if os.environ.get("ONNXNOISE_ORT_LOG") else _NOTHING
     options.add_session_config_entry("session.disable_quant_qdq", "1")  # else ORT would quantize noisy weights again
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1  # the sweep runs a mini-batch to a core instead
     options.use_deterministic_compute = True
-    if threads is not None:
-        options.intra_op_num_threads = threads
     return options
 
 
@@ -151,10 +149,8 @@ class Session:
     `weights` holds the values of the stub's external initializers (see `rewrite.Segment`); raises ModelError.
     """
 
-    def __init__(
-        self, stub: bytes, weights: Mapping[str, Value], provider: Provider, *, threads: int | None = None
-    ) -> None:
-        options = _options(threads)
+    def __init__(self, stub: bytes, weights: Mapping[str, Value], provider: Provider) -> None:
+        options = _options()
         if weights:
             options.add_external_initializers(list(weights), list(weights.values()))
         choice = [(provider.name, dict(provider.options))] if provider.options else [provider.name]
@@ -165,15 +161,18 @@ class Session:
             raise ModelError(f"ONNX Runtime can't run the graph: {_reason(error)}") from error
         self._session.disable_fallback()
         self._device = provider.device
-        self.inputs = frozenset(each.name for each in self._session.get_inputs())
+        self.inputs = [each.name for each in self._session.get_inputs()]
         self.outputs = [each.name for each in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
 
     def run(self, feeds: Mapping[str, Value]) -> list[Value]:
-        """The outputs, on the provider's device; raises ModelError with ONNX Runtime's reason."""
+        """The outputs, on the provider's device; `feeds` may have more than the inputs. May run in several threads at once.
+
+        Raises ModelError with ONNX Runtime's reason.
+        """
         binding = self._session.io_binding()
-        for name, value in feeds.items():
-            binding.bind_ortvalue_input(name, value)
+        for name in self.inputs:
+            binding.bind_ortvalue_input(name, feeds[name])
         for name in self.outputs:
             binding.bind_output(name, self._device)
         try:
@@ -188,9 +187,9 @@ def to_device(array: Array, provider: Provider) -> Value:
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), provider.device, 0)
 
 
-def by_reference(weights: Mapping[str, Array]) -> dict[str, Value]:
-    """Initializer values that sessions on any provider can take (they live in host memory, aliasing the arrays)."""
-    return {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+def by_reference(array: Array) -> Value:
+    """An initializer that sessions on any provider can take: it lives in host memory and aliases the array."""
+    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def to_host(value: Value) -> Array:

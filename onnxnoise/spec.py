@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import get_args
+from typing import Any, TypeVar, get_args
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise import DEFAULT_SEED, PAPER_SNRS
 from onnxnoise.records import Kind, Metric, NoiseLayer, Policy, SigmaScope, Sweep
 
 SWEEPS: tuple[Sweep, ...] = ("single", "all")
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+SIGMA_SCOPES: tuple[SigmaScope, ...] = get_args(SigmaScope)
+METRICS: tuple[Metric, ...] = get_args(Metric)
 DEFAULT_DRAWS = 3
+
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+_Word = TypeVar("_Word", bound=str)
 
 
 @dataclass(frozen=True)
@@ -39,47 +45,108 @@ class BenchSpec:
 
     def __post_init__(self) -> None:
         """Raise UsageError for a value that no run could use."""
-        if not self.snrs or any(math.isnan(snr) or snr <= 0 for snr in self.snrs):
-            raise UsageError(
-                f"an SNR is sigma_w / sigma_noise, a number above 0; got {', '.join(map(str, self.snrs)) or 'none'}"
-            )
-        if len(set(self.snrs)) < len(self.snrs):
-            raise UsageError("the same SNR is given twice")
-        one_of("sweep", self.sweeps, SWEEPS)
-        one_of("--bn", [self.bn], get_args(Policy))
-        one_of("--sigma-scope", [self.sigma_scope], get_args(SigmaScope))
-        one_of("--metric", [self.metric or "top1"], get_args(Metric))
-        for name, value, least in (("--draws", self.draws, 1), ("--seed", self.seed, 0), ("--limit", self.limit, 1)):
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be at least {least}; got {value}")
+        for snr in self.snrs:
+            if not snr > 0:
+                raise UsageError(
+                    f"--snr: {snr:g} is no signal-to-noise ratio: sigma_w / sigma_noise is a number above 0 "
+                    "(10 is noise of 10 %, inf is none)"
+                )
+        _distinct("--snr", self.snrs)
+        _distinct("--sweep", self.sweeps)
+        for sweep in self.sweeps:
+            one_of("--sweep", sweep, SWEEPS)
+        one_of("--bn", self.bn, POLICIES)
+        one_of("--sigma-scope", self.sigma_scope, SIGMA_SCOPES)
+        if self.metric is not None:
+            one_of("--metric", self.metric, METRICS)
+        for flag, number, least in (("--draws", self.draws, 1), ("--seed", self.seed, 0), ("--limit", self.limit, 1)):
+            if number is not None and number < least:
+                raise UsageError(f"{flag}: {number} is too small; give a whole number from {least} up")
 
 
-def one_of(what: str, values: Iterable[str], allowed: Sequence[str]) -> None:
-    """Raise UsageError where one of `values` is not allowed, or there is none."""
-    values = list(values)
-    for value in values:
-        if value not in allowed:
-            raise UsageError(f"{what}: {value!r} is not known; use {', '.join(allowed)}")
+def from_flags(
+    model: str,
+    *,
+    snrs: str | None = None,
+    sweeps: str | None = None,
+    draws: str | None = None,
+    seed: str | None = None,
+    limit: str | None = None,
+    protocol: str | None = None,
+    bn: str | None = None,
+    sigma_scope: str | None = None,
+    metric: str | None = None,
+    provider: str | None = None,
+    **others: Any,
+) -> BenchSpec:
+    """The spec that the command line's texts ask for, None for a flag that is not given; `others` as in BenchSpec.
+
+    Raises UsageError naming flag and value.
+    """
+    if protocol is not None:
+        one_of("--protocol", protocol, ("paper",))
+        bn = _implied("--bn", bn, "group")
+        sigma_scope = _implied("--sigma-scope", sigma_scope, "layer")
+    given: dict[str, Any] = {
+        "snrs": None if snrs is None else tuple(_number("--snr", part) for part in snrs.split(",")),
+        "sweeps": None if sweeps is None else _sweeps(sweeps),
+        "draws": _whole("--draws", draws),
+        "seed": _whole("--seed", seed),
+        "limit": _whole("--limit", limit),
+        "bn": None if bn is None else one_of("--bn", bn, POLICIES),
+        "sigma_scope": None if sigma_scope is None else one_of("--sigma-scope", sigma_scope, SIGMA_SCOPES),
+        "metric": None if metric is None else one_of("--metric", metric, METRICS),
+        "provider": provider,
+    }
+    return BenchSpec(model, **others, **{name: value for name, value in given.items() if value is not None})
+
+
+def one_of(flag: str, value: str, allowed: Sequence[_Word]) -> _Word:
+    """`value`, or UsageError with what is allowed."""
+    for word in allowed:
+        if word == value:
+            return word
+    raise UsageError(f"{flag}: {_shown(value)} is not known; use {', '.join(allowed)}")
+
+
+def _distinct(flag: str, values: Sequence[object]) -> None:
     if not values:
-        raise UsageError(f"{what}: nothing given; use {', '.join(allowed)}")
+        raise UsageError(f"{flag}: nothing given; name at least one")
+    if twice := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+        raise UsageError(f"{flag}: {twice[0]} is given twice; leave out one")
 
 
-def parse_snrs(text: str) -> tuple[float, ...]:
-    """`100,10,5` as numbers; raises UsageError naming the part that is none."""
-    snrs = []
-    for part in text.split(","):
-        try:
-            snrs.append(float(part))
-        except ValueError:
-            raise UsageError(f"--snr: {part.strip()!r} is not a number; write for example --snr 100,10,5") from None
-    return tuple(snrs)
+def _implied(flag: str, given: str | None, meant: str) -> str:
+    if given not in (None, meant):
+        raise UsageError(
+            f"--protocol paper means {flag} {meant}, but {flag} {given} is given too; leave out one of the two"
+        )
+    return meant
 
 
-def parse_sweeps(text: str) -> tuple[Sweep, ...]:
-    """`single,all` in the order they are run; raises UsageError."""
-    asked = [part.strip() for part in text.split(",") if part.strip()]
-    one_of("--sweep", asked, SWEEPS)
-    return tuple(sweep for sweep in SWEEPS if sweep in asked)
+def _sweeps(text: str) -> tuple[Sweep, ...]:
+    asked = [one_of("--sweep", part.strip(), SWEEPS) for part in text.split(",")]
+    return tuple(sorted(asked, key=SWEEPS.index))
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{flag}: {_shown(text)} is not a number; write for example {flag} 100,10,5") from None
+
+
+def _whole(flag: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{flag}: {_shown(text)} is not a whole number; write for example {flag} 10") from None
+
+
+def _shown(text: str) -> str:
+    return repr(text.strip() if len(text) <= 40 else f"{text[:37]}...")
 
 
 def select_layers(layers: Sequence[NoiseLayer], pattern: str | None) -> tuple[NoiseLayer, ...]:
@@ -93,10 +160,10 @@ def select_layers(layers: Sequence[NoiseLayer], pattern: str | None) -> tuple[No
     for part in (each.strip() for each in pattern.split(",")):
         found = {layer.index for layer in layers if _matches(layer, part)}
         if not found:
-            last = layers[-1].index if layers else 0
+            kinds = ", ".join(sorted({layer.kind for layer in layers}))
             raise UsageError(
-                f"--layers: {part!r} matches no layer; give a name or glob (see `onnxnoise layers`), a kind "
-                f"({', '.join(sorted({layer.kind for layer in layers}))}), an index or a range up to {last}"
+                f"--layers: {_shown(part)} matches no layer; give a name or glob (`onnxnoise layers` shows the names), "
+                f"a kind ({kinds}), an index or a range within 1-{max((layer.index for layer in layers), default=0)}"
             )
         chosen |= found
     return tuple(layer for layer in layers if layer.index in chosen)
@@ -105,7 +172,6 @@ def select_layers(layers: Sequence[NoiseLayer], pattern: str | None) -> tuple[No
 def _matches(layer: NoiseLayer, part: str) -> bool:
     if part in get_args(Kind):
         return layer.kind == part
-    low, dash, high = part.partition("-")
-    if low.isdecimal() and (not dash or high.isdecimal()):
-        return int(low) <= layer.index <= int(high if dash else low)
-    return fnmatchcase(layer.name, part)
+    if numbers := _RANGE.fullmatch(part):
+        return int(numbers[1]) <= layer.index <= int(numbers[2] or numbers[1])
+    return part == layer.name or fnmatchcase(layer.name, part)

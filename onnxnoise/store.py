@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +27,9 @@ CREATE TABLE tally (
     PRIMARY KEY (sweep, layer, snr, draw, start)
 ) WITHOUT ROWID;
 """
+_PATIENCE = 30
+"""Seconds to wait while another process writes."""
+
 _WHOLE = 0
 """Stands for "no one layer" in the table's key, which can't hold NULL."""
 
@@ -35,27 +40,32 @@ TallyKey = tuple[str, int | None, float, int, int]
 class RunStore:
     """An open run file. Every method raises RunFileError with what to do."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, mode: str) -> None:
         self.path = path
-        self._connection = connection
+        with self._errors():
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=_PATIENCE,
+                isolation_level=None,
+                check_same_thread=False,
+            )
 
     @classmethod
     def open(cls, path: Path, identity: Mapping[str, Any], description: Mapping[str, Any]) -> Self:
-        """Open the run file at `path`, or make it.
+        """Open the run file at `path`, or make it (an empty file is made one).
 
         `identity` is what must be equal to continue a run; `description` (layers, versions, command) is kept from the first run.
         """
-        store = cls(path, cls._connected(path, "rwc"))
-        try:
+        _check_place(path)
+        with cls(path, "rwc")._closed_on_error() as store:
             if not store._tables():
+                store._use_wal()
                 with store._errors(), store._transaction():
                     if not store._tables():
                         store._create(identity, description)
             store._check_kind()
             store._check_identity(identity)
-        except BaseException:
-            store.close()
-            raise
         return store
 
     @classmethod
@@ -63,31 +73,17 @@ class RunStore:
         """Open a run file that must be there, whatever it holds."""
         if not path.is_file():
             raise RunFileError(f"{path}: no such run file; `onnxnoise bench MODEL --out {path.name}` makes one")
-        store = cls(path, cls._connected(path, "rw"))
-        try:
+        with cls(path, "rw")._closed_on_error() as store:
             store._check_kind()
-        except BaseException:
-            store.close()
-            raise
         return store
 
-    @staticmethod
-    def _connected(path: Path, mode: str) -> sqlite3.Connection:
-        if path.is_dir() or not path.parent.is_dir():
-            what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {str(path.parent)!r}"
-            raise RunFileError(f"{path}: {what}; name a file with --out")
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[Self]:
         try:
-            connection = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=30,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            connection.execute("PRAGMA schema_version")
-        except sqlite3.Error as error:
-            raise _run_file_error(path, error) from error
-        return connection
+            yield self
+        except BaseException:
+            self.close()
+            raise
 
     def _create(self, identity: Mapping[str, Any], description: Mapping[str, Any]) -> None:
         for statement in _SCHEMA.split(";"):
@@ -114,13 +110,15 @@ class RunStore:
                 f"{self.path}: written by a newer onnxnoise (format {version}, this one reads {_VERSION}); "
                 "upgrade onnxnoise or name another file with --out"
             )
-        with self._errors():
+        self._use_wal()
+
+    def _use_wal(self) -> None:
+        """One sync a commit, and readers that don't stop a writer; the extra files go when the last process closes."""
+        with suppress(sqlite3.OperationalError):  # another process is at it: this one wants the same, and works without
             self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
 
     def _check_identity(self, asked: Mapping[str, Any]) -> None:
-        kept = self.identity
-        asked = json.loads(json.dumps(asked))
+        kept, asked = _flat(self.identity), _flat(json.loads(json.dumps(asked)))
         for name in {**kept, **asked}:
             if kept.get(name) != asked.get(name):
                 raise RunFileError(
@@ -148,7 +146,10 @@ class RunStore:
             row = self._connection.execute("SELECT json FROM record WHERE name = ?", (name,)).fetchone()
         if row is None:
             raise RunFileError(f"{self.path}: damaged: it lacks its {name}; name another file with --out")
-        record: dict[str, Any] = json.loads(row[0])
+        try:
+            record: dict[str, Any] = json.loads(row[0])
+        except ValueError as error:
+            raise RunFileError(f"{self.path}: damaged: its {name} is no JSON; name another file with --out") from error
         return record
 
     def chunks(self) -> list[range]:
@@ -187,21 +188,7 @@ class RunStore:
 
     def append(self, tallies: Iterable[Tally]) -> None:
         """Keep tallies, all of them or none; one that is there already stays as it is."""
-        rows = [
-            (
-                t.sweep,
-                t.layer or _WHOLE,
-                t.snr,
-                t.draw,
-                t.start,
-                t.images,
-                t.top1,
-                t.top5,
-                t.nonfinite,
-                t.negative_variances,
-            )
-            for t in tallies
-        ]
+        rows = [(tally.sweep, tally.layer or _WHOLE, *astuple(tally)[2:]) for tally in tallies]
         with self._errors(), self._transaction():
             self._connection.executemany("INSERT OR IGNORE INTO tally VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
 
@@ -210,10 +197,10 @@ class RunStore:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._connection.commit()
         except BaseException:
             self._connection.rollback()
             raise
-        self._connection.commit()
 
     def done(self) -> set[TallyKey]:
         """Keys of all tallies that are there."""
@@ -221,13 +208,12 @@ class RunStore:
             rows = self._connection.execute("SELECT sweep, layer, snr, draw, start FROM tally").fetchall()
         return {(sweep, layer or None, snr, draw, start) for sweep, layer, snr, draw, start in rows}
 
-    def tallies(self, sweep: str, snr: float | None = None) -> Iterator[Tally]:
-        """A sweep's tallies, of one SNR where given, by layer, snr, draw and chunk."""
-        asked = (sweep,) if snr is None else (sweep, snr)
-        query = f"SELECT * FROM tally WHERE sweep = ?{'' if snr is None else ' AND snr = ?'} ORDER BY layer, snr, draw, start"
+    def tallies(self, sweep: str, layer: int | None = None, snr: float = math.inf) -> Iterator[Tally]:
+        """A cell's tallies, by draw and chunk; the clean pass is the cell ("clean", None, inf)."""
+        query = "SELECT * FROM tally WHERE sweep = ? AND layer = ? AND snr = ? ORDER BY draw, start"
         with self._errors():
-            for name, layer, *rest in self._connection.execute(query, asked):
-                yield Tally(name, layer or None, *rest)
+            for row in self._connection.execute(query, (sweep, layer or _WHOLE, snr)):
+                yield Tally(sweep, layer, *row[2:])
 
     def close(self) -> None:
         self._connection.close()
@@ -241,23 +227,54 @@ class RunStore:
         self.close()
 
 
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise RunFileError(f"{path}: is a folder; name a file in it with --out")
+    if not path.parent.is_dir():
+        raise RunFileError(
+            f"{path}: can't be written: there is no folder {str(path.parent)!r}; make it, or name another file with --out"
+        )
+    if path.exists() and not path.is_file():
+        raise RunFileError(f"{path}: is no regular file; name another file with --out")
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables one level up, so that a difference is named by its own key."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= {f"{name} {key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = _ranges(value) if isinstance(value, list) and all(isinstance(v, int) for v in value) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _ranges(indices: list[int]) -> str:
+    """Rising numbers as `--layers` takes them: 1-3,5."""
+    parts: list[list[int]] = []
+    for index in indices:
+        if parts and index == parts[-1][1] + 1:
+            parts[-1][1] = index
+        else:
+            parts.append([index, index])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+_ADVICE = {
+    "FULL": "the disk is full; what was measured so far is kept: free some space and run the same command",
+    "IOERR": "reading or writing failed (is the disk full, or a quota?); what was measured so far is kept: "
+    "make room and run the same command",
+    "NOTADB": "not an onnxnoise run file; name another file with --out",
+    "READONLY": "can't be written; name a file that you may write to with --out",
+    "CANTOPEN": "can't be opened or made; name a file in a folder that you may write to with --out",
+    "BUSY": "another process is writing to it; wait for that run, or name another file with --out",
+}
 
 
 def _run_file_error(path: Path, error: sqlite3.Error) -> RunFileError:
-    reason = str(error)
-    if "full" in reason:
-        return RunFileError(
-            f"{path}: the disk is full; what was measured so far is kept: free some space and run the same command"
-        )
-    if "not a database" in reason:
-        return RunFileError(f"{path}: not an onnxnoise run file; name another file with --out")
-    if "readonly" in reason or "unable to open" in reason:
-        return RunFileError(f"{path}: can't be written; name a file in a folder you may write to with --out")
-    if "locked" in reason:
-        return RunFileError(
-            f"{path}: another process is writing to it; wait for that run, or name another file with --out"
-        )
-    return RunFileError(f"{path}: damaged or not usable ({reason}); name another file with --out")
+    kind = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
+    return RunFileError(
+        f"{path}: {_ADVICE.get(kind, f'damaged or not usable ({error}); name another file with --out')}"
+    )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxnoise import session
 from onnxnoise.batchnorm import LayerNoise
+from onnxnoise.images.stream import usable_cores
 from onnxnoise.network import Network
 from onnxnoise.records import Bits, Labels, NoiseLayer, Policy, SigmaScope, Tally, Variant
 from onnxnoise.rewrite import Cutter, Segment
@@ -19,6 +21,9 @@ from onnxnoise.session import Provider, Session, Value
 Array = npt.NDArray[Any]
 Cut = list[dict[str, Value]]
 """The values live at a cut, one dictionary for each mini-batch of the chunk."""
+
+Collect = Callable[[], Tally]
+"""Waits for a pass that is under way."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ def judge(logits: npt.NDArray[np.floating], labels: Labels) -> tuple[Bits, Bits,
 class ChunkSweep:
     """All measurements on one chunk: `batches` are the model's inputs, mini-batches of one size, the last one padded.
 
-    `labels` (images,) are the classes of the images without the padding. `step` is called after each variant.
+    `labels` (images,) are the classes of the images without the padding, `start` the first one's position in the data.
+    `step` is told of each tally. Use it in a `with` block, which ends its threads.
     """
 
     def __init__(
@@ -63,32 +69,52 @@ class ChunkSweep:
         step: Callable[[Tally], None] = lambda _: None,
     ) -> None:
         self.network, self.noise, self.provider, self.labels, self.start = network, noise, provider, labels, start
-        self.threads, self.step = threads, step
+        self.step = step
         self.cutter = Cutter(network)
-        self.references = session.by_reference(
-            {name: value for name, value in network.constants.items() if value.dtype == np.float32}
-        )
+        self.references: dict[str, Value] = {}
         self.images: Cut = [{network.image.name: session.to_device(batch, provider)} for batch in batches]
+        # On CPUs a mini-batch to a core, each run on one thread, beats all cores on one mini-batch, and no result depends on them
+        self.lanes = ThreadPoolExecutor((threads or usable_cores()) if provider.device == "cpu" else 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lanes.shutdown(cancel_futures=True)
 
     def clean(self) -> Tally:
         """The noise-free pass."""
-        whole = self._session(self.cutter.segment(0, self.cutter.end, self._types(self.images)))
-        return self._tally("clean", None, Variant(float("inf"), 0), self._logits(whole, self.images, {}), 0)
+        whole = self._session(self.cutter.segment(0, self.cutter.end, session.types(self.images[0])))
+        return self._submitted(whole, self.images, {}, "clean", None, Variant(float("inf"), 0), 0)()
 
     def single(self, todo: Mapping[int, Sequence[Variant]]) -> Iterator[list[Tally]]:
         """With noise in one layer at a time: for each layer index of `todo`, its variants' tallies."""
         cut, position = self.images, 0
         for layer in self.network.layers:
             variants = todo.get(layer.index)
-            if not variants:
-                continue
-            cut = self._advanced(cut, position, layer.start)
-            position = layer.start
-            yield list(self._variants(layer, cut, variants))
+            if variants:
+                cut = self._advanced(cut, position, layer.start)
+                position = layer.start
+                yield list(_one_ahead(self._single(layer, cut, variants)))
 
     def all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[list[Tally]]:
         """With noise in all `layers` at once: one list of one tally for each variant."""
-        types = self._types(self.images)
+        for tally in _one_ahead(self._all(variants, layers)):
+            yield [tally]
+
+    def _single(self, layer: NoiseLayer, cut: Cut, variants: Sequence[Variant]) -> Iterator[Collect]:
+        names = [tensor.value for tensor in layer.tensors]
+        suffix = self._session(self.cutter.segment(layer.start, self.cutter.end, session.types(cut[0]), lifted=names))
+        for draw in dict.fromkeys(variant.draw for variant in variants):
+            drawn = self._drawn(layer, draw)
+            for variant in variants:
+                if variant.draw == draw:
+                    noisy, negative = drawn.at(variant.snr)
+                    feeds = {name: session.to_device(value, self.provider) for name, value in noisy.items()}
+                    yield self._submitted(suffix, cut, feeds, "single", layer.index, variant, negative)
+
+    def _all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[Collect]:
+        types = session.types(self.images[0])
         for variant in variants:
             noisy: dict[str, Array] = {}
             negative = 0
@@ -96,20 +122,8 @@ class ChunkSweep:
                 values, below = self._drawn(layer, variant.draw).at(variant.snr)
                 noisy |= values
                 negative += below
-            segment = self.cutter.segment(0, self.cutter.end, types, replaced=noisy)
-            logits = self._logits(self._session(segment, noisy), self.images, {})
-            yield [self._tally("all", None, variant, logits, negative)]
-
-    def _variants(self, layer: NoiseLayer, cut: Cut, variants: Sequence[Variant]) -> Iterator[Tally]:
-        names = [tensor.value for tensor in layer.tensors]
-        suffix = self._session(self.cutter.segment(layer.start, self.cutter.end, self._types(cut), lifted=names))
-        for draw in dict.fromkeys(variant.draw for variant in variants):
-            drawn = self._drawn(layer, draw)
-            for variant in variants:
-                if variant.draw == draw:
-                    values, negative = drawn.at(variant.snr)
-                    feeds = {name: session.to_device(value, self.provider) for name, value in values.items()}
-                    yield self._tally("single", layer.index, variant, self._logits(suffix, cut, feeds), negative)
+            whole = self._session(self.cutter.segment(0, self.cutter.end, types, replaced=noisy), noisy)
+            yield self._submitted(whole, self.images, {}, "all", None, variant, negative)
 
     def _drawn(self, layer: NoiseLayer, draw: int) -> LayerNoise:
         spec = self.noise
@@ -118,69 +132,94 @@ class ChunkSweep:
         )
 
     def _session(self, segment: Segment, replaced: Mapping[str, Array] | None = None) -> Session:
-        changed = session.by_reference(
-            {name: (replaced or {})[name] for name in segment.references if name in (replaced or {})}
-        )
-        weights = {name: changed[name] if name in changed else self._reference(name) for name in segment.references}
-        return Session(segment.stub, weights, self.provider, threads=self.threads)
-
-    def _reference(self, name: str) -> Value:
-        if name not in self.references:
-            self.references |= session.by_reference({name: self.network.constants[name]})
-        return self.references[name]
-
-    def _types(self, cut: Cut) -> dict[str, tuple[int, tuple[int, ...]]]:
-        return session.types(cut[0])
+        weights = {}
+        for name in segment.references:
+            if replaced and name in replaced:
+                weights[name] = session.by_reference(replaced[name])
+            else:
+                if name not in self.references:
+                    self.references[name] = session.by_reference(self.network.constants[name])
+                weights[name] = self.references[name]
+        return Session(segment.stub, weights, self.provider)
 
     def _advanced(self, cut: Cut, start: int, stop: int) -> Cut:
         """The clean values at a later cut. Each mini-batch's old values go as its new ones come."""
-        if start == stop:
+        segment = self.cutter.segment(start, stop, session.types(cut[0])) if start < stop else None
+        if segment is None or not segment.outputs:
             return cut
-        segment = self.cutter.segment(start, stop, self._types(cut))
         live = set(self.cutter.live(stop))
-        if not segment.outputs:
-            return cut
         step = self._session(segment)
-        advanced: Cut = []
-        for i in range(len(cut)):
+
+        def advance(i: int) -> dict[str, Value]:
             values = cut[i]
             if cut is not self.images:
                 cut[i] = {}
-            made = dict(
-                zip(segment.outputs, step.run({n: v for n, v in values.items() if n in step.inputs}), strict=True)
-            )
-            advanced.append({name: value for name, value in {**values, **made}.items() if name in live})
-        return advanced
+            made = dict(zip(segment.outputs, step.run(values), strict=True))
+            return {name: value for name, value in {**values, **made}.items() if name in live}
 
-    def _logits(self, run: Session, cut: Cut, feeds: Mapping[str, Value]) -> npt.NDArray[np.float32]:
-        rows = []
-        for values in cut:
-            (logits,) = run.run({**{n: v for n, v in values.items() if n in run.inputs}, **feeds})
-            array = session.to_host(logits)
-            rows.append(array.reshape(array.shape[0], -1))
-        return np.concatenate(rows)[: len(self.labels)]
+        return list(self.lanes.map(advance, range(len(cut))))
 
-    def _tally(
-        self, sweep: str, layer: int | None, variant: Variant, logits: npt.NDArray[np.float32], negative: int
-    ) -> Tally:
-        top1, top5, nonfinite = (np.packbits(bits).tobytes() for bits in judge(logits, self.labels))
-        tally = Tally(
-            sweep, layer, variant.snr, variant.draw, self.start, len(self.labels), top1, top5, nonfinite, negative
-        )
-        self.step(tally)
-        return tally
+    def _submitted(
+        self,
+        run: Session,
+        cut: Cut,
+        feeds: Mapping[str, Value],
+        sweep: str,
+        layer: int | None,
+        variant: Variant,
+        negative: int,
+    ) -> Collect:
+        """Start a pass over the chunk; the returned function waits for its tally."""
+        rows = [
+            self.lanes.submit(lambda values: session.to_host(run.run({**values, **feeds})[0]), values) for values in cut
+        ]
+
+        def collect() -> Tally:
+            logits = np.concatenate([row.result().reshape(row.result().shape[0], -1) for row in rows])[
+                : len(self.labels)
+            ]
+            top1, top5, nonfinite = (np.packbits(bits).tobytes() for bits in judge(logits, self.labels))
+            images = len(self.labels)
+            tally = Tally(sweep, layer, variant.snr, variant.draw, self.start, images, top1, top5, nonfinite, negative)
+            self.step(tally)
+            return tally
+
+        return collect
 
 
-def probe(network: Network, provider: Provider, batch: Array) -> int:
-    """Bytes an image of the values live at the largest cut, found by running one batch."""
+def _one_ahead(passes: Iterator[Collect]) -> Iterator[Tally]:
+    """Tallies in order, the next pass started before one is waited for, so that no core idles in between."""
+    last: Collect | None = None
+    for each in passes:
+        if last is not None:
+            yield last()
+        last = each
+    if last is not None:
+        yield last()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one pass shows: bytes an image takes at the largest cut and as the model's input, and the number of logits."""
+
+    cut_bytes: int
+    input_bytes: int
+    classes: int
+
+
+def probe(network: Network, provider: Provider, batch: Array) -> Probe:
+    """Run one mini-batch of the model's inputs with every cut's values as outputs. Raises ModelError if it does not run."""
     cutter = Cutter(network)
     starts = sorted({layer.start for layer in network.layers})
     image = {network.image.name: session.to_device(batch, provider)}
-    names = dict.fromkeys(name for start in starts for name in cutter.live(start) if name not in image)
-    whole = cutter.segment(0, cutter.end, session.types(image), outputs=tuple(names) or None)
-    weights = session.by_reference({name: network.constants[name] for name in whole.references})
+    names = dict.fromkeys(
+        [network.logits, *(name for start in starts for name in cutter.live(start) if name not in image)]
+    )
+    whole = cutter.segment(0, cutter.end, session.types(image), outputs=tuple(names))
+    weights = {name: session.by_reference(network.constants[name]) for name in whole.references}
     run = Session(whole.stub, weights, provider)
-    sizes = {network.image.name: batch.nbytes}
-    for name, value in zip(run.outputs, run.run(image), strict=True):
-        sizes[name] = value.tensor_size_in_bytes()
-    return max(1, *(sum(sizes[name] for name in cutter.live(start)) // len(batch) for start in starts))
+    values = dict(zip(run.outputs, run.run(image), strict=True))
+    sizes = {name: value.tensor_size_in_bytes() for name, value in {**image, **values}.items()}
+    largest = max(sum(sizes[name] for name in cutter.live(start)) for start in starts)
+    logits = session.to_host(values[network.logits])
+    return Probe(max(1, largest // len(batch)), batch[0].nbytes, logits.size // len(batch))

@@ -30,11 +30,11 @@ def spec(folder: Path, text: str) -> InputSpec:
         ),
         (
             "keras-caffe",
-            (224, None, None, "nearest", "torchvision", "bgr", "auto", 1, (103.939, 116.779, 123.68), ONES),
+            (224, None, None, "nearest", "nearest", "bgr", "auto", 1, (103.939, 116.779, 123.68), ONES),
         ),
-        ("keras-tf", (224, None, None, "nearest", "torchvision", "rgb", "auto", 127.5, ONES, ONES)),
-        ("keras-torch", (224, None, None, "nearest", "torchvision", "rgb", "auto", 255, IMAGENET_MEAN, IMAGENET_STD)),
-        ("tensorpack", (224, 256, 224, "opencv-cubic", "tensorpack", "bgr", "nhwc", 1, (0, 0, 0), ONES)),
+        ("keras-tf", (224, None, None, "nearest", "nearest", "rgb", "auto", 127.5, ONES, ONES)),
+        ("keras-torch", (224, None, None, "nearest", "nearest", "rgb", "auto", 255, IMAGENET_MEAN, IMAGENET_STD)),
+        ("tensorpack", (224, 256, 224, "opencv-cubic", "nearest", "bgr", "nhwc", 1, (0, 0, 0), ONES)),
     ],
 )
 def test_preset(tmp_path, preset, expected):

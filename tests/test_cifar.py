@@ -244,6 +244,7 @@ def test_a_hand_written_os_system_is_refused(tmp_path):
         (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 266]}, 2), "record 1 has label 255"),
         (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]}, 2)[:-20], "damaged or truncated"),
         (b"\x80\x02garbage", "damaged or truncated"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "damaged or truncated: it stores a value at index 2147483647"),
         (b"\x80\x02X\xff\xff\xff\x7fabc.", "damaged or truncated"),
     ],
 )

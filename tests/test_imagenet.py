@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import pickle
@@ -17,7 +18,7 @@ from onnxnoise.errors import DataError, UsageError
 from onnxnoise.images import open_images
 from onnxnoise.images.ilsvrc import validation_label, validation_labels, wnids
 from onnxnoise.images.stream import stream
-from onnxnoise.images.tars import expand_braces
+from onnxnoise.images.tars import expand_braces, list_tars
 
 TENCH, GOLDFISH, TISSUE = "n01440764", "n01443537", "n15075141"  # classes 0, 1 and 999
 
@@ -439,3 +440,21 @@ def test_what_a_thread_raises_reaches_the_consumer():
         next(chunks)
     assert decoding_threads() == []
     assert list(chunks) == []
+
+
+def test_no_mutation_of_a_tar_raises_anything_but_data_error(tmp_path):
+    rng = np.random.default_rng(0)
+    tar = write_tar(
+        tmp_path / "x.tar", {"a.jpg": b"1", "a.cls": b"1", "b" * 120 + ".jpg": b"1", "b" * 120 + ".cls": b"1"}
+    )
+    whole = tar.read_bytes()
+    for _ in range(500):
+        content = bytearray(whole)
+        for position in rng.integers(len(whole) // 2, size=2):
+            content[position] = rng.choice([48, 45, 128, 255])
+            header = position // 512 * 512  # made valid again, so that what it says is believed
+            total = 256 + sum(content[header : header + 148]) + sum(content[header + 156 : header + 512])
+            content[header + 148 : header + 156] = b"%06o\0 " % total
+        tar.write_bytes(content)
+        with contextlib.suppress(DataError):
+            list_tars([tar])

@@ -50,27 +50,27 @@ def torchvision(image: Image.Image, resize: int, crop: int, resample: Image.Resa
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
 def test_resize_and_crop_as_torchvision(height, width, name):
-    spec = InputSpec("imagenet", 29, resize=33, crop=29, interpolation=name)
+    spec = InputSpec("imagenet", 29, resize=33, crop=29, interpolation=name, rounding="torchvision")
     image = Image.fromarray(picture(height, width))
     want = torchvision(image, 33, 29, Image.Resampling[name.upper()])
     assert (fit(image, spec) == np.asarray(want)).all()
 
 
 def test_rounding_of_the_long_side_and_of_the_crop():
+    torchvisions = InputSpec("imagenet", 224, resize=256, crop=224, rounding="torchvision")
     ours = InputSpec("imagenet", 224, resize=256, crop=224)
-    theirs = InputSpec("imagenet", 224, resize=256, crop=224, rounding="tensorpack")
     for height, width in [(375, 500), (500, 375), (300, 401), (401, 300), (256, 256), (231, 500), (500, 231)]:
         short = min(height, width)
         down = {short: 256, max(height, width): int(256 * max(height, width) / short)}
         nearest = {short: 256, max(height, width): math.floor(max(height, width) * 256 / short + 0.5)}
-        assert resized(width, height, ours) == (down[width], down[height])
-        assert resized(width, height, theirs) == (nearest[width], nearest[height])
+        assert resized(width, height, torchvisions) == (down[width], down[height])
+        assert resized(width, height, ours) == (nearest[width], nearest[height])
 
     # A margin of 3 pixels: torchvision rounds 1.5 to 2, tensorpack to 1. Of 5: 2.5 to 2 and 2.
     ramp = Image.fromarray(np.repeat(np.arange(9, dtype=np.uint8)[None, :, None], 9, axis=0).repeat(3, axis=2))
-    for crop, torchvisions, tensorpacks in [(6, 2, 1), (4, 2, 2), (8, 0, 0), (2, 4, 3)]:
-        assert fit(ramp, InputSpec("imagenet", crop, crop=crop))[0, 0, 0] == torchvisions
-        assert fit(ramp, InputSpec("imagenet", crop, crop=crop, rounding="tensorpack"))[0, 0, 0] == tensorpacks
+    for crop, even, down in [(6, 2, 1), (4, 2, 2), (8, 0, 0), (2, 4, 3)]:
+        assert fit(ramp, InputSpec("imagenet", crop, crop=crop, rounding="torchvision"))[0, 0, 0] == even
+        assert fit(ramp, InputSpec("imagenet", crop, crop=crop))[0, 0, 0] == down
 
 
 def test_without_resize_and_crop_the_image_is_stretched_as_keras_does():

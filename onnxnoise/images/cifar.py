@@ -164,7 +164,7 @@ def _content(file: Path, form: Form) -> tuple[bytes, str]:
                     return _limited(content, origin), origin
                 if any(name in other.files for other in FORMS.values() if other is not form):
                     raise DataError(f"{file}: holds {member.name}; the card asks for {form.title}")
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, tarfile.TarError) as error:
         raise DataError(f"{file}: can't be read, or is damaged or truncated: {error}") from error
     raise DataError(f"{file}: the archive has no {' or '.join(form.files)}, the test part of {form.title}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,7 @@ class ArrayUnpickler(pickle.Unpickler):
 def unpickle(content: bytes) -> dict[str, Any]:
     """The pickled dict, its keys as text, arrays as `numpy.ndarray`. Raises DataError, without the file's name."""
     try:
+        _check_memo(content)
         loaded = ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
         if not isinstance(loaded, dict):
             raise TypeError(f"it holds a {type(loaded).__name__}, not a dict")
@@ -97,6 +99,13 @@ def unpickle(content: bytes) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged pickle makes the unpickler stumble on anything
         raise DataError(f"the pickle is damaged or truncated: {error}") from error
+
+
+def _check_memo(content: bytes) -> None:
+    """The C unpickler fills a list up to any index that a pickle stores at: 2 ** 31 takes all of the memory."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and int(str(argument)) > len(content):
+            raise ValueError(f"it stores a value at index {argument}")
 
 
 def _plain(value: Any) -> Any:

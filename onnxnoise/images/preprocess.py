@@ -60,7 +60,7 @@ def resized(width: int, height: int, spec: InputSpec) -> tuple[int, int]:
         return (width, height) if spec.crop is not None else (spec.size, spec.size)
     short, long = min(width, height), max(width, height)
     nearest, down = int(spec.resize / short * long + 0.5), int(spec.resize * long / short)
-    stretched = nearest if spec.rounding == "tensorpack" else down
+    stretched = nearest if spec.rounding == "nearest" else down
     return (spec.resize, stretched) if width <= height else (stretched, spec.resize)
 
 
@@ -106,5 +106,4 @@ def lookup(spec: InputSpec, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 
 def _offset(length: int, spec: InputSpec) -> int:
     margin = length - spec.size
-    # torchvision rounds half a pixel to the even side, tensorpack down.
-    return margin // 2 if spec.rounding == "tensorpack" else round(margin / 2)
+    return margin // 2 if spec.rounding == "nearest" else round(margin / 2)

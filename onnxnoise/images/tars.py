@@ -49,7 +49,7 @@ def _list_tar(path: Path) -> list[Item]:
             if any(VALIDATION.match(PurePosixPath(member.name).name) for member in members):
                 return list(_validation_images(path, members))
             return list(_samples(path, archive, members))
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, EOFError, ValueError, OverflowError, RecursionError, tarfile.TarError) as error:
         raise DataError(f"{path}: can't be read as a tar, or is damaged or truncated: {error}") from error
 
 

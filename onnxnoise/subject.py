@@ -1,0 +1,57 @@
+"""What is measured: a model file, or a bundled one, with its noise layers under one policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxnoise.batchnorm import noise_layers
+from onnxnoise.cards import bundled_names, load_bundled
+from onnxnoise.classifier import Classifier, load_classifier
+from onnxnoise.errors import ModelError
+from onnxnoise.network import Network
+from onnxnoise.records import InitializerInfo, LayerInfo, NoiseLayer, Policy
+from onnxnoise.spec import select_layers
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The file's classifier, its network with all noise layers, and those of them that were selected."""
+
+    classifier: Classifier
+    network: Network
+    layers: tuple[NoiseLayer, ...]
+
+
+def open_model(model: str, *, bn: Policy = "group", layers: str | None = None, output: str | None = None) -> Subject:
+    """The noise layers of the ONNX file `model`, or of the bundled card of that name.
+
+    `bn` is the batch-norm policy, `layers` a pattern as of `--layers`, `output` the name of the logits where there are several.
+    Raises ModelError if the file can't be used, UsageError for a pattern that matches nothing.
+    """
+    classifier = load_classifier(_path(model), output=output)
+    network = noise_layers(classifier, bn)
+    return Subject(classifier, network, select_layers(network.layers, layers))
+
+
+def _path(model: str) -> Path:
+    path = Path(model)
+    if path.exists():
+        return path
+    names = bundled_names()
+    if model not in names:
+        bundled = [name for name in names if load_bundled(name).model.file is not None]
+        raise ModelError(f"{model}: no such file, and no bundled model of that name (bundled: {', '.join(bundled)})")
+    card = load_bundled(model)
+    if card.model.file is None:
+        raise ModelError(
+            f"{model}: the card comes without weights; pass the model file, and --card {model}"
+            + (f". They are from {card.model.source}" if card.model.source else "")
+        )
+    return card.model.file
+
+
+def layer_info(layer: NoiseLayer) -> LayerInfo:
+    """A noise layer as results show it."""
+    initializers = tuple(InitializerInfo(tensor.name, tensor.shape, tensor.sigma_w) for tensor in layer.tensors)
+    return LayerInfo(layer.index, layer.name, layer.kind, layer.parameters, layer.sigma_w, initializers)

@@ -1,0 +1,101 @@
+"""An ONNX file's bytes, walked in protobuf's wire format: a copy in which large tensors are references into the file."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+
+import onnx
+
+INLINE_BYTES = 1024
+"""Tensors up to this size stay inside the copy."""
+
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class MalformedError(ValueError):
+    """Not a protobuf message, or one that is cut short."""
+
+
+def model_stub(data: mmap.mmap, location: str) -> bytes:
+    """The encoded ModelProto in `data`, its initializers above INLINE_BYTES external to the file `location`, which has it."""
+    out = bytearray()
+    for number, start, value, end in _fields(data, 0, len(data)):
+        out += (
+            _encoded_field(number, _graph_stub(data, value, end, location))
+            if number == _MODEL_GRAPH
+            else data[start:end]
+        )
+    return bytes(out)
+
+
+def _graph_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
+    out = bytearray()
+    for number, start, value, stop in _fields(data, at, end):
+        if number == _GRAPH_INITIALIZER and stop - value > INLINE_BYTES:
+            out += _encoded_field(number, _tensor_stub(data, value, stop, location))
+        else:
+            out += data[start:stop]
+    return bytes(out)
+
+
+def _tensor_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
+    out = bytearray()
+    for number, start, value, stop in _fields(data, at, end):
+        if number == _TENSOR_RAW_DATA and stop - value > INLINE_BYTES:
+            reference = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
+            for key, text in (("location", location), ("offset", value), ("length", stop - value)):
+                reference.external_data.add(key=key, value=str(text))
+            out += reference.SerializeToString()
+        else:
+            out += data[start:stop]
+    return bytes(out)
+
+
+def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """(field number, field start, value start, value end) of each field between two offsets of a protobuf message."""
+    while at < end:
+        start = at
+        tag, at = _varint(data, at, end)
+        number, wire = tag >> 3, tag & 7
+        value = at
+        if wire == _VARINT:
+            _, at = _varint(data, at, end)
+        elif wire == _BYTES:
+            length, value = _varint(data, at, end)
+            at = value + length
+        elif wire in (_FIXED64, _FIXED32):
+            at += 8 if wire == _FIXED64 else 4
+        else:
+            raise MalformedError(f"unknown wire type {wire} at byte {start:,}")
+        if number == 0:
+            raise MalformedError(f"no field number at byte {start:,}")
+        if at > end:
+            raise MalformedError(f"a field at byte {start:,} ends at {at:,}, past {end:,}")
+        yield number, start, value, at
+
+
+def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise MalformedError(f"broken number at byte {at:,}")
+
+
+def _encoded_varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _encoded_field(number: int, payload: bytes) -> bytes:
+    return _encoded_varint(number << 3 | _BYTES) + _encoded_varint(len(payload)) + payload

@@ -1,0 +1,54 @@
+"""Runs the real command line in this process, as a shell would see it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from onnxnoise.cli import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as strict JSON: nothing else is on it."""
+
+        def refuse(constant: str) -> None:
+            raise ValueError(f"{constant} is no JSON")
+
+        return json.loads(self.out, parse_constant=refuse)
+
+    @property
+    def error(self) -> str:
+        """The one line of standard error that begins with `error:`, with no traceback around it."""
+        (line,) = [line for line in self.err.splitlines() if line.startswith("error:")]
+        assert "Traceback" not in self.err
+        return line
+
+
+def onnxnoise(*arguments: object, columns: int = 80) -> Outcome:
+    """`onnxnoise ARGUMENTS`, standard output and error no terminals."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["onnxnoise", *map(str, arguments)]
+    with (
+        redirect_stdout(out),
+        redirect_stderr(err),
+        mock.patch.object(sys, "argv", argv),
+        mock.patch.dict("os.environ", {"COLUMNS": str(columns)}),
+    ):
+        try:
+            main()
+            code: object = 0
+        except SystemExit as exit_:
+            code = exit_.code
+    return Outcome(code if isinstance(code, int) else 0 if code is None else 1, out.getvalue(), err.getvalue())

@@ -1,0 +1,307 @@
+"""Every way a chunk is swept gives the hits of the slow way: patch the file's weights in NumPy, run the whole graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import graphs
+import nets
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+from onnxnoise.batchnorm import noise_layers
+from onnxnoise.classifier import load_classifier
+from onnxnoise.network import Network
+from onnxnoise.records import Policy, SigmaScope, Tally, Variant
+from onnxnoise.session import find_provider
+from onnxnoise.sweep import ChunkSweep, NoiseSpec, judge
+
+Array = npt.NDArray[Any]
+Key = tuple[str, int | None, float, int]
+
+VARIANTS = [Variant(snr, draw) for draw in (0, 1) for snr in (20.0, 1.5)]
+IMAGES = 24
+
+
+def network(model: onnx.ModelProto, folder: Path, policy: Policy = "group") -> Network:
+    return noise_layers(load_classifier(graphs.saved(model, folder)), policy)
+
+
+def chunk_sweep(
+    net: Network,
+    inputs: Array,
+    labels: Array,
+    *,
+    policy: Policy = "group",
+    scope: SigmaScope = "tensor",
+    batch: int = 8,
+    threads: int | None = None,
+    start: int = 0,
+) -> ChunkSweep:
+    """`inputs` in mini-batches of `batch`, the last one padded."""
+    padded = np.concatenate([inputs, np.repeat(inputs[-1:], -len(inputs) % batch, axis=0)])
+    batches = [padded[i : i + batch] for i in range(0, len(padded), batch)]
+    provider = find_provider("cpu")
+    return ChunkSweep(net, NoiseSpec(40, scope, policy), provider, batches, labels, start, threads=threads)
+
+
+def swept(
+    net: Network, inputs: Array, labels: Array, *, variants: Sequence[Variant] = VARIANTS, **options: Any
+) -> dict[Key, Tally]:
+    sweep = chunk_sweep(net, inputs, labels, **options)
+    tallies = [sweep.clean()]
+    for made in sweep.all(variants, net.layers):
+        tallies += made
+    for made in sweep.single({layer.index: variants for layer in net.layers}):
+        tallies += made
+    return {(t.sweep, t.layer, t.snr, t.draw): t for t in tallies}
+
+
+def bits(packed: bytes, count: int) -> Array:
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(bool)
+
+
+def decided(scores: Array, labels: Array) -> Array:
+    """Images whose own score is farther from every other than arithmetic in another order can move it; not finite: True."""
+    own = scores[np.arange(len(labels)), labels][:, None]
+    with np.errstate(invalid="ignore"):
+        gaps = np.abs(scores - own)
+        gaps[np.arange(len(labels)), labels] = np.inf
+        return ~(gaps.min(axis=1) < 1e-4 * np.abs(scores).max(axis=1))
+
+
+def agrees(tally: Tally, scores: Array, labels: Array) -> None:
+    """The tally has the hits of the slow way's scores."""
+    clear = decided(scores, labels)
+    assert clear.mean() > 0.9
+    for packed, most in ((tally.top1, 1), (tally.top5, 5)):
+        if packed:
+            slow = np.array(nets.hits(scores, labels, most))
+            np.testing.assert_array_equal(bits(packed, len(labels))[clear], slow[clear])
+    np.testing.assert_array_equal(bits(tally.nonfinite, len(labels)), ~np.isfinite(scores).all(axis=1))
+
+
+class Slow:
+    """What a policy means, by hand: its weights, its layers by index, and its graph with other weights in it."""
+
+    def __init__(self, values: nets.Weights, policy: Policy) -> None:
+        self.policy = policy
+        self.values = dict(values)
+        numbered: Mapping[int, tuple[str, ...]] = dict(enumerate(nets.LAYERS.values(), 1))
+        if policy in ("affine", "fold"):
+            for name in ("stem", "block"):
+                scale, bias, mean, variance = (
+                    values[f"{name}_bn_{role}"].astype(np.float64) for role in ("scale", "bias", "mean", "variance")
+                )
+                s = scale / np.sqrt(variance + nets.EPSILON)
+                self.values[f"{name}_bn_scale"] = s.astype(np.float32)
+                self.values[f"{name}_bn_bias"] = self.values[f"{name}_bias"] = (bias - mean * s).astype(np.float32)
+                self.values[f"{name}_bn_mean"] = np.zeros_like(mean, np.float32)
+                self.values[f"{name}_bn_variance"] = np.full_like(mean, 1 - nets.EPSILON, np.float32)
+                if policy == "fold":
+                    kernel = values[f"{name}_weight"].astype(np.float64)
+                    self.values[f"{name}_weight"] = (kernel * s[:, None, None, None]).astype(np.float32)
+        if policy == "affine":
+            numbered = {i: names[:2] if len(names) == 4 else names for i, names in numbered.items()}
+        if policy == "clean":
+            numbered = {i: names for i, names in numbered.items() if len(names) < 4}
+        if policy == "fold":
+            numbered = {
+                1: ("stem_weight", "stem_bias"),
+                2: ("block_weight", "block_bias"),
+                3: ("head_weight", "head_bias"),
+            }
+        self.layers = numbered
+
+    def scores(self, inputs: Array, snr: float, draw: int, only: int | None, *, pooled: bool) -> tuple[Array, int]:
+        """(logits, variances that the noise made negative) with noise in one layer, or in all."""
+        layers = {i: names for i, names in self.layers.items() if only in (None, i)}
+        changed = nets.noisy(self.values, snr, draw, layers, pooled=pooled)
+        below = {name: value < 0 for name, value in changed.items() if name.endswith("variance")}
+        if self.policy == "group":
+            changed |= {name: np.where(below[name], np.float32(0), changed[name]) for name in below}
+        return graphs.run(self.model(changed), inputs), sum(int(each.sum()) for each in below.values())
+
+    def model(self, values: nets.Weights) -> onnx.ModelProto:
+        wanted = [n for names in nets.LAYERS.values() for n in names]
+        if self.policy == "fold":
+            return nets.residual({name: values[name] for names in self.layers.values() for name in names}, folded=True)
+        return nets.residual({name: values[name] for name in wanted})
+
+
+@pytest.fixture(scope="module")
+def images() -> Array:
+    return nets.as_input(nets.pictures(IMAGES))
+
+
+@pytest.fixture(scope="module")
+def weights() -> nets.Weights:
+    return nets.balanced(nets.weights(), nets.pictures(IMAGES))
+
+
+@pytest.fixture(scope="module")
+def labels(weights: nets.Weights, images: Array) -> Array:
+    return nets.labelled(nets.residual(weights), images)
+
+
+@pytest.mark.parametrize(
+    ("policy", "scope"),
+    [
+        ("group", "tensor"),
+        ("group", "layer"),
+        ("raw", "tensor"),
+        ("affine", "tensor"),
+        ("affine", "layer"),
+        ("fold", "tensor"),
+        ("clean", "tensor"),
+    ],
+)
+def test_hits_of_every_image_are_the_slow_ones(
+    policy: Policy, scope: SigmaScope, weights: nets.Weights, images: Array, labels: Array, tmp_path: Path
+) -> None:
+    slow = Slow(weights, policy)
+    net = network(nets.residual(weights), tmp_path, policy)
+    assert [layer.index for layer in net.layers] == list(slow.layers)
+    tallies = swept(net, images, labels, policy=policy, scope=scope)
+    assert len(tallies) == 1 + len(VARIANTS) * (1 + len(slow.layers))
+    agrees(tallies["clean", None, float("inf"), 0], graphs.run(slow.model(slow.values), images), labels)
+    seen = 0
+    for (kind, layer, snr, draw), tally in tallies.items():
+        if kind != "clean":
+            scores, negative = slow.scores(images, snr, draw, layer, pooled=scope == "layer")
+            agrees(tally, scores, labels)
+            assert tally.negative_variances == negative
+            seen += negative
+    assert (seen > 0) == (policy in ("group", "raw")), "a test of negative variances has some"
+
+
+@pytest.mark.parametrize("policy", ["group", "affine", "fold"])
+def test_infinite_snr_is_the_clean_pass(
+    policy: Policy, weights: nets.Weights, images: Array, labels: Array, tmp_path: Path
+) -> None:
+    net = network(nets.residual(weights), tmp_path, policy)
+    tallies = swept(net, images, labels, policy=policy, variants=[Variant(float("inf"), 0)])
+    clean = tallies["clean", None, float("inf"), 0]
+    assert clean.top1 != bytes(len(clean.top1))
+    for tally in tallies.values():
+        assert (tally.top1, tally.top5, tally.nonfinite, tally.negative_variances) == (
+            clean.top1,
+            clean.top5,
+            clean.nonfinite,
+            0,
+        )
+
+
+def test_nothing_but_the_numbers_asked_for_changes_a_tally(
+    weights: nets.Weights, images: Array, labels: Array, tmp_path: Path
+) -> None:
+    net = network(nets.residual(weights), tmp_path)
+    reference = swept(net, images, labels)
+    for batch, threads in ((1, None), (3, 1), (7, 2), (IMAGES, None)):
+        assert swept(net, images, labels, batch=batch, threads=threads) == reference
+    assert swept(net, images, labels, variants=VARIANTS[::-1]) == reference
+    alone = swept(net, images, labels, variants=VARIANTS[2:3])
+    assert alone == {key: reference[key] for key in alone}
+
+
+def test_two_chunks_have_the_bits_of_one(weights: nets.Weights, images: Array, labels: Array, tmp_path: Path) -> None:
+    net = network(nets.residual(weights), tmp_path)
+    whole = swept(net, images, labels)
+    first, second = swept(net, images[:10], labels[:10]), swept(net, images[10:], labels[10:], start=10)
+    for key, tally in whole.items():
+        for name in ("top1", "top5", "nonfinite"):
+            joined = [bits(getattr(first[key], name), 10), bits(getattr(second[key], name), IMAGES - 10)]
+            np.testing.assert_array_equal(np.concatenate(joined), bits(getattr(tally, name), IMAGES))
+        assert (first[key].start, second[key].start) == (0, 10)
+
+
+def test_layers_may_be_left_out(weights: nets.Weights, images: Array, labels: Array, tmp_path: Path) -> None:
+    net = network(nets.residual(weights), tmp_path)
+    sweep = chunk_sweep(net, images, labels)
+    ((fifth,),) = sweep.single({5: VARIANTS[:1]})
+    reference = swept(net, images, labels)
+    assert fifth == reference["single", 5, 20.0, 0]
+    ((some,),) = sweep.all(VARIANTS[:1], [net.layers[4]])
+    assert (some.top1, some.top5) == (fifth.top1, fifth.top5), "noise in all of one layer is noise in that layer"
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch": 8}, {"softmax": True}, {"nhwc_uint8": True}], ids=["fixed batch", "softmax", "uint8 NHWC"]
+)
+def test_other_forms_of_the_same_network_hit_the_same(
+    options: dict[str, Any], weights: nets.Weights, images: Array, labels: Array, tmp_path: Path
+) -> None:
+    reference = swept(network(nets.residual(weights), tmp_path), images, labels)
+    inputs = nets.pictures(IMAGES) if "nhwc_uint8" in options else images
+    assert swept(network(nets.residual(weights, **options), tmp_path), inputs, labels) == reference
+
+
+def test_layers_that_share_an_initializer_have_noise_of_their_own(images: Array, tmp_path: Path) -> None:
+    def tied(first: str, second: str) -> onnx.ModelProto:
+        used = dict.fromkeys((first, second))
+        declared = ", ".join(f"float[3, 3, 8, 8] {name}" for name in used)
+        rng = np.random.default_rng(5)
+        kernel, head = rng.normal(0, 0.1, (3, 3, 8, 8)), rng.normal(0, 1, (3, 48))
+        return graphs.model(
+            f"""(float[N, 3, 32, 32] image, {declared}, float[3, 48] head) => (float[N, 3] z) {{
+                a = Conv <kernel_shape = [8, 8], pads = [4, 4, 3, 3]> (image, {first})
+                b = Relu (a)
+                c = Conv <kernel_shape = [8, 8], strides = [8, 8]> (b, {second})
+                v = Flatten (c)
+                z = Gemm <transB = 1> (v, head)
+            }}""",
+            {**dict.fromkeys(used, kernel), "head": head},
+        )
+
+    model = tied("kernel", "kernel")
+    labels = nets.labelled(model, images)
+    net = network(model, tmp_path)
+    tallies = swept(net, images, labels)
+    values = {**graphs.initializers(tied("one", "two"))}
+    for (kind, layer, snr, draw), tally in tallies.items():
+        if kind != "clean":
+            named = {1: ("one",), 2: ("two",), 3: ("head",)}
+            changed = nets.noisy(values, snr, draw, {i: n for i, n in named.items() if layer in (None, i)})
+            patched = tied("one", "two")
+            for tensor in patched.graph.initializer:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(changed[tensor.name], tensor.name))
+            agrees(tally, graphs.run(patched, images), labels)
+            assert tally.top5 == b"", "no top-5 of three classes"
+
+
+def test_overflow_is_no_hit(weights: nets.Weights, images: Array, labels: Array, tmp_path: Path) -> None:
+    head = weights["head_weight"]
+    large = {**weights, "head_weight": head / np.abs(head).max() * np.float32(3e38)}
+    clean = swept(network(nets.residual(large), tmp_path), images, labels, variants=[])["clean", None, float("inf"), 0]
+    scores = graphs.run(nets.residual(large), images)
+    infinite = ~np.isfinite(scores).all(axis=1)
+    assert infinite.any()
+    np.testing.assert_array_equal(bits(clean.nonfinite, IMAGES), infinite)
+    assert not (bits(clean.top1, IMAGES) | bits(clean.top5, IMAGES))[infinite].any()
+
+
+def test_ties_go_to_the_lowest_index() -> None:
+    nan, inf = float("nan"), float("inf")
+    rows = [
+        [1, 1, 1, 1, 1, 1, 1],
+        [0, 2, 2, 1, 0, 0, 0],
+        [3, 2, 1, 1, 1, 1, 1],
+        [nan, 2, 2, 1, 0, 0, 0],
+        [nan] * 7,
+        [inf, 2, 2, 1, 0, 0, 0],
+        [0, -inf, 2, 1, 0, 0, 0],
+        [-0.0, 0.0, -0.0, 0.0, -0.0, 0.0, -0.0],
+    ]
+    for label in range(7):
+        scores, labels = np.array(rows, np.float32), np.full(len(rows), label)
+        top1, top5, nonfinite = judge(scores, labels)
+        assert top1.tolist() == nets.hits(scores, labels, 1)
+        assert top5.tolist() == nets.hits(scores, labels, 5)
+        assert nonfinite.tolist() == [False, False, False, True, True, True, True, False]
+    top1, top5, _ = judge(np.zeros((2, 5), np.float32), np.array([0, 4]))
+    assert top1.tolist() == [True, False]
+    assert top5.size == 0
