@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,9 +15,9 @@ import onnx
 
 from onnxnoise import session
 from onnxnoise.errors import ModelError, UsageError
-from onnxnoise.graph import LAYOUT, QUANTIZE, Graph, attribute, needed, reads
+from onnxnoise.graph import LAYOUT, QUANTIZE, Graph, attribute, needed, nested, reads
 from onnxnoise.modelfile import read_model
-from onnxnoise.prepare import prepared, training_mode
+from onnxnoise.prepare import prepared
 from onnxnoise.shapes import Shape, dims, infer_shapes, printed
 
 Array = npt.NDArray[Any]
@@ -24,6 +25,8 @@ Layout = Literal["nchw", "nhwc"]
 
 _FLOAT, _UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
 _TO_NCHW = [0, 3, 1, 2]
+_RENAMED = re.compile(r"^(?:UnsqueezeElimination_|ConvAddFusion_Add_B_)+")
+"""What ONNX Runtime puts before the name of an initializer that it reshapes."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class ImageInput:
 class Classifier:
     """A normalized network: nodes in an executable order, constants by name, the image input and the logits' name.
 
-    `classes` is None where the file doesn't tell. `shapes` holds what could be inferred, `computed` the constants that were made
-    of one-element ones alone and so are no weights. `raw` is the graph as read, for what normalizing removed.
+    `classes` is None where the file doesn't tell. `shapes` holds what could be inferred. `origins` tells what the constants that
+    normalizing computed were made of. `raw` is the graph as read, for what normalizing removed.
     """
 
     name: str
@@ -60,8 +63,13 @@ class Classifier:
     classes: int | None
     metadata: Mapping[str, str]
     shapes: Mapping[str, Shape]
-    computed: frozenset[str]
+    origins: Mapping[str, tuple[str, ...]]
     raw: onnx.ModelProto
+
+    def behind(self, constant: str) -> tuple[str, ...]:
+        """The file's tensors of more than one element behind a constant: itself, or what normalizing computed it of."""
+        name = _RENAMED.sub("", constant)
+        return self.origins.get(name, (name,))
 
 
 def load_classifier(path: Path, *, output: str | None = None, classes: int | None = None) -> Classifier:
@@ -83,7 +91,6 @@ def load_classifier(path: Path, *, output: str | None = None, classes: int | Non
     domains = {node.domain for node in nested(nodes)} | {""}
     if image.name not in used:
         raise ModelError(f"{path}: output {logits!r} does not depend on the image input {image.name!r}")
-    _refuse_dropout(nodes, constants, path)
     return Classifier(
         name=path.stem,
         path=path,
@@ -96,16 +103,9 @@ def load_classifier(path: Path, *, output: str | None = None, classes: int | Non
         classes=columns,
         metadata={p.key: p.value for p in file.stub.metadata_props},
         shapes=infer_shapes(optimized),
-        computed=ready.computed,
+        origins=ready.origins,
         raw=file.stub,
     )
-
-
-def _refuse_dropout(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, Array], path: Path) -> None:
-    for node in nodes:
-        switch = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else None
-        if switch in constants and constants[switch].any():
-            raise ModelError(training_mode(path, node, "drops values at random"))
 
 
 def _values(model: onnx.ModelProto, folder: Path) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import traceback
@@ -181,6 +182,7 @@ def bench(
 ) -> None:
     """Measure how a model's accuracy falls under weight noise, layer by layer and all together."""
     from onnxnoise import console, results, runner  # noqa: PLC0415
+    from onnxnoise.progress import LiveProgress  # noqa: PLC0415
     from onnxnoise.spec import from_flags  # noqa: PLC0415
 
     spec = from_flags(
@@ -204,7 +206,7 @@ def bench(
     )
     _check_target(json_file)
     shown, aside = console.consoles(quiet=quiet)
-    with console.LiveProgress(aside) as progress:
+    with LiveProgress(aside) as progress:
         result = runner.bench(spec, progress)
     if json_file is not None:
         _write(json_file, results.to_json(result))
@@ -275,6 +277,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a model's names may have letters that the terminal's encoding lacks
+    logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is not for who must act
     with _exit_codes():
         sys.exit(app(prog_name="onnxnoise", standalone_mode=False))
 

@@ -1,37 +1,31 @@
-"""What a person sees in the terminal: progress, tables, warnings (the only module that knows rich)."""
+"""What a person sees in the terminal: tables, warnings, errors (with progress.py the only one that knows rich)."""
 
 from __future__ import annotations
 
 import os
-import time
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Self
 
-import numpy as np
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxnoise.records import Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Notice, Result, Tally
-
-if TYPE_CHECKING:
-    from onnxnoise.runner import Run
+from onnxnoise.records import Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Notice, Result
 
 SHOWN_LAYERS = 20
-_SHORTEST_NAME, _LONGEST_NAME = 8, 60
+_SHORTEST_NAME, _LONGEST_NAME = 12, 60
+_GAP = 2
+_ROOM_FOR_INTERVALS = 72
+_ONE_DRAW = "one draw"
+
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories that move the cursor, turn the direction or can't be encoded: no terminal sees them from a file."""
 
-_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
-_EVERY = 300.0
-"""Seconds after which a progress line comes even where the run is slow and the output is no terminal."""
+METRIC_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
 
 
 def safe(text: str) -> str:
@@ -75,9 +69,10 @@ def error_message(console: Console, message: str) -> None:
 
 
 def warnings(console: Console, notices: Sequence[Notice]) -> None:
-    """One line a warning."""
+    """One line a warning, in a terminal wrapped at words."""
     for notice in notices:
-        console.print(Text.assemble(("warning: ", "yellow"), safe(notice.message)), soft_wrap=True)
+        line = Text.assemble(("warning: ", "yellow"), safe(notice.message))
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def policy_line(bn: str, sigma_scope: str) -> str:
@@ -91,148 +86,48 @@ def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], bn: s
     parameters = sum(layer.parameters for layer in layers)
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(layer.kind for layer in layers).items())
     console.print(f"{safe(name)}: {len(layers)} noise layers ({kinds}), {parameters:,} parameters", soft_wrap=True)
-    rows = []
+    rows: list[list[str | Text]] = []
     for layer in layers:
         first, more = layer.initializers[0].shape, len(layer.initializers) - 1
         shape = "x".join(map(str, first)) + (f" +{more}" if more else "")
         rows.append([str(layer.index), layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.sigma_w:.4g}"])
-    _named_table(
-        console, ("#", "layer", "kind", "shape", "parameters", "sigma_w"), rows, left={"layer", "kind", "shape"}
-    )
-    console.print(Text("+N: the layer has so many more initializers; sigma_w pools the values of all of them", "dim"))
+    _named_table(console, ["#", "layer", "kind", "shape", "parameters", "sigma_w"], rows)
+    console.print(Text("+N: so many more initializers; sigma_w pools the values of all", "dim"), soft_wrap=True)
 
 
 def _named_table(
-    console: Console,
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str | Text]],
-    *,
-    left: set[str],
-    last: Sequence[str | Text] | None = None,
+    console: Console, headings: list[str], rows: list[list[str | Text]], last: list[str | Text] | None = None
 ) -> None:
-    """A table whose second column is an untrusted name, cut to what the other columns leave. `last` is a row set apart."""
-    every = [headings, *rows, *([last] if last else [])]
-    widths = [max(cell_len(line) for row in every for line in str(row[i]).split("\n")) for i in range(len(headings))]
-    room = console.width - sum(width + 2 for width in widths) + widths[1]
-    room = max(_SHORTEST_NAME, min(_LONGEST_NAME, room))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(row[0], fitted(str(row[1]), room), *row[2:])
-    if last:
-        table.add_section()
-        table.add_row(*last)
-    console.print()
-    console.print(table)
-
-
-class LiveProgress:
-    """Progress of a run with the time left and the result so far; a few plain lines where the output is no terminal.
-
-    It is the run's watcher (runner.Watcher) and a context manager.
+    """A table of index, untrusted name, kind and more; the name gets what the others leave, where that is little the kind's
+    place too. `last` is a row set apart.
     """
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.metric: Metric = "top1"
-        self.names: dict[int, str] = {}
-        self.clean: dict[int, int] = {}
-        self.images = 0
-        self.hits: dict[tuple[int, float], list[int]] = defaultdict(lambda: [0, 0])
-        self.now = "clean pass"
-        self.done, self.total = 0.0, 0.0
-        self.began = self.printed = time.monotonic()
-        self.step = 0
-        self.live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
-
-    def started(self, run: Run) -> None:
-        """Say what will be measured, and begin."""
-        question, layers = run.question, run.setup.subject.layers
-        self.metric = question.metric
-        self.names = {layer.index: layer.name for layer in layers}
-        self.total = sum(len(chunk) * self._cost(key[0], key[1]) for chunk, keys in run.todo.items() for key in keys)
-        self.console.print(policy_line(run.setup.spec.bn, run.setup.spec.sigma_scope), soft_wrap=True)
-        self.console.print(
-            f"{safe(run.setup.subject.network.name)}: {len(layers)} layers, {len(question.snrs)} SNRs, {question.draws} draws, "
-            f"{question.images:,} images of {safe(run.setup.images.name)}",
-            soft_wrap=True,
+    every: list[Sequence[str | Text]] = [headings, *rows, *([last] if last else [])]
+    widths = [max(cell_len(str(row[i])) + _GAP for row in every) for i in range(len(headings))]
+    room = console.width - sum(widths) + widths[1] - _GAP
+    if room < _SHORTEST_NAME:
+        room += widths.pop(2)
+        every = [[*row[:2], *row[3:]] for row in every]
+    widths[1] = max(_SHORTEST_NAME, min(_LONGEST_NAME, room)) + _GAP
+    table = _table()
+    for heading in every[0]:
+        table.add_column(
+            str(heading), justify="left" if heading in ("layer", "kind", "shape") else "right", no_wrap=True
         )
-        kept = "" if run.todo else ", complete: nothing is left to measure"
-        self.console.print(f"{run.setup.provider.name}; run file {safe(str(run.store.path))}{kept}", soft_wrap=True)
-        self.began = self.printed = time.monotonic()
-        if run.todo and self.console.is_terminal and not self.console.quiet:
-            self.live.start()
-
-    def _cost(self, sweep: str, layer: int | None) -> float:
-        """Of one image pass, in full passes: with noise in one layer only what follows it is run."""
-        if sweep != "single" or layer is None:
-            return 1.0
-        return 1 - (layer - 1) / max(self.names, default=1)
-
-    def measured(self, tally: Tally) -> None:
-        """One variant of one chunk was measured."""
-        packed = tally.top5 if self.metric == "top5" and tally.top5 else tally.top1
-        hits = int(np.unpackbits(np.frombuffer(packed, np.uint8), count=tally.images).sum())
-        self.done += tally.images * self._cost(tally.sweep, tally.layer)
-        if tally.sweep == "clean":
-            self.clean[tally.start] = hits
-            self.images += tally.images
-        else:
-            where = "all layers" if tally.layer is None else self._layer(tally.layer)
-            clean = self.clean.get(tally.start, 0)
-            share = f"{hits / clean:.2f} of clean" if clean else f"{hits} of {tally.images} right"
-            self.now = f"{where} at SNR {tally.snr:g}: {share}"
-            if tally.layer is not None:
-                sums = self.hits[tally.layer, tally.snr]
-                sums[0] += hits
-                sums[1] += clean
-        if not self.console.is_terminal:
-            self._print_sometimes()
-
-    def _layer(self, index: int) -> str:
-        return f"layer {index} {fitted(self.names.get(index, ''), 28)}"
-
-    def _print_sometimes(self) -> None:
-        step = int(10 * self.done / self.total) if self.total else 10
-        if step > self.step or time.monotonic() - self.printed > _EVERY:
-            self.step, self.printed = step, time.monotonic()
-            self.console.print("; ".join((self._time(), *self._so_far())), soft_wrap=True)
-
-    def _time(self) -> str:
-        share = min(1.0, self.done / self.total) if self.total else 1.0
-        elapsed = time.monotonic() - self.began
-        left = f", {_clock(elapsed * (1 - share) / share)} left" if 0.01 < share < 1 else ""
-        return f"{share:4.0%}, {_clock(elapsed)}{left}"
-
-    def _so_far(self) -> list[str]:
-        """Clean accuracy, the cell measured last, and the layer and SNR that cost most."""
-        lines = [self.now]
-        if self.images:
-            accuracy = sum(self.clean.values()) / self.images
-            lines.insert(0, f"clean {_TITLES[self.metric]} {accuracy:.1%} of {self.images:,} images")
-        shares = {cell: hits / clean for cell, (hits, clean) in self.hits.items() if clean}
-        if shares:
-            layer, snr = worst = min(shares, key=lambda cell: shares[cell])
-            lines.append(f"worst so far {self._layer(layer)} at SNR {snr:g}: {shares[worst]:.2f} of clean")
-        return lines
-
-    def _drawn(self) -> Group:
-        bar = ProgressBar(total=self.total or 1, completed=min(self.done, self.total), width=30)
-        head = Table.grid(padding=(0, 1))
-        head.add_row(bar, self._time())
-        return Group(head, *(Text(line, no_wrap=True, overflow="ellipsis") for line in self._so_far()))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.live.stop()
+    for i, row in enumerate(every[1:]):
+        if i == len(rows):
+            table.add_section()
+        table.add_row(row[0], fitted(str(row[1]), widths[1] - _GAP), *row[2:])
+    _print_table(console, table, sum(widths) - _GAP)
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False)
+
+
+def _print_table(console: Console, table: Table, cells: int) -> None:
+    """Rather too wide for the terminal than with its numbers cut."""
+    console.print()
+    console.print(table, width=max(console.width, cells), crop=False)
 
 
 def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
@@ -241,10 +136,10 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
     console.print(policy_line(result.bn, result.sigma_scope), soft_wrap=True)
     console.print(
         f"{safe(result.model['name'])} ({result.model['sha256'][:8]}) on {result.clean.images:,} images of "
-        f"{safe(str(result.dataset['name']))}; seed {result.seed}; {result.provider}",
+        f"{safe(str(result.dataset['name']))}",
         soft_wrap=True,
     )
-    console.print(f"clean accuracy: {_accuracies(result.clean)}")
+    console.print(f"clean accuracy: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}", soft_wrap=True)
     if result.measured < result.planned:
         console.print(
             Text.assemble(
@@ -254,13 +149,13 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
             soft_wrap=True,
         )
     draws = max((len(cell.draws) for cell in result.cells), default=0)
-    mean = f"mean of {draws} draws" if draws > 1 else "one draw"
+    mean = f"mean of {draws} draws" if draws > 1 else _ONE_DRAW
     snrs = list(dict.fromkeys(cell.snr for cell in result.cells))
     single = [cell for cell in result.cells if cell.sweep == "single"]
     if single:
         console.print()
         console.print(
-            Text(f"Noise in one layer at a time: {_TITLES[metric]} as a fraction of clean, {mean}", "bold"),
+            Text(f"One noisy layer at a time: {METRIC_TITLES[metric]} accuracy / clean, {mean}, worst first", "bold"),
             soft_wrap=True,
         )
         _single_table(console, result, single, snrs, metric, all_layers=all_layers)
@@ -293,13 +188,12 @@ def _single_table(
         [str(index), layers[index].name, layers[index].kind, *(_colored(rows[index].get(snr)) for snr in snrs)]
         for index in shown
     ]
-    headings = ["#", "layer, worst first", "kind", *(f"{snr:g}" for snr in snrs)]
-    headings[3] = f"SNR {headings[3]}"
+    headings = ["#", "layer", "kind", f"SNR {snrs[0]:g}", *(f"{snr:g}" for snr in snrs[1:])]
     last: list[str | Text] | None = None
     if folded:
         least = [min((rows[i][snr] for i in folded if snr in rows[i]), default=None) for snr in snrs]
         last = ["", f"{len(folded)} more, at least", "", *(_colored(value) for value in least)]
-    _named_table(console, headings, lines, left={"layer, worst first", "kind"}, last=last)
+    _named_table(console, headings, lines, last)
     if folded:
         console.print(Text("-v shows every layer, --json every draw and interval", "dim"))
 
@@ -315,44 +209,38 @@ def _whole_table(console: Console, result: Result, snrs: Sequence[float], metric
     averages = {average.snr: average for average in result.a_avr}
     if not whole and not averages:
         return
-    title = (
-        "Noise in all layers together, and A_avr"
-        if whole and averages
-        else ("Noise in all layers together" if whole else "A_avr")
-    )
+    title = ", and ".join([*(["All layers noisy together"] if whole else []), *(["A_avr"] if averages else [])])
     console.print()
-    console.print(Text(f"{title}: {_TITLES[metric]}, {mean}", "bold"), soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("SNR", "noise", *(("accuracy", "of clean") if whole else ()), *(("A_avr",) if averages else ())):
+    console.print(Text(f"{title}: {METRIC_TITLES[metric]}, {mean}", "bold"), soft_wrap=True)
+    table = _table()
+    for heading in ("SNR", "noise", *(("accuracy", "/ clean") if whole else ()), *(("A_avr",) if averages else ())):
         table.add_column(heading, justify="right", no_wrap=True)
+    intervals = mean != _ONE_DRAW and console.width >= _ROOM_FOR_INTERVALS
     for snr in snrs:
         row = [f"{snr:g}", f"{100 / snr:.3g} %"]
         if whole:
             cell = whole.get(snr)
-            row += [_accuracy(cell, metric), _with_interval(_normalized(cell, metric))] if cell else ["-", "-"]
+            row += [_accuracy(cell, metric), _shown(_normalized(cell, metric), intervals)] if cell else ["-", "-"]
         if averages:
             average = averages.get(snr)
-            row.append(_with_interval(_average(average, metric)) if average else "-")
+            row.append(_shown(_average(average, metric), intervals) if average else "-")
         table.add_row(*row)
-    console.print()
-    console.print(table)
+    _print_table(console, table, 0)
     notes = ["noise: sigma_noise as a share of sigma_w"]
     if averages:
         count = next(iter(averages.values())).layers
         notes.append(f"A_avr: mean over {count} layers of accuracy / clean with noise in that layer alone")
-    notes.append(
-        "no intervals with one draw"
-        if mean == "one draw"
-        else "[low, high]: 95 % interval, for other draws and other images like these"
-    )
+    if intervals:
+        notes.append("[low, high]: 95 % interval, for other draws and other images like these")
+    else:
+        notes.append("no intervals with one draw" if mean == _ONE_DRAW else "intervals: in a wider terminal, or --json")
     for note in notes:
         console.print(Text(note, "dim"), soft_wrap=True)
 
 
-def _with_interval(estimate: Estimate) -> str:
-    if estimate.sampled is None:
-        return f"{estimate.mean:.3f}"
-    return f"{estimate.mean:.3f} [{estimate.sampled[0]:.3f}, {estimate.sampled[1]:.3f}]"
+def _shown(estimate: Estimate, intervals: bool) -> str:
+    mean = f"{estimate.mean:.3f}"
+    return f"{mean} [{estimate.sampled[0]:.3f}, {estimate.sampled[1]:.3f}]" if intervals and estimate.sampled else mean
 
 
 def _normalized(cell: Cell, metric: Metric) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import Any
@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
+
+from onnxnoise.graph import SHAPE_OF
+from onnxnoise.shapes import Shape
 
 Array = npt.NDArray[np.float64]
 Expression = tuple[Array, frozenset[ir.Value]]
@@ -23,16 +26,16 @@ _THROUGH = frozenset(("Identity", "Cast", "CastLike"))
 _ARITHMETIC = frozenset(("Add", "Sub", "Mul", "Div"))
 
 
-def restore_batch_norms(model: ir.Model) -> None:
+def restore_batch_norms(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
     """Chains of Sub, Mul, Div, Add that compute `(x - mean) * gamma / sqrt(var + eps) + beta` from four per-channel tensors
-    become BatchNormalization, in place.
+    become BatchNormalization, in place; `shapes` by name, where they are known.
 
     Which tensor is which follows from numbers: random ones stand for the tensors, and only one assignment of the four roles
     gives the chain's scale and shift. Trained values can coincide (gamma 0, or as the variance 1), random ones don't.
     """
     expressions = _expressions(model.graph)
     for node in list(model.graph):
-        chain = _affine_chain(node, expressions)
+        chain = _affine_chain(node, expressions, shapes)
         if chain is not None:
             _replace_by_batch_norm(model.graph, *chain)
     common.RemoveUnusedNodesPass()(model)
@@ -88,7 +91,9 @@ def _evaluated(node: ir.Node, inputs: Sequence[Array]) -> Array | None:
                     order = node.attributes.get("perm")
                     return first.transpose(list(order.as_ints()) if order else None)
                 case "Reshape":
-                    return first.reshape([first.shape[i] if d == 0 else int(d) for i, d in enumerate(inputs[1].tolist())])
+                    return first.reshape(
+                        [first.shape[i] if d == 0 else int(d) for i, d in enumerate(inputs[1].tolist())]
+                    )
                 case "Squeeze":
                     return first.squeeze(_axes(node, inputs))
                 case "Unsqueeze":
@@ -112,7 +117,7 @@ Chain = tuple[ir.Value, ir.Node, list[ir.Value], float, int, int]
 """(what is normalized, the chain's last node, gamma, beta, mean and variance, epsilon, channel axis, rank)."""
 
 
-def _affine_chain(node: ir.Node, expressions: dict[ir.Value, Expression]) -> Chain | None:
+def _affine_chain(node: ir.Node, expressions: dict[ir.Value, Expression], shapes: Mapping[str, Shape]) -> Chain | None:
     """The batch norm that starts at `node`, if one does."""
     scale, shift = np.ones(1), np.zeros(1)
     leaves: frozenset[ir.Value] = frozenset()
@@ -147,7 +152,7 @@ def _affine_chain(node: ir.Node, expressions: dict[ir.Value, Expression]) -> Cha
         if current.op_type in ("Add", "Sub") and len({expressions[leaf][0].size for leaf in leaves}) == 1:
             ordered = sorted(leaves, key=lambda leaf: leaf.name or "")
             roles = _roles([expressions[leaf][0].ravel() for leaf in ordered], scale.ravel(), shift.ravel())
-            channel = _channel_axis(scale, shift, source)
+            channel = None if roles is None else _channel_axis(scale, shift, shapes.get(source.name or ""))
             if roles is not None and channel is not None:
                 return source, current, [ordered[i] for i in roles[0]], roles[1], *channel
         current = _only_user(current)
@@ -156,7 +161,7 @@ def _affine_chain(node: ir.Node, expressions: dict[ir.Value, Expression]) -> Cha
 
 def _only_user(node: ir.Node) -> ir.Node | None:
     output = node.outputs[0]
-    users = output.uses()
+    users = [use for use in output.uses() if use.node.op_type not in SHAPE_OF]
     return users[0].node if len(users) == 1 and not output.is_graph_output() else None
 
 
@@ -189,15 +194,15 @@ def _roles(tensors: list[Array], scale: Array, shift: Array) -> tuple[tuple[int,
     return None
 
 
-def _channel_axis(scale: Array, shift: Array, source: ir.Value) -> tuple[int, int] | None:
-    """(channel axis, rank) of the source, from the constants' shape and, where that leaves it open, the source's."""
+def _channel_axis(scale: Array, shift: Array, source: Shape | None) -> tuple[int, int] | None:
+    """(channel axis, rank) of what is normalized, from the constants' shape and, where that leaves it open, its own."""
     places = {array.ndim - next(i for i, d in enumerate(array.shape) if d != 1) for array in (scale, shift)}
     if len(places) > 1 or any(sum(d != 1 for d in array.shape) > 1 for array in (scale, shift)):
         return None
     (from_end,) = places
     widest = max(scale.ndim, shift.ndim)
-    if source.shape is not None:
-        rank = len(source.shape)
+    if source is not None:
+        rank = len(source)
     elif widest == 1:
         return None
     else:
@@ -210,34 +215,17 @@ def _replace_by_batch_norm(
 ) -> None:
     nodes: list[ir.Node] = []
 
-    def add(op_type: str, inputs: list[ir.Value], name: str | None = None, **attributes: Any) -> ir.Value:
-        node = ir.node(op_type, inputs, attributes=attributes)
-        node.outputs[0].name = name
-        nodes.append(node)
-        return node.outputs[0]
+    def add(op_type: str, inputs: list[ir.Value], **attributes: Any) -> ir.Value:
+        nodes.append(ir.node(op_type, inputs, attributes=attributes))
+        return nodes[-1].outputs[0]
 
     forward = [0, axis, *(i for i in range(1, rank) if i != axis)]
     x = source if axis == 1 else add("Transpose", [source], perm=forward)
-    x = add("BatchNormalization", [x, *_vectors(graph, leaves)], epsilon=epsilon)
+    flat = ir.Value(name=f"{last.name}:flat", const_value=ir.tensor(np.array([-1]), name=f"{last.name}:flat"))
+    graph.register_initializer(flat)
+    x = add("BatchNormalization", [x, *(add("Reshape", [leaf, flat]) for leaf in leaves)], epsilon=epsilon)
     nodes[-1].name = last.name
     if axis != 1:
         x = add("Transpose", [x], perm=[forward.index(i) for i in range(rank)])
     graph.insert_after(last, nodes)
     ir.convenience.replace_all_uses_with(last.outputs[0], x, replace_graph_outputs=True)
-
-
-def _vectors(graph: ir.Graph, leaves: list[ir.Value]) -> list[ir.Value]:
-    """The tensors as a batch norm takes them, (channels,), whatever shape the exporter gave them."""
-    vectors = []
-    for leaf in leaves:
-        if leaf.shape is not None and len(leaf.shape) == 1:
-            vectors.append(leaf)
-            continue
-        name = f"{leaf.name}:channels"
-        if name not in graph.initializers:
-            flat = ir.tensor(leaf.const_value.numpy().ravel(), name=name)
-            graph.register_initializer(
-                ir.Value(name=name, type=ir.TensorType(flat.dtype), shape=flat.shape, const_value=flat)
-            )
-        vectors.append(graph.initializers[name])
-    return vectors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from math import prod
@@ -20,9 +21,12 @@ LAYOUT = frozenset(
 )
 """Operators that only move the values of their first operand."""
 
+SHAPE_OF = frozenset(("Shape", "Size"))
 QUANTIZE = frozenset(("QuantizeLinear", "DequantizeLinear"))
 
-_FROM_CONSTANT = LAYOUT | {"Slice", "Tile"}
+CONSTANT_PATH = LAYOUT | {"Slice", "Tile"}
+"""Operators that a weight may pass through before it meets data."""
+
 _SAME_RANK = QUANTIZE | {"Cast", "CastLike", "Identity", "Expand", "Slice", "Pad"}
 
 
@@ -85,7 +89,7 @@ class Graph:
             if name in self.constants:
                 return node, slot
             maker = self.producer.get(name)
-            if maker is None or self.nodes[maker].op_type not in _FROM_CONSTANT:
+            if maker is None or self.nodes[maker].op_type not in CONSTANT_PATH:
                 return None
             node, slot = maker, 0
         return None
@@ -104,8 +108,8 @@ class Graph:
         return value.size if sum(d != 1 for d in value.shape) == 1 else 0
 
     def only_consumer(self, name: str) -> int | None:
-        """The one node that uses a value, if there is just one use."""
-        users = self.consumers.get(name, [])
+        """The one node that uses a value, if there is just one use; to ask for its shape is none."""
+        users = [user for user in self.consumers.get(name, ()) if self.nodes[user].op_type not in SHAPE_OF]
         return users[0] if len(users) == 1 else None
 
     def chain(self, node: int, through: Collection[str]) -> Iterator[int]:
@@ -126,8 +130,8 @@ class Graph:
             name = self.nodes[maker].input[0]
         return None
 
-    def moved(self, node: int, from_end: int) -> int | None:
-        """Where a layout node puts the dimension that was `from_end` (1: the last); None where that is unknown."""
+    def moved(self, node: int, from_end: int, size: int) -> int | None:
+        """Where a layout node puts the dimension of `size` that was `from_end` (1: the last); None where that is unknown."""
         proto = self.nodes[node]
         if proto.op_type in _SAME_RANK:
             return from_end
@@ -135,16 +139,18 @@ class Graph:
             order = list(attribute(proto, "perm", []))
             return len(order) - order.index(len(order) - from_end) if order else None
         before, after = self.shapes.get(proto.input[0]), self.shapes.get(proto.output[0])
-        if before is None or after is None or from_end > len(before):
+        if after is None or (before is None and from_end > 1):
             return None
-        size, behind = before[-from_end], before[len(before) - from_end + 1 :]
+        behind = before[len(before) - from_end + 1 :] if before is not None else ()
         for place in range(1, len(after) + 1):
             rest = after[len(after) - place + 1 :]
-            if None in rest or None in behind:
-                return place if rest == behind and after[-place] == size else None
-            if after[-place] == size and prod(d or 1 for d in rest) == prod(d or 1 for d in behind):
+            if after[-place] == size and (rest == behind or _product(rest) == _product(behind)):
                 return place
         return None
+
+
+def _product(shape: tuple[int | None, ...]) -> float:
+    return prod(math.nan if d is None else d for d in shape)
 
 
 def needed(nodes: Sequence[onnx.NodeProto], target: str) -> list[onnx.NodeProto]:

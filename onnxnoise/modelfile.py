@@ -10,9 +10,10 @@ from math import prod
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from onnxnoise.errors import ModelError
+from onnxnoise.graph import nested, subgraphs
 from onnxnoise.wire import model_stub
 
 _TYPED_DATA = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
@@ -54,6 +55,8 @@ def read_model(path: Path) -> ModelFile:
     for part, found in (("graph", stub.graph.node), ("IR version", stub.ir_version), ("opset", stub.opset_import)):
         if not found:
             raise ModelError(f"{path}: {_not_onnx(path, f'it has no {part}')}")
+    if not _is_text(stub):
+        raise ModelError(f"{path}: {_not_onnx(path, 'a name in it is not UTF-8')}")
     folder = path.resolve().parent
     for data_file in _external_files(stub, path):
         with data_file.open("rb") as file:
@@ -76,29 +79,29 @@ def _not_onnx(path: Path, detail: str) -> str:
     return f"not an ONNX file, or cut short ({detail}); export or copy it again"
 
 
+def _is_text(message: Message) -> bool:
+    """Whether every string of a message is one; protobuf hands out bytes where it isn't valid UTF-8."""
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, str | bytes | Message) else value
+        if field.type == field.TYPE_STRING and not all(isinstance(each, str) for each in values):
+            return False
+        if field.type == field.TYPE_MESSAGE and not all(_is_text(each) for each in values):
+            return False
+    return True
+
+
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and, depth first, those in its nodes' attributes."""
+    """A graph and those in its nodes' attributes, at any depth."""
     yield graph
-    for node in graph.node:
-        yield from _inner_graphs(node)
-
-
-def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
-            if inner.node or inner.initializer:
-                yield from graphs(inner)
+    for node in nested(graph.node):
+        yield from subgraphs(node)
 
 
 def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Every node of a model, also those in subgraphs and functions."""
-    for graph in graphs(model.graph):
-        yield from graph.node
+    yield from nested(model.graph.node)
     for function in model.functions:
-        for node in function.node:
-            yield node
-            for inner in _inner_graphs(node):
-                yield from inner.node
+        yield from nested(function.node)
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -120,8 +123,8 @@ def _external_files(stub: onnx.ModelProto, path: Path) -> list[Path]:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             if size and len(tensor.raw_data) != size and not any(getattr(tensor, field) for field in _TYPED_DATA):
                 raise ModelError(
-                    f"{path}: tensor {tensor.name!r} of shape {list(tensor.dims)} has {len(tensor.raw_data):,} bytes, not {size:,}; "
-                    "the file is broken, export it again"
+                    f"{path}: tensor {tensor.name!r} of shape {list(tensor.dims)} has {len(tensor.raw_data):,} bytes, "
+                    f"not {size:,}; the file is broken, export it again"
                 )
             continue
         location, file = _located(tensor, path)
@@ -163,7 +166,8 @@ def _located(tensor: onnx.TensorProto, path: Path) -> tuple[str, Path]:
     size = _byte_size(tensor)
     if size and length and length != size:
         raise ModelError(
-            f"{where} of shape {list(tensor.dims)} takes {size:,} bytes, but refers to {length:,}; the file is broken, export it again"
+            f"{where} of shape {list(tensor.dims)} takes {size:,} bytes, but refers to {length:,}; "
+            "the file is broken, export it again"
         )
     if offset < 0 or length < 0 or offset + max(length, size) > found:
         raise ModelError(

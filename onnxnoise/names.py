@@ -7,36 +7,47 @@ from collections.abc import Sequence
 
 import onnx
 
-_ANONYMOUS = re.compile(
-    r"(onnx::\w+|\d+|(const|val|clone|view|mul|t|p|_v|w|b|new_var|tensor|Constant|const_fold_opt_*|initializer|tmp|n)_*\d*"
-    r"|ortshared\w*|[0-9a-f]{16,})([:_@.]*\d*)*"
+_BY_TOOLS = re.compile(
+    r"^ConvBnFusion_(?:W|BN_B)_|(?:_DequantizeLinear_Output|_quantized|/MatMulAddFusion|_output_\d+|:\d+)+$"
 )
-_TENSOR_SUFFIX = re.compile(
-    r"([./](weight|bias|running_mean|running_var|kernel|gamma|beta|moving_mean|moving_variance|scale|mean|variance|slope)"
-    r"|[./](W|b|gamma|beta|mean/EMA|variance/EMA)(/read)?"
-    r"|/(Conv2D|BiasAdd|MatMul|depthwise|FusedBatchNormV3|batchnorm|convolution|add|Cast|Reshape|transpose|separable_conv2d)"
-    r"(/ReadVariableOp|/merged_input|/mul|/sub|/resource|/Cast)*(_\d+)?"
-    r"|/(ReadVariableOp|Squeeze|merged_input|ExpandDims)(_\d+)?"
-    r"|_(weight|bias|scale|kernel|W|B|b|w|gamma|beta|mean|var|variance|running_mean|running_var|quantized|weights_fused_bn|bias_fused_bn)"
-    r"|_DequantizeLinear_Output|:channels|:slope|:\d+)$"
+_ANONYMOUS = re.compile(r"onnx::.*|\w{0,2}|\w*\d|[0-9a-f]{16,}")
+_PARAMETER = (
+    "weights?|bias(?:es)?|kernel|gamma|beta|scale|slope|alpha|mean|variance|W|b|"
+    "(?:running|moving)_(?:mean|var|variance)|(?:depthwise|pointwise|recurrent)_kernel"
+)
+_SUFFIX = re.compile(
+    r"_(?:weights_fused_bn|bias_fused_bn|weights|bn_offset|weight|bias|gamma|beta|(?:running|moving)_(?:mean|var)|[wbs]|rm|riv)(?:_\d+)?$"
+)
+_TENSORFLOW = re.compile(
+    r"(?P<layer>.+?)"
+    r"(?:/(?:convolution|depthwise|separable_conv2d|conv2d_transpose))?"
+    r"(?:/(?:Conv2D|BiasAdd|MatMul|FusedBatchNorm(?:V\d)?|Tensordot|Squeeze|Reshape|Cast|ExpandDims|Const|batchnorm|"
+    r"merged_input|mul|sub|add)(?:_\d+)?)*"
+    rf"(?:[/.](?:{_PARAMETER}))?"
+    r"(?:/(?:read|Read|EMA|resource|ReadVariableOp(?:_\d+)?))*"
 )
 
 
 def layer_name(initializers: Sequence[str], anchor: onnx.NodeProto) -> str:
-    """`layer1.0.conv1` for `layer1.0.conv1.weight`, `conv0` for `conv0/W/read:0`; the node's name where a tensor says nothing."""
-    for initializer in initializers:
-        name = _stripped(initializer)
-        if name and not _ANONYMOUS.fullmatch(name):
-            return name
-    return _node_name(anchor)
+    """`layer1.0.conv1` for `layer1.0.conv1.weight`, `conv0` for `conv0/W/read:0`; the node's name where no tensor shows it."""
+    for at, initializer in enumerate(initializers):
+        name = _BY_TOOLS.sub("", initializer)
+        shown = _layer(_SUFFIX.sub("", name))
+        plain = at > 0 or _ANONYMOUS.fullmatch(name) is not None
+        if shown and (shown != name or "." in name or "/" in name or not plain):
+            return shown
+    node = _BY_TOOLS.sub("", anchor.name)
+    return _layer(node) or node.strip("/") or next(iter(initializers), anchor.op_type)
 
 
-def _stripped(name: str) -> str:
-    while (shorter := _TENSOR_SUFFIX.sub("", name)) != name and shorter:
-        name = shorter
-    return name
-
-
-def _node_name(node: onnx.NodeProto) -> str:
-    name = node.name or (node.output[0] if node.output else node.op_type)
-    return _stripped(name.strip("/")) or node.op_type
+def _layer(name: str) -> str:
+    """What is left of a tensor's or node's name without the parameter and the operators; may be nothing."""
+    if not name.startswith("/"):
+        match = _TENSORFLOW.fullmatch(name)
+        return match["layer"] if match and not name.startswith("onnx::") else ""
+    path: list[str] = []
+    for scope in name.split("/")[1:-1]:  # torch: /layer1/layer1.0/conv1/Conv
+        if path and scope.startswith(f"{path[-1]}."):
+            path.pop()
+        path.append(scope)
+    return ".".join(path)

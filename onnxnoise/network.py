@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 
 from onnxnoise.classifier import Classifier, ImageInput
+from onnxnoise.drafts import WEIGHT, Draft
 from onnxnoise.errors import ModelError
-from onnxnoise.graph import Graph
-from onnxnoise.layers import Draft, Place, group
+from onnxnoise.graph import Graph, Place, reads
+from onnxnoise.layers import group
 from onnxnoise.names import layer_name
 from onnxnoise.noise import pooled_sigma, sigma
+from onnxnoise.notices import notices
+from onnxnoise.order import canonical_order
 from onnxnoise.records import NoiseLayer, NoiseTensor, Notice
 
 Array = npt.NDArray[Any]
-
-_COMMUTATIVE = frozenset(("Add", "Mul", "Sum", "Max", "Min", "Mean"))
 
 
 @dataclass(frozen=True)
 class Network:
     """Nodes in canonical (and executable) order, constants by name, and the layers with their cuts in that order.
 
-    Every noise tensor's `value` names a constant that nothing else uses. `pooling`, `preprocessing` and other constants that
-    bear no noise are in `constants` alone.
+    Every noise tensor's `value` names a constant that nothing else uses. Constants that bear no noise are in `constants` alone.
     """
 
     name: str
@@ -53,40 +52,45 @@ class Network:
 
 def find_layers(classifier: Classifier) -> Network:
     """Group a classifier's initializers into noise layers; raises ModelError where there is none."""
-    graph = Graph(classifier.nodes, classifier.constants)
-    grouping = group(graph, classifier.image.name, str(classifier.path))
-    if not grouping.drafts:
+    graph = Graph(classifier.nodes, classifier.constants, classifier.shapes)
+    drafts, unattached = group(graph, classifier.behind, str(classifier.path))
+    if not drafts:
         raise ModelError(
             f"{classifier.path}: no weights in the file: no convolution, dense layer or norm has a constant kernel; "
             "export with the parameters inside (torch: export_params=True)"
         )
-    order, drafts = _Walk(graph, grouping.drafts, classifier.image.name).run(classifier.logits)
+
+    def shown(place: Place) -> str:
+        """The file's name of an initializer, also where normalizing computed a value of it."""
+        name = graph.nodes[place[0]].input[place[1]]
+        behind = classifier.behind(name)
+        return behind[0] if len(behind) == 1 else name
+
+    order, drafts = canonical_order(graph, drafts, classifier.image.name, classifier.logits)
     nodes = [onnx.NodeProto.FromString(graph.nodes[i].SerializeToString()) for i in order]
     position = {node: at for at, node in enumerate(order)}
     constants = dict(classifier.constants)
     uses = Counter(name for names in graph.reads for name in names)
+    owners = Counter(name for draft in drafts for name in {shown(place) for place in draft.members.values()})
     layers: list[NoiseLayer] = []
     for index, draft in enumerate(drafts, 1):
         tensors = []
         for role, (node, slot) in sorted(draft.members.items()):
-            name = graph.nodes[node].input[slot]
-            value = name
+            name = value = graph.nodes[node].input[slot]
             if uses[name] > 1:  # exporters merge equal tensors: each layer gets its own
-                value = f"{name}@{index}.{role}"
+                value = _unused(f"{name}@{index}.{role}", constants, graph.producer)
                 constants[value] = constants[name]
                 nodes[position[node]].input[slot] = value
-            transposed = draft.transposed and role == 0
-            tensors.append(
-                NoiseTensor(
-                    name, value, role, _canonical(constants[name], draft, role), transposed, sigma(constants[name])
-                )
-            )
+            transposed = draft.transposed and role == WEIGHT
+            shape = _canonical(draft, role, constants[name].shape)
+            tensors.append(NoiseTensor(shown((node, slot)), value, role, shape, transposed, sigma(constants[name])))
         values = [constants[tensor.value] for tensor in tensors]
-        anchor = graph.nodes[draft.anchor]
         layers.append(
             NoiseLayer(
                 index=index,
-                name=layer_name([tensor.name for tensor in tensors], anchor),
+                name=layer_name(
+                    [tensor.name for tensor in tensors if owners[tensor.name] == 1], graph.nodes[draft.anchor]
+                ),
                 kind=draft.kind,
                 parameters=sum(value.size for value in values),
                 sigma_w=pooled_sigma(values),
@@ -94,7 +98,7 @@ def find_layers(classifier: Classifier) -> Network:
                 start=min(position[draft.anchor], *(position[node] for node, _ in draft.members.values())),
             )
         )
-    used = {name for node in nodes for name in Graph([node], {}).reads[0]}
+    used = {name for node in nodes for name in reads(node)}
     return Network(
         name=classifier.name,
         sha256=classifier.sha256,
@@ -104,142 +108,30 @@ def find_layers(classifier: Classifier) -> Network:
         image=classifier.image,
         logits=classifier.logits,
         classes=classifier.classes,
-        layers=tuple(layers),
-        notices=tuple(_notices(graph, layers, grouping.unattached)),
+        layers=_cuts_in_order(layers),
+        notices=notices(classifier, graph, drafts, layers, unattached),
     )
 
 
-def _canonical(value: Array, draft: Draft, role: int) -> tuple[int, ...]:
-    if draft.transposed and role == 0:
-        return tuple(reversed(value.shape))
-    if (
-        draft.kind in ("conv", "dense", "batchnorm", "norm")
-        and sum(d != 1 for d in value.shape) <= 1
-        and (role > 0 or draft.kind in ("batchnorm", "norm"))
-    ):
-        return (value.size,)
-    return tuple(value.shape)
+def _unused(name: str, *taken: Collection[str]) -> str:
+    while any(name in names for names in taken):
+        name += "_"
+    return name
 
 
-class _Walk:
-    """The post-order depth-first walk from the logits, the deepest operand of a commutative operator first."""
-
-    def __init__(self, graph: Graph, drafts: list[Draft], image: str) -> None:
-        self.graph = graph
-        self.image = image
-        self.at: dict[int, list[int]] = {}
-        for number, draft in enumerate(drafts):
-            self.at.setdefault(draft.anchor, []).append(number)
-        self.drafts = drafts
-        self.depths: dict[str, int] = {image: 0}
-        self.fed: dict[str, frozenset[int]] = {}
-
-    def run(self, logits: str) -> tuple[list[int], list[Draft]]:
-        """(node positions in canonical order, drafts in the order of their anchors)."""
-        self._measure(logits)
-        order: list[int] = []
-        done: set[int] = set()
-        stack = [(self.graph.producer[logits], False)]
-        while stack:
-            node, complete = stack.pop()
-            if node in done:
-                continue
-            if complete:
-                done.add(node)
-                order.append(node)
-                continue
-            stack.append((node, True))
-            makers = [self.graph.producer.get(name) for name in self._operands(node)]
-            stack += [(maker, False) for maker in reversed(makers) if maker is not None and maker not in done]
-        numbers = [number for node in order for number in self.at.get(node, ())]
-        return self._late(order), [self.drafts[number] for number in numbers]
-
-    def _measure(self, logits: str) -> None:
-        """Of each value: the most distinct layers on any path from the image (-1: none leads there), and all layers before."""
-        stack = [(self.graph.producer[logits], False)]
-        done: set[int] = set()
-        while stack:
-            node, complete = stack.pop()
-            if node in done:
-                continue
-            names = self.graph.reads[node]
-            if not complete:
-                stack.append((node, True))
-                stack += [(maker, False) for name in names if (maker := self.graph.producer.get(name)) is not None]
-                continue
-            done.add(node)
-            here = self.at.get(node, [])
-            depth = max((self.depths.get(name, -1) for name in names), default=-1)
-            fed = frozenset().union(*(self.fed.get(name, frozenset()) for name in names), here)
-            for output in self.graph.nodes[node].output:
-                self.depths[output] = depth + len(here) if depth >= 0 else -1
-                self.fed[output] = fed
-
-    def _operands(self, node: int) -> list[str]:
-        names = self.graph.reads[node]
-        proto = self.graph.nodes[node]
-        if proto.op_type not in _COMMUTATIVE or proto.domain:
-            return names
-        data = [name for name in names if name in self.graph.producer]
-        ranks = [(-self.depths.get(name, -1), -self._size(name)) for name in data]
-        if len(set(ranks)) < len(ranks):
-            keyed = [(*rank, self._digest(name)) for rank, name in zip(ranks, data, strict=True)]
-        else:
-            keyed = [(*rank, "") for rank in ranks]
-        return [name for _, name in sorted(zip(keyed, data, strict=True), key=lambda pair: pair[0])]
-
-    def _size(self, name: str) -> int:
-        return sum(prod(self.graph.value(p).shape) for p in self._places(name))
-
-    def _places(self, name: str) -> list[Place]:
-        return [place for number in sorted(self.fed.get(name, ())) for place in self.drafts[number].members.values()]
-
-    def _digest(self, name: str) -> str:
-        values = [self.graph.value(place).ravel() for place in self._places(name)]
-        return hashlib.sha256(np.sort(np.concatenate(values, dtype="<f4")).tobytes() if values else b"").hexdigest()
-
-    def _late(self, order: list[int]) -> list[int]:
-        """Nodes that only lay out a layer's constant (Expand of a class token) go right before the layer, behind its cut."""
-        moved: dict[int, list[int]] = {}
-        for draft in self.drafts:
-            for node, _ in draft.members.values():
-                chain = []
-                while (
-                    node != draft.anchor and len(users := self.graph.consumers[self.graph.nodes[node].output[0]]) == 1
-                ):
-                    chain.append(node)
-                    (node,) = users
-                if node == draft.anchor and chain:
-                    moved.setdefault(node, []).extend(chain)
-        early = {node for chain in moved.values() for node in chain}
-        return [each for node in order if node not in early for each in (*moved.get(node, ()), node)]
+def _canonical(draft: Draft, role: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which noise is drawn: (out, in) for dense kernels, (channels,) for vectors, else as stored."""
+    if draft.kind == "dense" and role == WEIGHT:
+        batch, matrix = shape[:-2], shape[-2:] if len(shape) > 1 else (1, *shape)
+        batch = batch if any(d != 1 for d in batch) else ()
+        return (*batch, *(reversed(matrix) if draft.transposed else matrix))
+    vector = role != WEIGHT or draft.kind in ("batchnorm", "norm")
+    if vector and draft.kind in ("conv", "dense", "batchnorm", "norm") and sum(d != 1 for d in shape) <= 1:
+        return (prod(shape),)
+    return shape
 
 
-def _notices(graph: Graph, layers: list[NoiseLayer], unattached: list[Place]) -> list[Notice]:
-    notices = []
-    kernels = Counter(t.name for layer in layers for t in layer.tensors if t.role == 0 and len(t.shape) > 1)
-    tied = [name for name, count in kernels.items() if count > 1]
-    if tied:
-        notices.append(
-            Notice(
-                "tied_kernels",
-                f"{len(tied)} kernels serve more than one layer ({', '.join(tied[:3])}{', ...' if len(tied) > 3 else ''}): "
-                "each layer draws its own noise, as if the chip stored a copy",
-            )
-        )
-    left = {graph.nodes[i].input[slot]: (graph.value((i, slot)).size, graph.nodes[i].op_type) for i, slot in unattached}
-    if left:
-        total = sum(layer.parameters for layer in layers) + sum(size for size, _ in left.values())
-        share = sum(size for size, _ in left.values()) / total
-        listed = ", ".join(
-            f"{name} ({size:,} values into {op})"
-            for name, (size, op) in sorted(left.items(), key=lambda i: -i[1][0])[:5]
-        )
-        notices.append(
-            Notice(
-                "unattached",
-                f"{len(left)} float tensors, {share:.1%} of all parameters, belong to no layer and stay without noise: {listed}"
-                + (", ..." if len(left) > 5 else ""),
-            )
-        )
-    return notices
+def _cuts_in_order(layers: list[NoiseLayer]) -> tuple[NoiseLayer, ...]:
+    """No layer's cut behind a later one's, so that one pass of clean values meets them all."""
+    starts = list(accumulate((layer.start for layer in reversed(layers)), min))[::-1]
+    return tuple(replace(layer, start=start) for layer, start in zip(layers, starts, strict=True))

@@ -55,7 +55,7 @@ def unit_normals(seed: int, draw: int, layer: int, role: int, shape: tuple[int, 
 def stored_normals(seed: int, draw: int, layer: NoiseLayer, tensor: NoiseTensor, shape: tuple[int, ...]) -> Floats:
     """Unit normals laid out as the graph stores the initializer (`shape`): drawn in its canonical shape, then transposed."""
     z = unit_normals(seed, draw, layer.index, tensor.role, tensor.shape)
-    return np.ascontiguousarray(z.T) if tensor.transposed else z.reshape(shape)
+    return np.ascontiguousarray(z.swapaxes(-1, -2) if tensor.transposed else z).reshape(shape)
 
 
 def sigma_noise(layer: NoiseLayer, tensor: NoiseTensor, snr: float, scope: SigmaScope) -> np.float32:

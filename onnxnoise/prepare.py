@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
 from onnxnoise.errors import ModelError
-from onnxnoise.graph import attribute
+from onnxnoise.graph import attribute, nested, subgraphs
 from onnxnoise.modelfile import ModelFile, all_nodes, all_tensors, graphs
 from onnxnoise.shapes import check_sizes, infer_shapes
 
@@ -20,12 +21,15 @@ _PACKED = frozenset(("QGemm", "QAttention", "QMoE", "MatMulNBits", "MatMulBnb4",
 _KERNEL_SECOND = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
 
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # else its warnings end on stderr
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """`model` is a serialized ModelProto for ONNX Runtime; `computed` names values made of one-element constants alone."""
+    """`model` is a serialized ModelProto for ONNX Runtime; `origins` are what constant folding will make its values of."""
 
     model: bytes
-    computed: frozenset[str]
+    origins: Mapping[str, tuple[str, ...]]
 
 
 def prepared(file: ModelFile) -> Prepared:
@@ -33,7 +37,7 @@ def prepared(file: ModelFile) -> Prepared:
     import onnx_ir as ir  # noqa: PLC0415  half a second, and many commands never get here
     from onnx_ir.passes import common  # noqa: PLC0415
 
-    from onnxnoise import restore  # noqa: PLC0415
+    from onnxnoise import decomposed, restore  # noqa: PLC0415
 
     _refuse(file)
     try:
@@ -51,20 +55,26 @@ def prepared(file: ModelFile) -> Prepared:
         model.ir_version = max(model.ir_version, 4)
         draft = ir.serde.serialize_model(model)
         _check_inputs(draft, file.path)
+        _refuse_dropout(draft, file.path)
         check_sizes(draft, file.path)
         restore.upcast_half(model)
-        restore.set_shapes(model, infer_shapes(draft))
         restore.drop_zero_biases(model)
-        restore.restore_batch_norms(model)
+        decomposed.restore_batch_norms(model, infer_shapes(draft))
         restore.restore_prelu(model)
         proto = ir.serde.serialize_model(model)
-        computed = restore.computed(model)
+        origins = restore.origins(model)
         _drop_unused_inputs(proto.graph)
-        return Prepared(proto.SerializeToString(), computed)
+        return Prepared(proto.SerializeToString(), origins)
     except ModelError:
         raise
     except Exception as error:  # onnx-ir's exceptions share no base; a malformed graph can raise any
-        raise ModelError(f"{file.path}: its graph is malformed: {str(error) or type(error).__name__}") from error
+        raise ModelError(f"{file.path}: its graph is malformed: {_root(error)}; export it again") from error
+
+
+def _root(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _refuse(file: ModelFile) -> None:
@@ -77,7 +87,9 @@ def _refuse(file: ModelFile) -> None:
             f"{path}: dynamically quantized ({', '.join(dynamic)}): its weights are integers that the noise can't reach; "
             "export the float model, or quantize statically in QDQ format"
         )
-    integer = sorted({n.op_type for n in nodes if n.op_type.startswith(("QLinear", "QOrdered")) or n.op_type in _PACKED})
+    integer = sorted(
+        {n.op_type for n in nodes if n.op_type.startswith(("QLinear", "QOrdered")) or n.op_type in _PACKED}
+    )
     if integer:
         raise ModelError(
             f"{path}: quantized with integer operators ({', '.join(integer)}); "
@@ -98,10 +110,18 @@ def _refuse(file: ModelFile) -> None:
         raise ModelError(f"{path}: has sparse tensors, whose zeros the noise could not reach; export them dense")
     for node in nodes:
         if node.op_type == "BatchNormalization" and (attribute(node, "training_mode", 0) or any(node.output[1:])):
-            raise ModelError(training_mode(path, node, "uses the statistics of the batch"))
+            raise ModelError(_training_mode(path, node, "uses the statistics of the batch"))
 
 
-def training_mode(path: Path | str, node: onnx.NodeProto, fault: str) -> str:
+def _refuse_dropout(model: onnx.ModelProto, path: Path) -> None:
+    switches = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.BOOL}
+    for node in model.graph.node:
+        switch = switches.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
+        if switch is not None and onnx.numpy_helper.to_array(switch).any():
+            raise ModelError(_training_mode(path, node, "drops values at random"))
+
+
+def _training_mode(path: Path, node: onnx.NodeProto, fault: str) -> str:
     """The message for a node that only a training graph has."""
     return (
         f"{path}: exported in training mode: {node.op_type} {node.name or node.output[0]!r} {fault}, so an image's class "
@@ -114,23 +134,32 @@ def _check_inputs(model: onnx.ModelProto, path: Path) -> None:
     inputs = [info.name for info in model.graph.input if info.name in used]
     kernels = {n.input[1] for n in model.graph.node if n.op_type in _KERNEL_SECOND and len(n.input) > 1}
     missing = kernels & set(inputs)
-    if missing and not kernels & {tensor.name for tensor in model.graph.initializer}:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    if missing and not kernels & weights:
         raise ModelError(
             f"{path}: no weights in the file: its {len(missing)} kernels are inputs without a value; "
             "export with the parameters inside (torch: export_params=True)"
         )
+    unknown = used - {name for node in nested(model.graph.node) for name in node.output} - weights - set(inputs)
+    unknown -= {info.name for node in nested(model.graph.node) for graph in subgraphs(node) for info in graph.input}
+    if unknown:
+        raise ModelError(f"{path}: nothing in the file makes the value {min(unknown)!r}; it is broken, export it again")
     if len(inputs) != 1:
         shown = ", ".join(repr(name) for name in inputs[:5]) + (", ..." if len(inputs) > 5 else "")
         raise ModelError(
             f"{path}: {len(inputs)} inputs need values ({shown}); a classifier takes one image input: "
             "export with the others as constants"
+            if inputs
+            else f"{path}: its outputs depend on no input; a classifier takes one image input"
         )
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:
     """Names that any node of a graph or of its subgraphs reads, or that are the graph's outputs."""
-    nodes: Iterable[onnx.NodeProto] = (node for inner in graphs(graph) for node in inner.node)
-    return {name for node in nodes for name in node.input} | {o.name for inner in graphs(graph) for o in inner.output}
+    inner = list(graphs(graph))
+    return {name for each in inner for node in each.node for name in node.input if name} | {
+        info.name for each in inner for info in each.output
+    }
 
 
 def _drop_unused_inputs(graph: onnx.GraphProto) -> None:

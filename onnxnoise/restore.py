@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxnoise.decomposed import restore_batch_norms
-from onnxnoise.shapes import Shape
+from onnxnoise.graph import QUANTIZE, SHAPE_OF
 
-__all__ = ["computed", "drop_zero_biases", "restore_batch_norms", "restore_prelu", "set_shapes", "upcast_half"]
-
-_SHAPE_OF = frozenset(("Shape", "Size"))
 _FILLED = frozenset(("Expand", "Cast", "CastLike", "Identity", "Reshape"))
 
 
@@ -39,14 +35,6 @@ def upcast_half(model: ir.Model) -> None:
 def _graphs(model: ir.Model) -> Iterator[ir.Graph]:
     yield model.graph
     yield from model.graph.subgraphs()
-
-
-def set_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
-    """Shapes of values that the file doesn't tell, by name."""
-    for node in model.graph:
-        for value in node.outputs:
-            if value.shape is None and value.name in shapes:
-                value.shape = ir.Shape(shapes[value.name])
 
 
 def drop_zero_biases(model: ir.Model) -> None:
@@ -80,7 +68,6 @@ def restore_prelu(model: ir.Model) -> None:
                 if negation is None or negation.inputs[0] is not relu.inputs[0] or slope not in constants:
                     continue
                 alpha = ir.node("Neg", [slope])  # the optimizer turns it into an initializer
-                alpha.outputs[0].name = f"{slope.name}:slope"
                 prelu = ir.node("PRelu", [relu.inputs[0], alpha.outputs[0]])
                 model.graph.insert_after(node, [alpha, prelu])
                 ir.convenience.replace_all_uses_with(node.outputs[0], prelu.outputs[0], replace_graph_outputs=True)
@@ -92,28 +79,38 @@ def _made_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
     return maker if maker is not None and maker.op_type == op_type and not maker.domain else None
 
 
-def computed(model: ir.Model) -> frozenset[str]:
-    """Values that constant folding makes of one-element constants and shapes alone: attention masks, zeros; never weights."""
-    return frozenset(value.name for value, bears in _constants(model).items() if not bears and value.producer() and value.name)
+def origins(model: ir.Model) -> dict[str, tuple[str, ...]]:
+    """Of each value that constant folding will make: the file's tensors of more than one element behind it.
+
+    None are behind attention masks, zeros in place of a bias and the like, made of one-element constants: they are no weights.
+    """
+    return {
+        value.name: tuple(sorted(leaves))
+        for value, leaves in _constants(model).items()
+        if value.name and value.producer() is not None
+    }
 
 
-def _constants(model: ir.Model) -> dict[ir.Value, bool]:
-    """Every constant or value made of constants: whether a float tensor of more than one element is among them."""
+def _constants(model: ir.Model) -> dict[ir.Value, frozenset[str]]:
+    """Every constant, and every value made of constants alone, with the names of the weights in it."""
     found = {
-        value: tensor.size > 1 and tensor.dtype.is_floating_point()
+        value: frozenset([value.name or ""] if tensor.size > 1 and tensor.dtype.is_floating_point() else [])
         for value in model.graph.initializers.values()
         if (tensor := value.const_value) is not None
     }
     for node in model.graph:
         inputs = [value for value in node.inputs if value is not None]
-        if node.op_type in _SHAPE_OF:
-            bears = False
+        if node.op_type in SHAPE_OF:
+            leaves: frozenset[str] = frozenset()
         elif node.op_type == "ConstantOfShape":  # onnx's own light models fill their weights so
             fill = node.attributes.get("value")
-            bears = fill is not None and bool((fill.as_tensor().numpy() % 1).any())
-        elif all(value in found for value in inputs):
-            bears = any(found[value] for value in inputs)
-        else:
+            filled = fill is not None and bool((fill.as_tensor().numpy() % 1).any())
+            leaves = frozenset([node.outputs[0].name or ""] if filled else [])
+        elif not all(value in found for value in inputs):
             continue
-        found |= dict.fromkeys(node.outputs, bears)
+        elif node.op_type in QUANTIZE:
+            leaves = found[inputs[0]] or frozenset([inputs[0].name or ""])
+        else:
+            leaves = frozenset().union(*(found[value] for value in inputs))
+        found |= dict.fromkeys(node.outputs, leaves)
     return found

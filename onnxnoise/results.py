@@ -204,13 +204,13 @@ def _warnings(bn: str, cells: Sequence[Cell], question: Question) -> Iterator[No
         yield Notice(
             "few_draws", f"few draws ({question.draws}): the intervals are rough; use --draws {FEW_DRAWS} or more"
         )
-    yield from _negative_variances(bn, cells)
+    yield from _negative_variances(bn, cells, question)
     nonfinite = sum(draw.nonfinite for cell in cells for draw in cell.draws)
     if nonfinite:
         yield Notice("nonfinite", f"{nonfinite:,} noisy outputs were not finite; each counts as a miss")
 
 
-def _negative_variances(bn: str, cells: Sequence[Cell]) -> Iterator[Notice]:
+def _negative_variances(bn: str, cells: Sequence[Cell], question: Question) -> Iterator[Notice]:
     """In how many layers and draws, told by the single sweep where there is one."""
     sweep = "single" if any(cell.sweep == "single" for cell in cells) else "all"
     seen = [(cell, draw) for cell in cells for draw in cell.draws if cell.sweep == sweep and draw.negative_variances]
@@ -219,12 +219,13 @@ def _negative_variances(bn: str, cells: Sequence[Cell]) -> Iterator[Notice]:
     layers = {cell.layer for cell, _ in seen if cell.layer is not None}
     draws = {draw.draw for _, draw in seen}
     channels = max(draw.negative_variances for _, draw in seen)
-    where = f"in {len(layers)} layers" if layers else "with noise in all layers"
+    where = f"in {len(layers)} layer{'s' if len(layers) > 1 else ''}" if layers else "with noise in all layers"
     done = "kept: its outputs are NaN and every image is a miss" if bn == "raw" else "stored as 0"
     yield Notice(
         "negative_variances",
-        f"noise made batch-norm variances negative {where}, in {len(draws)} of the draws, up to {channels} channels at once; "
-        f"such a variance is {done} (--bn {bn}). --bn affine puts the noise on scale and shift instead",
+        f"noise made batch-norm variances negative {where}, in {len(draws)} of {question.draws} draws, "
+        f"in up to {channels} channels at once; such a variance is {done} (--bn {bn}). "
+        "--bn affine puts the noise on scale and shift instead",
     )
 
 

@@ -1,8 +1,8 @@
-"""In-memory graphs cut from a network: a run of nodes between two cuts, chosen constants lifted to inputs."""
+"""In-memory graphs cut from a network: a run of nodes between two cuts, some constants with other values."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import onnx
 
 from onnxnoise.graph import reads
 from onnxnoise.network import Network
+from onnxnoise.records import NoiseLayer
 
 Array = npt.NDArray[Any]
 TensorType = tuple[int, tuple[int, ...]]
@@ -49,19 +50,23 @@ class Cutter:
         made += [name for node in self.network.nodes[:position] for name in node.output if name]
         return tuple(name for name in made if self._last_use.get(name, -1) >= position)
 
+    def join(self, layer: NoiseLayer) -> int:
+        """Where the first convolution or dense layer after `layer` starts, or `end`."""
+        starts = (each.start for each in self.network.layers if each.kind in ("conv", "dense"))
+        return min((start for start in starts if start > layer.start), default=self.end)
+
     def segment(
         self,
         start: int,
         stop: int,
         types: Mapping[str, TensorType],
         *,
-        lifted: Collection[str] = (),
         replaced: Mapping[str, Array] | None = None,
         outputs: tuple[str, ...] | None = None,
     ) -> Segment:
         """Nodes [start, stop) as a model: `types` of the values live at `start`, `outputs` (default: those live at `stop`).
 
-        Constants in `lifted` become inputs under their own names; those in `replaced` get other values.
+        Constants in `replaced` get other values.
         """
         nodes = self.network.nodes[start:stop]
         made = {name for node in nodes for name in node.output}
@@ -72,12 +77,8 @@ class Cutter:
             for name in self.live(start)
             if name in read and name not in made
         ]
-        inputs += [
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, self.network.constants[name].shape)
-            for name in lifted
-        ]
         values = {**self.network.constants, **(replaced or {})}
-        used = dict.fromkeys(name for node in nodes for name in reads(node) if name in values and name not in lifted)
+        used = dict.fromkeys(name for node in nodes for name in reads(node) if name in values)
         return _model(self.network.opsets, nodes, inputs, outputs, {name: values[name] for name in used})
 
 

@@ -41,6 +41,9 @@ _LARGEST_CHUNK = 1000
 _BATCH_BYTES = 4 << 20
 """At the largest cut: a mini-batch's values should stay in a core's cache."""
 
+_WORKING_BYTES = 600 << 20
+"""Sessions' activations, libraries, and what is decoded ahead."""
+
 _SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
 
 
@@ -104,7 +107,7 @@ class Setup:
         """Images whose pixels, inputs and values at the largest cut fit the memory that the model leaves."""
         weights = sum(value.nbytes for value in self.subject.network.constants.values())
         memory = _memory()
-        left = max(memory - 2 * weights - (256 << 20), memory // 8)
+        left = max(memory - 2 * weights - _WORKING_BYTES, memory // 8)
         most = left // (self.probe.cut_bytes + self.probe.input_bytes + 6 * self.card.input.size**2)
         fixed = self.subject.network.image.batch or 1
         return max(fixed, min(_LARGEST_CHUNK, most) // fixed * fixed)

@@ -146,11 +146,16 @@ def _silenced() -> Iterator[None]:
 class Session:
     """A graph ready to run on one provider, its large initializers handed over by reference.
 
-    `weights` holds the values of the stub's external initializers (see `rewrite.Segment`); raises ModelError.
+    `weights` holds the values of the stub's external initializers (see `rewrite.Segment`). `prepacked` copies matrices into
+    the order that a processor likes best: it pays for a session that runs often. Raises ModelError.
     """
 
-    def __init__(self, stub: bytes, weights: Mapping[str, Value], provider: Provider) -> None:
+    def __init__(
+        self, stub: bytes, weights: Mapping[str, Value], provider: Provider, *, prepacked: bool = False
+    ) -> None:
         options = _options()
+        if not prepacked:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if weights:
             options.add_external_initializers(list(weights), list(weights.values()))
         choice = [(provider.name, dict(provider.options))] if provider.options else [provider.name]
@@ -165,20 +170,26 @@ class Session:
         self.outputs = [each.name for each in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
 
-    def run(self, feeds: Mapping[str, Value]) -> list[Value]:
+    def run(self, feeds: Mapping[str, Value], into: Mapping[str, Value] | None = None) -> list[Value]:
         """The outputs, on the provider's device; `feeds` may have more than the inputs. May run in several threads at once.
 
-        Raises ModelError with ONNX Runtime's reason.
+        `into` has values of the outputs' shapes and types to write to, instead of new ones. Raises ModelError with ONNX
+        Runtime's reason.
         """
         binding = self._session.io_binding()
         for name in self.inputs:
             binding.bind_ortvalue_input(name, feeds[name])
         for name in self.outputs:
-            binding.bind_output(name, self._device)
+            if into is not None:
+                binding.bind_ortvalue_output(name, into[name])
+            else:
+                binding.bind_output(name, self._device)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed while running the graph: {_reason(error)}") from error
+        if into is not None:  # these own their memory; the binding's copies of them do not
+            return [into[name] for name in self.outputs]
         return list(binding.get_outputs())
 
 

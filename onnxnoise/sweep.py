@@ -1,4 +1,4 @@
-"""One chunk of images through all layers and variants: each prefix is run once, clean, and only suffixes are noisy."""
+"""One chunk of images through all layers and variants: a prefix is run once, clean, and only what follows again."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ Cut = list[dict[str, Value]]
 
 Collect = Callable[[], Tally]
 """Waits for a pass that is under way."""
+
+_SLAB_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -84,34 +86,37 @@ class ChunkSweep:
 
     def clean(self) -> Tally:
         """The noise-free pass."""
-        whole = self._session(self.cutter.segment(0, self.cutter.end, session.types(self.images[0])))
-        return self._submitted(whole, self.images, {}, "clean", None, Variant(float("inf"), 0), 0)()
+        whole = self._session(self.cutter.segment(0, self.cutter.end, session.types(self.images[0])), prepacked=True)
+        return self._submitted([whole], self.images, "clean", None, Variant(float("inf"), 0), 0)()
 
     def single(self, todo: Mapping[int, Sequence[Variant]]) -> Iterator[list[Tally]]:
         """With noise in one layer at a time: for each layer index of `todo`, its variants' tallies."""
-        cut, position = self.images, 0
+        cut, position, rest = self.images, 0, _Rest(self.cutter.end, None)
         for layer in self.network.layers:
             variants = todo.get(layer.index)
             if variants:
                 cut = self._advanced(cut, position, layer.start)
                 position = layer.start
-                yield list(_one_ahead(self._single(layer, cut, variants)))
+                start = self.cutter.join(layer)
+                if start != rest.start:
+                    rest = _Rest(start, None)  # the old session gives its memory back before the new one takes its own
+                    rest = self._rest(cut, layer, start)
+                yield list(_one_ahead(self._single(layer, cut, rest, variants)))
 
     def all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[list[Tally]]:
         """With noise in all `layers` at once: one list of one tally for each variant."""
         for tally in _one_ahead(self._all(variants, layers)):
             yield [tally]
 
-    def _single(self, layer: NoiseLayer, cut: Cut, variants: Sequence[Variant]) -> Iterator[Collect]:
-        names = [tensor.value for tensor in layer.tensors]
-        suffix = self._session(self.cutter.segment(layer.start, self.cutter.end, session.types(cut[0]), lifted=names))
+    def _single(self, layer: NoiseLayer, cut: Cut, rest: _Rest, variants: Sequence[Variant]) -> Iterator[Collect]:
+        types = session.types(cut[0])
         for draw in dict.fromkeys(variant.draw for variant in variants):
             drawn = self._drawn(layer, draw)
             for variant in variants:
                 if variant.draw == draw:
                     noisy, negative = drawn.at(variant.snr)
-                    feeds = {name: session.to_device(value, self.provider) for name, value in noisy.items()}
-                    yield self._submitted(suffix, cut, feeds, "single", layer.index, variant, negative)
+                    piece = self._session(self.cutter.segment(layer.start, rest.start, types, replaced=noisy), noisy)
+                    yield self._submitted([piece, rest.run], cut, "single", layer.index, variant, negative)
 
     def _all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[Collect]:
         types = session.types(self.images[0])
@@ -123,7 +128,20 @@ class ChunkSweep:
                 noisy |= values
                 negative += below
             whole = self._session(self.cutter.segment(0, self.cutter.end, types, replaced=noisy), noisy)
-            yield self._submitted(whole, self.images, {}, "all", None, variant, negative)
+            yield self._submitted([whole], self.images, "all", None, variant, negative)
+
+    def _rest(self, cut: Cut, layer: NoiseLayer, start: int) -> _Rest:
+        """The clean graph from the next convolution or dense layer on, shared by the variants of all layers up to there.
+
+        Only the piece before it is noisy and gets a session for each variant: of a few nodes, whole with its batch norm and
+        activation, its weights constant, so that ONNX Runtime fuses and lays it out as it would in the whole graph.
+        """
+        if start == self.cutter.end:
+            return _Rest(start, None)
+        step = self.cutter.segment(layer.start, start, session.types(cut[0]))
+        made = dict(zip(step.outputs, self._session(step).run(cut[0]), strict=True))
+        types = session.types({**cut[0], **made})
+        return _Rest(start, self._session(self.cutter.segment(start, self.cutter.end, types), prepacked=True))
 
     def _drawn(self, layer: NoiseLayer, draw: int) -> LayerNoise:
         spec = self.noise
@@ -131,7 +149,9 @@ class ChunkSweep:
             layer, self.network.constants, seed=spec.seed, draw=draw, scope=spec.scope, policy=spec.policy
         )
 
-    def _session(self, segment: Segment, replaced: Mapping[str, Array] | None = None) -> Session:
+    def _session(
+        self, segment: Segment, replaced: Mapping[str, Array] | None = None, *, prepacked: bool = False
+    ) -> Session:
         weights = {}
         for name in segment.references:
             if replaced and name in replaced:
@@ -140,7 +160,7 @@ class ChunkSweep:
                 if name not in self.references:
                     self.references[name] = session.by_reference(self.network.constants[name])
                 weights[name] = self.references[name]
-        return Session(segment.stub, weights, self.provider)
+        return Session(segment.stub, weights, self.provider, prepacked=prepacked)
 
     def _advanced(self, cut: Cut, start: int, stop: int) -> Cut:
         """The clean values at a later cut. Each mini-batch's old values go as its new ones come."""
@@ -149,30 +169,30 @@ class ChunkSweep:
             return cut
         live = set(self.cutter.live(stop))
         step = self._session(segment)
+        room = _Room(step.outputs, step.run(cut[0]), self.provider)
 
-        def advance(i: int) -> dict[str, Value]:
+        def advance(i: int, into: Mapping[str, Value] | None) -> dict[str, Value]:
             values = cut[i]
             if cut is not self.images:
                 cut[i] = {}
-            made = dict(zip(segment.outputs, step.run(values), strict=True))
+            made = dict(zip(step.outputs, step.run(values, into), strict=True))
             return {name: value for name, value in {**values, **made}.items() if name in live}
 
-        return list(self.lanes.map(advance, range(len(cut))))
+        return list(self.lanes.map(advance, range(len(cut)), room.of(len(cut))))
 
     def _submitted(
-        self,
-        run: Session,
-        cut: Cut,
-        feeds: Mapping[str, Value],
-        sweep: str,
-        layer: int | None,
-        variant: Variant,
-        negative: int,
+        self, runs: Sequence[Session | None], cut: Cut, sweep: str, layer: int | None, variant: Variant, negative: int
     ) -> Collect:
-        """Start a pass over the chunk; the returned function waits for its tally."""
-        rows = [
-            self.lanes.submit(lambda values: session.to_host(run.run({**values, **feeds})[0]), values) for values in cut
-        ]
+        """Start a pass of the chunk through sessions that follow each other; the returned function waits for its tally."""
+
+        def logits_of(values: dict[str, Value]) -> npt.NDArray[np.float32]:
+            for run in runs:
+                if run is not None:
+                    values = {**values, **dict(zip(run.outputs, run.run(values), strict=True))}
+            logits = session.to_host(values[self.network.logits])
+            return logits.reshape(logits.shape[0], -1)
+
+        rows = [self.lanes.submit(logits_of, values) for values in cut]
 
         def collect() -> Tally:
             logits = np.concatenate([row.result().reshape(row.result().shape[0], -1) for row in rows])[
@@ -185,6 +205,37 @@ class ChunkSweep:
             return tally
 
         return collect
+
+
+class _Room:
+    """Where the values of a cut are kept in host memory: in slabs that the system gets back when their last mini-batch goes.
+
+    Values in the allocator's own small pieces would leave it in possession of several times what is alive.
+    """
+
+    def __init__(self, names: Sequence[str], values: Sequence[Value], provider: Provider) -> None:
+        self.like = {name: session.to_host(value) for name, value in zip(names, values, strict=True)}
+        self.provider = provider
+
+    def of(self, batches: int) -> Iterator[Mapping[str, Value] | None]:
+        """For each mini-batch, a value to write each output to; None on a device, which has an allocator of its own."""
+        if self.provider.device != "cpu":
+            yield from [None] * batches
+            return
+        together = max(1, _SLAB_BYTES // max(1, min(array.nbytes for array in self.like.values())))
+        for start in range(0, batches, together):
+            count = min(together, batches - start)
+            slabs = {name: np.empty((count, *array.shape), array.dtype) for name, array in self.like.items()}
+            for i in range(count):
+                yield {name: session.to_device(slab[i], self.provider) for name, slab in slabs.items()}
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """The nodes from `start` to the end, ready to run; None where nothing is left."""
+
+    start: int
+    run: Session | None
 
 
 def _one_ahead(passes: Iterator[Collect]) -> Iterator[Tally]:

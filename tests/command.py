@@ -13,6 +13,15 @@ from unittest import mock
 from onnxnoise.cli import main
 
 
+def strict_json(text: str) -> Any:
+    """As the standard has it: no NaN, no Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
 @dataclass(frozen=True)
 class Outcome:
     code: int
@@ -21,12 +30,8 @@ class Outcome:
 
     @property
     def json(self) -> Any:
-        """Standard output as strict JSON: nothing else is on it."""
-
-        def refuse(constant: str) -> None:
-            raise ValueError(f"{constant} is no JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
+        """Standard output, which has nothing but JSON on it."""
+        return strict_json(self.out)
 
     @property
     def error(self) -> str:

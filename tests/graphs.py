@@ -85,6 +85,7 @@ def logits(network: Network, x: Array, replaced: Mapping[str, Array] | None = No
     constants = {**network.constants, **(replaced or {})}
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     references = {name: ort.OrtValue.ortvalue_from_numpy(constants[name]) for name in segment.references}
     if references:
         options.add_external_initializers(list(references), list(references.values()))

@@ -18,9 +18,9 @@ Weights = dict[str, Array]
 EPSILON = 1e-5
 LAYERS = {
     "stem": ("stem_weight",),
-    "stem_bn": ("stem_bn_scale", "stem_bn_bias", "stem_bn_mean", "stem_bn_variance"),
+    "stem_bn": ("stem_bn_gamma", "stem_bn_beta", "stem_bn_moving_mean", "stem_bn_moving_var"),
     "block": ("block_weight",),
-    "block_bn": ("block_bn_scale", "block_bn_bias", "block_bn_mean", "block_bn_variance"),
+    "block_bn": ("block_bn_gamma", "block_bn_beta", "block_bn_moving_mean", "block_bn_moving_var"),
     "head": ("head_weight", "head_bias"),
 }
 """The noise layers in canonical order, each with its initializers in the order of their roles."""
@@ -36,10 +36,10 @@ def weights(classes: int = 10, channels: int = 6, seed: int = 0) -> Weights:
     values = {"stem_weight": normal(channels, 3, 8, 8, scale=0.2)}
     values["block_weight"] = normal(channels, channels, 3, 3, scale=0.2)
     for bn in ("stem_bn", "block_bn"):
-        values[f"{bn}_scale"] = 1 + normal(channels, scale=0.3)
-        values[f"{bn}_bias"] = normal(channels, scale=0.3)
-        values[f"{bn}_mean"] = normal(channels, scale=0.3)
-        values[f"{bn}_variance"] = 0.3 + np.abs(normal(channels))
+        values[f"{bn}_gamma"] = 1 + normal(channels, scale=0.3)
+        values[f"{bn}_beta"] = normal(channels, scale=0.3)
+        values[f"{bn}_moving_mean"] = normal(channels, scale=0.3)
+        values[f"{bn}_moving_var"] = 0.3 + np.abs(normal(channels))
     return {**values, "head_weight": normal(classes, channels), "head_bias": normal(classes, scale=0.1)}
 
 
@@ -140,7 +140,7 @@ def bench_files(folder: Path, count: int = 40, **options: Any) -> Files:
     values = balanced(weights(), pixels)
     model = residual(values, **options)
     inputs = pixels if options.get("nhwc_uint8") else as_input(pixels)
-    labels = labelled(model, inputs)
+    labels = labelled(residual(values), as_input(pixels))
     path = graphs.saved(model, folder, "tiny.onnx")
     (folder / "tiny.toml").write_text(CARD)
     (folder / "test_batch.bin").write_bytes(records(pixels, labels))

@@ -52,12 +52,12 @@ def chunk_sweep(
 def swept(
     net: Network, inputs: Array, labels: Array, *, variants: Sequence[Variant] = VARIANTS, **options: Any
 ) -> dict[Key, Tally]:
-    sweep = chunk_sweep(net, inputs, labels, **options)
-    tallies = [sweep.clean()]
-    for made in sweep.all(variants, net.layers):
-        tallies += made
-    for made in sweep.single({layer.index: variants for layer in net.layers}):
-        tallies += made
+    with chunk_sweep(net, inputs, labels, **options) as sweep:
+        tallies = [sweep.clean()]
+        for made in sweep.all(variants, net.layers):
+            tallies += made
+        for made in sweep.single({layer.index: variants for layer in net.layers}):
+            tallies += made
     return {(t.sweep, t.layer, t.snr, t.draw): t for t in tallies}
 
 
@@ -95,13 +95,14 @@ class Slow:
         if policy in ("affine", "fold"):
             for name in ("stem", "block"):
                 scale, bias, mean, variance = (
-                    values[f"{name}_bn_{role}"].astype(np.float64) for role in ("scale", "bias", "mean", "variance")
+                    values[f"{name}_bn_{role}"].astype(np.float64)
+                    for role in ("gamma", "beta", "moving_mean", "moving_var")
                 )
                 s = scale / np.sqrt(variance + nets.EPSILON)
-                self.values[f"{name}_bn_scale"] = s.astype(np.float32)
-                self.values[f"{name}_bn_bias"] = self.values[f"{name}_bias"] = (bias - mean * s).astype(np.float32)
-                self.values[f"{name}_bn_mean"] = np.zeros_like(mean, np.float32)
-                self.values[f"{name}_bn_variance"] = np.full_like(mean, 1 - nets.EPSILON, np.float32)
+                self.values[f"{name}_bn_gamma"] = s.astype(np.float32)
+                self.values[f"{name}_bn_beta"] = self.values[f"{name}_bias"] = (bias - mean * s).astype(np.float32)
+                self.values[f"{name}_bn_moving_mean"] = np.zeros_like(mean, np.float32)
+                self.values[f"{name}_bn_moving_var"] = np.full_like(mean, 1 - nets.EPSILON, np.float32)
                 if policy == "fold":
                     kernel = values[f"{name}_weight"].astype(np.float64)
                     self.values[f"{name}_weight"] = (kernel * s[:, None, None, None]).astype(np.float32)
@@ -121,7 +122,7 @@ class Slow:
         """(logits, variances that the noise made negative) with noise in one layer, or in all."""
         layers = {i: names for i, names in self.layers.items() if only in (None, i)}
         changed = nets.noisy(self.values, snr, draw, layers, pooled=pooled)
-        below = {name: value < 0 for name, value in changed.items() if name.endswith("variance")}
+        below = {name: value < 0 for name, value in changed.items() if name.endswith("var")}
         if self.policy == "group":
             changed |= {name: np.where(below[name], np.float32(0), changed[name]) for name in below}
         return graphs.run(self.model(changed), inputs), sum(int(each.sum()) for each in below.values())
@@ -221,11 +222,10 @@ def test_two_chunks_have_the_bits_of_one(weights: nets.Weights, images: Array, l
 
 def test_layers_may_be_left_out(weights: nets.Weights, images: Array, labels: Array, tmp_path: Path) -> None:
     net = network(nets.residual(weights), tmp_path)
-    sweep = chunk_sweep(net, images, labels)
-    ((fifth,),) = sweep.single({5: VARIANTS[:1]})
-    reference = swept(net, images, labels)
-    assert fifth == reference["single", 5, 20.0, 0]
-    ((some,),) = sweep.all(VARIANTS[:1], [net.layers[4]])
+    with chunk_sweep(net, images, labels) as sweep:
+        ((fifth,),) = sweep.single({5: VARIANTS[:1]})
+        ((some,),) = sweep.all(VARIANTS[:1], [net.layers[4]])
+    assert fifth == swept(net, images, labels)["single", 5, 20.0, 0]
     assert (some.top1, some.top5) == (fifth.top1, fifth.top5), "noise in all of one layer is noise in that layer"
 
 

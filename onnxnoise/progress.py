@@ -1,0 +1,133 @@
+"""What a person sees during a run: how far it is, the time left and the result so far."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from onnxnoise.console import METRIC_TITLES, fitted, policy_line, safe
+from onnxnoise.records import Metric, Tally
+
+if TYPE_CHECKING:
+    from onnxnoise.runner import Run
+
+_EVERY = 300.0
+"""Seconds after which a line comes however slow the run is, where the output is no terminal."""
+
+
+class LiveProgress:
+    """Progress of a run with the time left and the result so far; a few plain lines where the output is no terminal.
+
+    It is the run's watcher (runner.Watcher) and a context manager.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.metric: Metric = "top1"
+        self.names: dict[int, str] = {}
+        self.clean: dict[int, int] = {}
+        self.images = 0
+        self.hits: dict[tuple[int, float], list[int]] = defaultdict(lambda: [0, 0])
+        self.now = "clean pass"
+        self.done, self.total = 0.0, 0.0
+        self.began = self.printed = time.monotonic()
+        self.step = 0
+        self.live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
+
+    def started(self, run: Run) -> None:
+        """Say what will be measured, and begin."""
+        question, layers = run.question, run.setup.subject.layers
+        self.metric = question.metric
+        self.names = {layer.index: layer.name for layer in layers}
+        self.total = sum(len(chunk) * self._cost(key[0], key[1]) for chunk, keys in run.todo.items() for key in keys)
+        self.console.print(policy_line(run.setup.spec.bn, run.setup.spec.sigma_scope), soft_wrap=True)
+        self.console.print(
+            f"{safe(run.setup.subject.network.name)}: {len(layers)} layers, {len(question.snrs)} SNRs, {question.draws} draws, "
+            f"{question.images:,} images of {safe(run.setup.images.name)}",
+            soft_wrap=True,
+        )
+        kept = "" if run.todo else ", complete: nothing is left to measure"
+        self.console.print(f"{run.setup.provider.name}; run file {safe(str(run.store.path))}{kept}", soft_wrap=True)
+        self.began = self.printed = time.monotonic()
+        if run.todo and self.console.is_terminal and not self.console.quiet:
+            self.live.start()
+
+    def _cost(self, sweep: str, layer: int | None) -> float:
+        """Of one image pass, in full passes: with noise in one layer only what follows it is run."""
+        if sweep != "single" or layer is None:
+            return 1.0
+        return 1 - (layer - 1) / max(self.names, default=1)
+
+    def measured(self, tally: Tally) -> None:
+        """One variant of one chunk was measured."""
+        packed = tally.top5 if self.metric == "top5" and tally.top5 else tally.top1
+        hits = int(np.unpackbits(np.frombuffer(packed, np.uint8), count=tally.images).sum())
+        self.done += tally.images * self._cost(tally.sweep, tally.layer)
+        if tally.sweep == "clean":
+            self.clean[tally.start] = hits
+            self.images += tally.images
+        else:
+            where = "all layers" if tally.layer is None else self._layer(tally.layer)
+            clean = self.clean.get(tally.start, 0)
+            share = f"{hits / clean:.2f} of clean" if clean else f"{hits} of {tally.images} right"
+            self.now = f"{where} at SNR {tally.snr:g}: {share}"
+            if tally.layer is not None:
+                sums = self.hits[tally.layer, tally.snr]
+                sums[0] += hits
+                sums[1] += clean
+        if not self.console.is_terminal:
+            self._print_sometimes()
+
+    def _layer(self, index: int) -> str:
+        return f"layer {index} {fitted(self.names.get(index, ''), 28)}"
+
+    def _print_sometimes(self) -> None:
+        step = int(10 * self.done / self.total) if self.total else 10
+        if step > self.step or time.monotonic() - self.printed > _EVERY:
+            self.step, self.printed = step, time.monotonic()
+            self.console.print("; ".join((self._time(), *self._so_far())), soft_wrap=True)
+
+    def _time(self) -> str:
+        share = min(1.0, self.done / self.total) if self.total else 1.0
+        elapsed = time.monotonic() - self.began
+        left = f", {_clock(elapsed * (1 - share) / share)} left" if 0.01 < share < 1 else ""
+        return f"{share:4.0%}, {_clock(elapsed)}{left}"
+
+    def _so_far(self) -> list[str]:
+        """Clean accuracy, the cell measured last, and the layer and SNR that cost most."""
+        lines = [self.now]
+        if self.images:
+            accuracy = sum(self.clean.values()) / self.images
+            lines.insert(0, f"clean {METRIC_TITLES[self.metric]} {accuracy:.1%} of {self.images:,} images")
+        shares = {cell: hits / clean for cell, (hits, clean) in self.hits.items() if clean}
+        if shares:
+            layer, snr = worst = min(shares, key=lambda cell: shares[cell])
+            lines.append(f"worst so far {self._layer(layer)} at SNR {snr:g}: {shares[worst]:.2f} of clean")
+        return lines
+
+    def _drawn(self) -> Group:
+        bar = ProgressBar(total=self.total or 1, completed=min(self.done, self.total), width=30)
+        head = Table.grid(padding=(0, 1))
+        head.add_row(bar, self._time())
+        return Group(head, *(Text(line, no_wrap=True, overflow="ellipsis") for line in self._so_far()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live.is_started:
+            self.live.stop()
+            self.console.print()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
