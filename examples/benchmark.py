@@ -32,6 +32,10 @@ from onnxnoise.spec import BenchSpec
 from onnxnoise.sweep import ChunkSweep, NoiseSpec, judge
 
 
+_RIVALS_BATCH = 100
+"""Images in a mini-batch of the loops that a user would write: their best size or close to it, on two cores."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=["sweep", "memory", "start", []], default=[])
@@ -70,63 +74,69 @@ def sweep(options: argparse.Namespace) -> None:
             batches[-1] = np.concatenate([batches[-1], batches[-1][-1:].repeat(size - len(batches[-1]), 0)])
         variants = [Variant(snr, 0) for snr in snrs]
 
-        inside = 0.0
-        plain_run = session.Session.run
-
-        def timed_run(self: session.Session, feeds: Any) -> Any:
-            nonlocal inside
-            began = time.perf_counter()
-            values = plain_run(self, feeds)
-            inside += (time.perf_counter() - began) / engine.lanes._max_workers  # the lanes run side by side
-            return values
-
-        session.Session.run = timed_run  # type: ignore[method-assign]
-        began = time.perf_counter()
-        ours = {}
-        with ChunkSweep(network, NoiseSpec(40, "tensor", "group"), setup.provider, batches, labels, 0) as engine:
-            for tallies in engine.single({layer.index: variants for layer in layers}):
-                for tally in tallies:
-                    ours[tally.layer, tally.snr] = np.unpackbits(np.frombuffer(tally.top1, np.uint8))[
-                        : len(labels)
-                    ].view(bool)
-        spent = time.perf_counter() - began
-        session.Session.run = plain_run  # type: ignore[method-assign]
-
-        passes = len(layers) * len(snrs) * len(labels)
-        print(
-            f"single: {network.name}, {len(layers)} layers x {len(snrs)} SNRs x 1 draw x {len(labels)} images, batch {size}, "
-            f"{setup.provider.name}, onnxruntime {ort.__version__}"
-        )
-        print(f"  this engine                 {spent:8.1f} s  {passes / spent:8,.0f} images/s")
-        print(f"  of it outside session.run   {1 - inside / spent:8.1%}")
-
-        noise = {
-            layer.index: LayerNoise.drawn(layer, network.constants, seed=40, draw=0, scope="tensor", policy="group")
-            for layer in layers
+        path = setup.subject.classifier.path
+        whole = [inputs[i : i + _RIVALS_BATCH] for i in range(0, len(inputs), _RIVALS_BATCH)]
+        rivals: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "patch, reload, whole graph": ReloadLoop(path, network.image.name, whole)
         }
-        reload = ReloadLoop(setup.subject.classifier.path, network.image.name, batches, len(labels))
-        rivals: dict[str, Callable[[dict[str, Any]], Any]] = {"patch, reload, whole graph": reload}
         for form in ("contiguous_format", "channels_last"):
-            loop = torch_loop(setup.subject.classifier.path, batches, len(labels), form)
+            loop = torch_loop(path, whole, form)
             if loop is not None:
                 rivals[f"PyTorch, in place, {form.removesuffix('_format')}"] = loop
-        for name, rival in rivals.items():
-            began = time.perf_counter()
-            differing = []
-            for layer in layers:
+        spent = dict.fromkeys(["this engine", *rivals], 0.0)
+        differing: dict[str, list[str]] = {name: [] for name in rivals}
+
+        with ChunkSweep(network, NoiseSpec(40, "tensor", "group"), setup.provider, batches, labels, 0) as engine:
+            inside = timed_runs(engine.lanes._max_workers)
+            passes_by_layer = engine.single({layer.index: variants for layer in layers})
+            for layer in layers:  # all in turn, layer by layer: a machine that slows down slows all of them
+                began = time.perf_counter()
+                tallies = next(passes_by_layer)
+                spent["this engine"] += time.perf_counter() - began
+                ours = {
+                    t.snr: np.unpackbits(np.frombuffer(t.top1, np.uint8))[: len(labels)].view(bool) for t in tallies
+                }
+                noise = LayerNoise.drawn(layer, network.constants, seed=40, draw=0, scope="tensor", policy="group")
                 names = {tensor.value: tensor.name for tensor in layer.tensors}
-                for snr in snrs:
-                    noisy = {names[value]: array for value, array in noise[layer.index].at(snr)[0].items()}
-                    logits = rival(noisy)
-                    differing += list(differences(ours[layer.index, snr], logits, labels, layer.index, snr))
-            theirs = time.perf_counter() - began
-            print(
-                f"  {name:<27} {theirs:8.1f} s  {passes / theirs:8,.0f} images/s  this engine is {theirs / spent:.2f}x as fast"
-            )
-            print(
-                f"    images whose hit differs: {len(differing)} of {passes:,}"
-                + "".join(f"\n    {d}" for d in differing[:20])
-            )
+                cells = {snr: {names[value]: array for value, array in noise.at(snr)[0].items()} for snr in snrs}
+                for name, rival in rivals.items():
+                    began = time.perf_counter()
+                    logits = {snr: rival(noisy) for snr, noisy in cells.items()}
+                    spent[name] += time.perf_counter() - began
+                    for snr in snrs:
+                        differing[name] += differences(ours[snr], logits[snr], labels, layer.index, snr)
+
+    passes = len(layers) * len(snrs) * len(labels)
+    print(
+        f"single: {network.name}, {len(layers)} layers x {len(snrs)} SNRs x 1 draw x {len(labels)} images, batch {size}, "
+        f"{setup.provider.name}, onnxruntime {ort.__version__}"
+    )
+    own = spent["this engine"]
+    print(
+        f"  {'this engine':<32} {own:8.1f} s  {passes / own:8,.0f} images/s; outside session.run {1 - inside() / own:.1%}"
+    )
+    for name in rivals:
+        rate, ratio = passes / spent[name], spent[name] / own
+        print(f"  {name:<32} {spent[name]:8.1f} s  {rate:8,.0f} images/s; this engine is {ratio:.2f}x as fast")
+        print(f"    images whose hit differs: {len(differing[name])} of {passes:,}")
+        for each in differing[name][:20]:
+            print(f"    {each}")
+
+
+def timed_runs(lanes: int) -> Callable[[], float]:
+    """Count the seconds in `session.run`, of lanes that run side by side, from now on; the returned function tells them."""
+    inside = 0.0
+    plain = session.Session.run
+
+    def run(self: session.Session, *values: Any) -> Any:
+        nonlocal inside
+        began = time.perf_counter()
+        made = plain(self, *values)
+        inside += (time.perf_counter() - began) / lanes
+        return made
+
+    session.Session.run = run  # type: ignore[method-assign]
+    return lambda: inside
 
 
 def differences(hits: Any, logits: Any, labels: Any, layer: int, snr: float) -> Iterator[str]:
@@ -140,27 +150,27 @@ def differences(hits: Any, logits: Any, labels: Any, layer: int, snr: float) -> 
 class ReloadLoop:
     """The oracle: weights patched in the file's own graph, a session of its own for every cell, all layers run."""
 
-    def __init__(self, path: Path, image: str, batches: list[Any], count: int) -> None:
+    def __init__(self, path: Path, image: str, batches: list[Any]) -> None:
         self.model = onnx.load(path)
         self.clean = {
             tensor.name: onnx.TensorProto.FromString(tensor.SerializeToString())
             for tensor in self.model.graph.initializer
         }
-        self.image, self.batches, self.count = image, batches, count
+        self.image, self.batches = image, batches
 
     def __call__(self, noisy: dict[str, Any]) -> Any:
         for tensor in self.model.graph.initializer:
             if tensor.name in noisy:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(noisy[tensor.name], tensor.name))
         loaded = ort.InferenceSession(self.model.SerializeToString(), providers=["CPUExecutionProvider"])
-        logits = np.concatenate([loaded.run(None, {self.image: batch})[0] for batch in self.batches])[: self.count]
+        logits = np.concatenate([loaded.run(None, {self.image: batch})[0] for batch in self.batches])
         for tensor in self.model.graph.initializer:
             if tensor.name in noisy:
                 tensor.CopyFrom(self.clean[tensor.name])
         return logits
 
 
-def torch_loop(path: Path, batches: list[Any], count: int, form: str) -> Callable[[dict[str, Any]], Any] | None:
+def torch_loop(path: Path, batches: list[Any], form: str) -> Callable[[dict[str, Any]], Any] | None:
     """In-place noise on a PyTorch CIFAR ResNet with the file's weights; None without torch or for another architecture."""
     try:
         import torch  # noqa: PLC0415
@@ -181,7 +191,7 @@ def torch_loop(path: Path, batches: list[Any], count: int, form: str) -> Callabl
             clean = {name: state[name].clone() for name in noisy}
             for name, values in noisy.items():
                 state[name].copy_(torch.from_numpy(values))
-            logits = torch.cat([model(batch) for batch in images]).numpy()[:count]
+            logits = torch.cat([model(batch) for batch in images]).numpy()
             for name, values in clean.items():
                 state[name].copy_(values)
         return logits

@@ -41,7 +41,8 @@ def affine_form(layer: NoiseLayer, network: Network, at: Mapping[str, Place]) ->
         return None
     scale, shift = values[SCALE], values[BIAS]
     if VARIANCE in values:
-        scale = scale / np.sqrt(values[VARIANCE] + attribute(nodes[VARIANCE], "epsilon", 1e-5))
+        with np.errstate(all="ignore"):  # a broken file's negative variance is the network's own NaN
+            scale = scale / np.sqrt(values[VARIANCE] + attribute(nodes[VARIANCE], "epsilon", 1e-5))
     elif nodes[SCALE].op_type == "Div":
         scale = 1 / scale
     if nodes[BIAS].op_type == "Sub":

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from onnxnoise.errors import InputError, OnnxNoiseError, RunFileError
+from onnxnoise.errors import InputError, OnnxNoiseError, RunFileError, UsageError
 
 INTERRUPTED, BUG = 130, 70
 
@@ -263,12 +263,13 @@ def _write(target: str, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
+    _check_target(target)  # by now it may be the run file
     try:
         Path(target).write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunFileError(
-            f"{target}: can't be written: {error.strerror or error}; the run file has the result: "
-            "the same command with another --json writes it at once"
+            f"{target}: can't be written: {error.strerror or error}; name another file with --json "
+            "(the run file keeps the result, and the command will not measure it again)"
         ) from error
 
 
@@ -287,7 +288,7 @@ def _exit_codes() -> Iterator[None]:
     """Every error becomes one line for the person who must act, and its exit code."""
     try:
         yield
-    except (typer.Exit, typer.Abort):
+    except typer.Exit:
         raise
     except OnnxNoiseError as error:
         _say(str(error))
@@ -306,7 +307,7 @@ def _exit_codes() -> Iterator[None]:
     except Exception as error:
         if hasattr(error, "format_message"):
             _say(_usage(error))
-            code = 2
+            code = UsageError.exit_code
         else:
             if os.environ.get("ONNXNOISE_TRACEBACK"):
                 traceback.print_exc()
@@ -323,7 +324,7 @@ def _exit_codes() -> Iterator[None]:
 def _usage(error: Any) -> str:
     """What typer's parser found (its error classes moved between versions), and where to look."""
     found = error.format_message().rstrip(".")
-    command = getattr(error.ctx, "command_path", "onnxnoise") if getattr(error, "ctx", None) else "onnxnoise"
+    command = getattr(getattr(error, "ctx", None), "command_path", "onnxnoise")
     return f"{found[:1].lower()}{found[1:]}; `{command} --help` shows what it takes"
 
 

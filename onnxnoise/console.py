@@ -180,8 +180,9 @@ def _single_table(
     rows: dict[int, dict[float, float]] = defaultdict(dict)
     for cell in cells:
         if cell.layer is not None:
-            rows[cell.layer][cell.snr] = _normalized(cell, metric).mean
-    ranked = sorted(rows, key=lambda index: fmean(rows[index].values()))
+            estimate = _normalized(cell, metric)
+            rows[cell.layer] |= {} if estimate is None else {cell.snr: estimate.mean}
+    ranked = sorted(rows, key=lambda index: fmean(rows[index].values() or [1.0]))
     shown = ranked if all_layers or len(ranked) <= SHOWN_LAYERS + 3 else ranked[:SHOWN_LAYERS]
     folded = ranked[len(shown) :]
     lines: list[list[str | Text]] = [
@@ -238,12 +239,14 @@ def _whole_table(console: Console, result: Result, snrs: Sequence[float], metric
         console.print(Text(note, "dim"), soft_wrap=True)
 
 
-def _shown(estimate: Estimate, intervals: bool) -> str:
+def _shown(estimate: Estimate | None, intervals: bool) -> str:
+    if estimate is None:
+        return "-"
     mean = f"{estimate.mean:.3f}"
     return f"{mean} [{estimate.sampled[0]:.3f}, {estimate.sampled[1]:.3f}]" if intervals and estimate.sampled else mean
 
 
-def _normalized(cell: Cell, metric: Metric) -> Estimate:
+def _normalized(cell: Cell, metric: Metric) -> Estimate | None:
     return cell.normalized_top5 if metric == "top5" and cell.normalized_top5 is not None else cell.normalized_top1
 
 

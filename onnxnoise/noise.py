@@ -26,7 +26,8 @@ def _moments(values: npt.NDArray[np.floating]) -> tuple[float, float]:
         return float(wide.mean()), float(wide.var())
     blocks = [flat[i : i + _BLOCK] for i in range(0, flat.size, _BLOCK)]
     mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / flat.size
-    return mean, sum(float(np.square(block - mean, dtype=np.float64).sum()) for block in blocks) / flat.size
+    squares = (np.square(np.subtract(block, mean, dtype=np.float64)).sum() for block in blocks)
+    return mean, sum(float(square) for square in squares) / flat.size
 
 
 def sigma(values: npt.NDArray[np.floating]) -> float:

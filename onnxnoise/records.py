@@ -129,13 +129,16 @@ class DrawHits:
 
 @dataclass(frozen=True)
 class Cell:
-    """One (sweep, layer, snr): what each draw hit, and the normalized accuracies, fractions of the clean ones."""
+    """One (sweep, layer, snr): what each draw hit, and the normalized accuracies, fractions of the clean ones.
+
+    A normalized accuracy is None where the clean pass has no hit to divide by, top-5 also with five classes or fewer.
+    """
 
     sweep: Sweep
     layer: int | None
     snr: float
     draws: tuple[DrawHits, ...]
-    normalized_top1: Estimate
+    normalized_top1: Estimate | None
     normalized_top5: Estimate | None
 
 

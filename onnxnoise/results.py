@@ -12,7 +12,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from onnxnoise.errors import DataError
 from onnxnoise.estimates import count, estimate
 from onnxnoise.records import (
     Average,
@@ -71,19 +70,13 @@ class _Hits:
 def summarize(store: RunStore, question: Question) -> Result | None:
     """The result of what is complete in `store`; None before the clean pass is. Cells that lack draws or images are left out.
 
-    One cell's hits are unpacked at a time; what stays are bits. Raises RunFileError if the file can't be read, DataError
-    without a clean hit.
+    One cell's hits are unpacked at a time; what stays are bits. Raises RunFileError if the file can't be read.
     """
     identity, description = store.identity, store.description
     chunks = [chunk for chunk in store.chunks() if chunk.start < question.images]
     clean = _by_draw(store.tallies("clean"), chunks, question.images).get(0)
     if clean is None:
         return None
-    if not clean.top1.any():
-        raise DataError(
-            f"{store.path}: none of the first {question.images} images is classified correctly without noise, so there is "
-            "nothing to normalize by; raise --limit, or check the card's [input]"
-        )
     cells: list[Cell] = []
     averages: list[Average] = []
     for sweep, snr in product(question.sweeps, question.snrs):
@@ -113,7 +106,11 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         layers=tuple(layer_info(each) for each in description["layers"]),
         cells=tuple(cells),
         a_avr=tuple(averages),
-        warnings=(*(Notice(**each) for each in description["notices"]), *_warnings(identity["bn"], cells, question)),
+        warnings=(
+            *(Notice(**each) for each in description["notices"]),
+            *_no_clean_hits(clean),
+            *_warnings(identity["bn"], cells, question),
+        ),
         run=description["run"],
         measured=sum(len(cell.draws) for cell in cells),
         planned=question.planned,
@@ -177,8 +174,6 @@ def _estimate(stacks: Sequence[_Stack], clean: _Hits, metric: Metric) -> Estimat
 
 
 def _cell(sweep: Sweep, layer: int | None, snr: float, draws: Mapping[int, _Hits], clean: _Hits, stack: _Stack) -> Cell:
-    top1 = _estimate([stack], clean, "top1")
-    assert top1 is not None, "a clean hit is asked for first"
     hits = tuple(
         DrawHits(
             draw=draw,
@@ -192,7 +187,16 @@ def _cell(sweep: Sweep, layer: int | None, snr: float, draws: Mapping[int, _Hits
         )
         for draw, each in draws.items()
     )
-    return Cell(sweep, layer, snr, hits, top1, _estimate([stack], clean, "top5"))
+    return Cell(sweep, layer, snr, hits, _estimate([stack], clean, "top1"), _estimate([stack], clean, "top5"))
+
+
+def _no_clean_hits(clean: _Hits) -> Iterator[Notice]:
+    if not clean.top1.any():
+        yield Notice(
+            "no_clean_hits",
+            f"none of {clean.top1.size} images is classified correctly without noise, so there is nothing to normalize by; "
+            "the model is untrained, or the card's [input] or the labels are wrong",
+        )
 
 
 def _warnings(bn: str, cells: Sequence[Cell], question: Question) -> Iterator[Notice]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from onnxnoise import session
 from onnxnoise.cards import Card, find_card
 from onnxnoise.checks import check_clean, check_fit, layout_of
+from onnxnoise.errors import DataError
 from onnxnoise.images import ImageSource, open_images
 from onnxnoise.images.preprocess import to_input
 from onnxnoise.records import Bits, ImageChunk, Pixels, Result, Tally, Variant
@@ -29,7 +30,7 @@ from onnxnoise.results import Question, summarize
 from onnxnoise.session import Provider
 from onnxnoise.spec import BenchSpec
 from onnxnoise.store import RunStore, TallyKey
-from onnxnoise.subject import Subject, layer_info, open_model
+from onnxnoise.subject import Subject, is_file, layer_info, open_model
 from onnxnoise.sweep import ChunkSweep, NoiseSpec, Probe, probe
 
 Array = npt.NDArray[Any]
@@ -79,7 +80,7 @@ class Setup:
         """Raises OnnxNoiseError's subclasses for whatever can't be used or does not fit together."""
         subject = open_model(spec.model, bn=spec.bn, layers=spec.layers, output=spec.output)
         classifier = subject.classifier
-        named = None if Path(spec.model).exists() else spec.model
+        named = None if is_file(Path(spec.model)) else spec.model
         card = find_card(classifier.path, spec.card or named, classifier.metadata)
         setup = cls(spec, subject, card, open_images(spec.data, card), session.find_provider(spec.provider))
         check_fit(spec.model, classifier.image, classifier.classes or setup.probe.classes, card, setup.images)
@@ -145,8 +146,12 @@ def bench(spec: BenchSpec, watcher: Watcher | None = None) -> Result:
     run = open_run(Setup.opened(spec))
     with run.store:
         watcher.started(run)
-        if run.todo:
-            _measure(run, watcher)
+        try:
+            if run.todo:
+                _measure(run, watcher)
+        except DataError:
+            run.store.discard()
+            raise
         result = summarize(run.store, run.question)
     assert result is not None, "a finished run has its clean pass"
     return result
@@ -235,10 +240,13 @@ def _measure(run: Run, watcher: Watcher) -> None:
         with ChunkSweep(
             network, noise, setup.provider, batches, chunk.labels, chunk.start, step=watcher.measured
         ) as sweep:
-            if keys[0][0] == "clean":
-                store.append([sweep.clean()])
-            if positions == ranges[0]:
-                _check_clean(run)
+            clean = sweep.clean() if keys[0][0] == "clean" else None
+            if positions == ranges[0] and spec.clean_check:
+                _check_clean(
+                    run, clean
+                )  # before it is kept: after a mistake in the card the file must not be in the way
+            if clean is not None:
+                store.append([clean])
             whole = [Variant(snr, draw) for kind, _, snr, draw, _ in keys if kind == "all"]
             for tallies in sweep.all(whole, setup.subject.layers):
                 store.append(tallies)
@@ -265,12 +273,12 @@ def _batches(inputs: Array, size: int) -> Sequence[Array]:
     return batches
 
 
-def _check_clean(run: Run) -> None:
+def _check_clean(run: Run, clean: Tally | None) -> None:
+    """Hold the clean passes kept so far, and a new one, against the card; raises DataError."""
     setup, metric = run.setup, run.question.metric
     images = hits = 0
-    for tally in run.store.tallies("clean"):
+    for tally in [*run.store.tallies("clean"), *([clean] if clean else [])]:
         packed = tally.top5 if metric == "top5" and tally.top5 else tally.top1
         bits: Bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=tally.images).view(np.bool_)
         images, hits = images + tally.images, hits + int(np.count_nonzero(bits))
-    strict = setup.spec.clean_check
-    check_clean(setup.spec.model, setup.subject.network.image, setup.card, metric, hits, images, strict=strict)
+    check_clean(setup.spec.model, setup.subject.network.image, setup.card, metric, hits, images)

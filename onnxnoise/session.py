@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def find_provider(request: str) -> Provider:
             return Provider(_CPU, "cpu")
     if wanted not in ort.get_all_providers():
         raise ProviderError(
-            f"unknown execution provider {request!r}; use auto, cpu, cuda or one of {', '.join(ort.get_all_providers())}"
+            f"unknown execution provider {request!r}; use auto, cpu, cuda or one of "
+            + ", ".join(ort.get_available_providers())
         )
     if wanted not in ort.get_available_providers():
         raise ProviderError(
@@ -132,11 +134,12 @@ def _prove(provider: Provider) -> None:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """ONNX Runtime's C++ side reports a missing provider on file descriptor 2, whatever the log level."""
+    """ONNX Runtime reports a missing provider on file descriptor 2 and on standard output, whatever the log level."""
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 2)
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)

@@ -130,7 +130,7 @@ class RunStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise _run_file_error(self.path, error) from error
 
     @property
@@ -218,6 +218,13 @@ class RunStore:
     def close(self) -> None:
         self._connection.close()
 
+    def discard(self) -> None:
+        """Close, and remove the file if it holds no tally: a run that failed before its first leaves nothing in the way."""
+        empty = not self.done()
+        self.close()
+        if empty:
+            self.path.unlink(missing_ok=True)
+
     def __enter__(self) -> Self:
         return self
 
@@ -273,7 +280,7 @@ _ADVICE = {
 }
 
 
-def _run_file_error(path: Path, error: sqlite3.Error) -> RunFileError:
+def _run_file_error(path: Path, error: Exception) -> RunFileError:
     kind = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
     return RunFileError(
         f"{path}: {_ADVICE.get(kind, f'damaged or not usable ({error}); name another file with --out')}"

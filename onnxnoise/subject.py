@@ -36,7 +36,7 @@ def open_model(model: str, *, bn: Policy = "group", layers: str | None = None, o
 
 def _path(model: str) -> Path:
     path = Path(model)
-    if path.exists():
+    if is_file(path):
         return path
     names = bundled_names()
     if model not in names:
@@ -49,6 +49,14 @@ def _path(model: str) -> Path:
             + (f". They are from {card.model.source}" if card.model.source else "")
         )
     return card.model.file
+
+
+def is_file(path: Path) -> bool:
+    """Whether something is there; a name too long for the system is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def layer_info(layer: NoiseLayer) -> LayerInfo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import unicodedata
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -57,3 +58,11 @@ def onnxnoise(*arguments: object, columns: int = 80) -> Outcome:
         except SystemExit as exit_:
             code = exit_.code
     return Outcome(code if isinstance(code, int) else 0 if code is None else 1, out.getvalue(), err.getvalue())
+
+
+def refused(outcome: Outcome, code: int, *words: str) -> None:
+    """The exit code, nothing on standard output, and one line of error with all these words."""
+    assert (outcome.code, outcome.out) == (code, ""), outcome.err
+    assert [word for word in words if word not in outcome.error] == [], outcome.error
+    assert len(outcome.error) < 900
+    assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs") for line in outcome.err.splitlines() for c in line)

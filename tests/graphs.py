@@ -41,7 +41,8 @@ def model(
         value = given.pop(info.name, np.abs(drawn) + 0.2 if info.name.startswith("var") else drawn)
         if value is None:
             continue
-        filled = np.broadcast_to(np.asarray(value), shape).astype(dtype)
+        array = np.asarray(value)
+        filled = (array.reshape(shape) if array.size > 1 else np.broadcast_to(array, shape)).astype(dtype)
         proto.graph.initializer.append(onnx.numpy_helper.from_array(filled, info.name))
         proto.graph.input.remove(info)
     assert not given, f"no such initializers: {sorted(given)}"

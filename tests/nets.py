@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import graphs
 import numpy as np
 import numpy.typing as npt
 import onnx
+import pytest
 
 Array = npt.NDArray[Any]
 Weights = dict[str, Array]
@@ -145,6 +146,26 @@ def bench_files(folder: Path, count: int = 40, **options: Any) -> Files:
     (folder / "tiny.toml").write_text(CARD)
     (folder / "test_batch.bin").write_bytes(records(pixels, labels))
     return Files(path, folder / "test_batch.bin", values, inputs, labels)
+
+
+def copied(files: Files, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with copies of good files, to be spoiled."""
+    for file in (files.model, files.data, files.model.with_suffix(".toml")):
+        (folder / file.name).write_bytes(file.read_bytes())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def saved(model: onnx.ModelProto) -> None:
+    """Put another model in the place of the working folder's."""
+    Path("tiny.onnx").write_bytes(model.SerializeToString())
+
+
+def changed(change: Callable[[onnx.ModelProto], None]) -> None:
+    """Edit the working folder's model."""
+    model = onnx.load("tiny.onnx")
+    change(model)
+    saved(model)
 
 
 def noisy(

@@ -270,6 +270,13 @@ def test_json_that_can_t_be_written_is_said(target: str, found: str, files: nets
     assert Path("precious.txt").read_text() == "precious"
 
 
+def test_json_never_replaces_the_run_file(files: nets.Files, folder: Path) -> None:
+    outcome = bench(files, "--out", "one", "--json", "one")
+    assert outcome.code == 3
+    assert "one: is there and no JSON result" in outcome.error
+    assert bench(files, "--out", "one").err.count("nothing is left to measure") == 1
+
+
 def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False, **options

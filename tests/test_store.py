@@ -221,6 +221,17 @@ def test_a_closed_run_file_is_one_file(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_only_an_empty_run_file_is_discarded(path: Path) -> None:
+    with opened(path) as store:
+        store.append([tally()])
+        store.discard()
+    with opened(path) as store:
+        assert len(store.done()) == 1
+    with opened(path.with_name("empty.sqlite")) as store:
+        store.discard()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
 def test_a_full_disk_loses_nothing(path: Path) -> None:
     store = opened(path)
     store.append([tally()])
