@@ -31,7 +31,6 @@ from onnxnoise.runner import Setup, open_run
 from onnxnoise.spec import BenchSpec
 from onnxnoise.sweep import ChunkSweep, NoiseSpec, judge
 
-
 _RIVALS_BATCH = 100
 """Images in a mini-batch of the loops that a user would write: their best size or close to it, on two cores."""
 

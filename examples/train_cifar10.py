@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -178,6 +179,9 @@ def export(model: nn.Module, path: Path) -> None:
         output_names=["logits"],
         dynamic_axes={"image": {0: "N"}, "logits": {0: "N"}},
     )
+    exported = onnx.load(path)
+    exported.metadata_props.add(key="onnxnoise.card", value="resnet20-cifar10")
+    onnx.save(exported, path)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Batch norms as scale * x + shift: the two numbers a channel that hardware would hold (DESIGN 3.4)."""
+"""Batch norms as scale * x + shift: the two numbers a channel that hardware would hold."""
 
 from __future__ import annotations
 

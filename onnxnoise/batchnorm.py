@@ -1,4 +1,4 @@
-"""What noise means for a batch norm: the policies of `--bn` (DESIGN 3.4)."""
+"""What noise means for a batch norm: the policies of `--bn`."""
 
 from __future__ import annotations
 

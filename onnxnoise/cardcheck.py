@@ -14,8 +14,8 @@ from onnxnoise.subject import Subject
 
 CLASSES: dict[Dataset, int] = {"imagenet": 1000, "cifar10": 10, "cifar100": 100}
 
-_EXPLAINS_LAYERS = ("merged_batchnorm", "no_batchnorm")
-_EXPLAINS_PARAMETERS = (*_EXPLAINS_LAYERS, "decomposed_batchnorm", "unattached")
+_MISSING_LAYERS = ("merged_batchnorm", "no_batchnorm")
+_MISSING_PARAMETERS = ("decomposed_batchnorm", "unattached")
 """Codes of the network's notices that tell why something of it is missing."""
 
 
@@ -41,7 +41,7 @@ def check_card(subject: Subject, card: Card) -> tuple[Finding, ...]:
 
 
 def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding:
-    """Whether `hits` of `images` without noise can be the card's accuracy: within its binomial 99.9 % interval.
+    """Whether `hits` of `images` (at least 1) without noise can be the card's accuracy: within its binomial 99.9 % interval.
 
     The card's is the measured one, else the published one. The most common reason for another is a wrong `[input]`.
     """
@@ -87,22 +87,19 @@ def _structure(network: Network, card: Card) -> tuple[Finding, Finding]:
     said, layers = card.structure, len(network.layers)
     fewer = said.layers is not None and layers < said.layers
     kinds = Counter(layer.kind for layer in network.layers)
-    counted = f"the file has {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
+    has = f"the file has {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
+    if said.note:
+        has += f"; the card says: {said.note}"
+    told = "its layers differ already" if said.layers not in (None, layers) else has
     return (
-        _compared("layers", said.layers, layers, _why(network, _EXPLAINS_LAYERS if fewer else (), counted, said.note)),
-        _compared(
-            "parameters",
-            said.parameters,
-            network.parameters,
-            _why(network, _EXPLAINS_PARAMETERS, counted, None if fewer else said.note),
-        ),
+        _compared("layers", said.layers, layers, _why(network, has, _MISSING_LAYERS if fewer else ())),
+        _compared("parameters", said.parameters, network.parameters, _why(network, told, _MISSING_PARAMETERS)),
     )
 
 
-def _why(network: Network, codes: tuple[str, ...], counted: str, note: str | None) -> str:
-    """What the network's notices tell, after what it has and what the card's note says it should have."""
-    told = [notice.message for notice in network.notices if notice.code in codes]
-    return ". ".join([counted + (f"; the card: {note}" if note else ""), *told])
+def _why(network: Network, has: str, codes: tuple[str, ...]) -> str:
+    """What the file has, then what the network's notices tell of why that is all."""
+    return ". ".join([has, *(notice.message for notice in network.notices if notice.code in codes)])
 
 
 def _compared(what: str, card: int | None, file: int | None, why: str) -> Finding:
@@ -116,6 +113,7 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
     height, width = image.shape[2:] if layout == "nchw" else image.shape[1:3]
     channels = image.shape[1 if layout == "nchw" else 3]
     said = None if spec.layout == "auto" else spec.layout
+    turned = None not in (said, image.layout) and said != image.layout
     fits = all(side in (None, spec.size) for side in (height, width))
     as_they_are = spec.scale in (None, 1) and not any(spec.mean) and set(spec.std) == {1}
     return (
@@ -123,8 +121,8 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
             "input layout",
             said,
             image.layout,
-            None if said is None or image.layout is None else said == image.layout,
-            f'set layout = "{image.layout}", or "auto", in [input]' if image.layout and said != image.layout else None,
+            None if said is None or image.layout is None else not turned,
+            f'set layout = "{image.layout}", or "auto", in [input], or take the card of this very export' if turned else None,
         ),
         Finding("input channels", 3, "any" if channels is None else channels, channels in (None, 3)),
         Finding(

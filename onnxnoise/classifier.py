@@ -73,7 +73,7 @@ class Classifier:
 
 
 def load_classifier(path: Path, *, output: str | None = None, classes: int | None = None) -> Classifier:
-    """Read and normalize the ONNX file at `path` (DESIGN 3.1).
+    """Read and normalize the ONNX file at `path`.
 
     Where a file has several outputs, `output` names the logits, or `classes` tells how many columns they have. Raises ModelError
     with the reason if the file can't be used: not ONNX, cut short, exported in training mode, integer operators, no weights, no

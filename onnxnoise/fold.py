@@ -1,4 +1,4 @@
-"""Batch norms merged into the convolution or dense layer before them, as exporters do it (DESIGN 3.4)."""
+"""Batch norms merged into the convolution or dense layer before them, as exporters do it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which initializers form which noise layer: one layer per weight-bearing operator (DESIGN 3.2)."""
+"""Which initializers form which noise layer: one layer per weight-bearing operator."""
 
 from __future__ import annotations
 

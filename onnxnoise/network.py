@@ -1,4 +1,4 @@
-"""A classifier with its noise layers in canonical order: what every sweep runs on (DESIGN 3.2)."""
+"""A classifier with its noise layers in canonical order: what every sweep runs on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The noise itself, to the bit: standard deviations and draws (DESIGN 3.3)."""
+"""The noise itself, to the bit: standard deviations and draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The canonical order: the same walk over a network whichever exporter wrote it (DESIGN 3.2)."""
+"""The canonical order: the same walk over a network whichever exporter wrote it."""
 
 from __future__ import annotations
 

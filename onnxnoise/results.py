@@ -1,4 +1,4 @@
-"""From the run file's tallies to counts, estimates and the result that is printed and written (DESIGN 3.5, 3.6)."""
+"""From the run file's tallies to counts, estimates and the result that is printed and written."""
 
 from __future__ import annotations
 

@@ -82,7 +82,9 @@ def run(proto: onnx.ModelProto, x: Array, output: str | None = None) -> Array:
 def logits(network: Network, x: Array, replaced: Mapping[str, Array] | None = None) -> Array:
     """The network's logits (images, classes), some of its constants replaced."""
     cutter = Cutter(network)
-    segment = cutter.segment(0, cutter.end, {network.image.name: (onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)})
+    segment = cutter.segment(
+        0, cutter.end, {network.image.name: (onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)}
+    )
     constants = {**network.constants, **(replaced or {})}
     options = ort.SessionOptions()
     options.log_severity_level = 4

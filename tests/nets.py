@@ -171,7 +171,7 @@ def changed(change: Callable[[onnx.ModelProto], None]) -> None:
 def noisy(
     values: Weights, snr: float, draw: int, layers: Mapping[int, tuple[str, ...]], seed: int = 40, pooled: bool = False
 ) -> Weights:
-    """DESIGN 3.3 by hand: the initializers of some layers (canonical index to names in the order of their roles) perturbed."""
+    """The noise by hand: the initializers of some layers (canonical index to names in the order of their roles) perturbed."""
     changed = dict(values)
     for index, names in layers.items():
         together = np.concatenate([values[name].ravel() for name in names]).astype(np.float64)
@@ -187,7 +187,7 @@ def noisy(
 
 
 def hits(scores: Array, labels: npt.NDArray[np.int64], most: int) -> list[bool]:
-    """DESIGN 3.5 by hand, image by image: is the label among the `most` best, ties to the lowest index, only if all is finite?"""
+    """The rule by hand, image by image: is the label among the `most` best, ties to the lowest index, only if all is finite?"""
     right = []
     for row, label in zip(scores.tolist(), labels.tolist(), strict=True):
         finite = all(abs(score) < float("inf") for score in row)

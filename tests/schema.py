@@ -1,4 +1,4 @@
-"""The result's JSON as DESIGN section 7 has it, checked field by field by hand."""
+"""The result's JSON as it is defined, checked field by field by hand."""
 
 from __future__ import annotations
 

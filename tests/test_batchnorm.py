@@ -23,9 +23,7 @@ HEAD = "g = GlobalAveragePool(h)  f = Flatten(g)  y = Gemm<transB = 1>(f, fw, fb
 
 
 def net(body: str, inputs: str = NORM, channels: int = 6) -> str:
-    return (
-        f"(float[N,4,8,8] x, {inputs}, float[5,{channels}] fw, float[5] fb) => (float[N,5] y) {{ {body}  {HEAD} }}"
-    )
+    return f"(float[N,4,8,8] x, {inputs}, float[5,{channels}] fw, float[5] fb) => (float[N,5] y) {{ {body}  {HEAD} }}"
 
 
 def load(text: str, folder: Path, values: dict[str, Any] | None = None) -> tuple[onnx.ModelProto, Classifier]:
@@ -113,7 +111,11 @@ def test_affine_is_scale_and_shift(form: str, tmp_path: Path) -> None:
 
 
 def test_an_epsilon_that_the_file_leaves_out_is_still_one(tmp_path: Path) -> None:
-    proto, classifier = load(net("c = Conv(x, w)  h = BatchNormalization(c, ga, be, me, var)", f"float[6,4,3,3] w, {NORM}"), tmp_path, {"var": 1e-5})
+    proto, classifier = load(
+        net("c = Conv(x, w)  h = BatchNormalization(c, ga, be, me, var)", f"float[6,4,3,3] w, {NORM}"),
+        tmp_path,
+        {"var": 1e-5},
+    )
     for policy in ("affine", "fold"):
         network = noise_layers(classifier, policy)  # type: ignore[arg-type]
         x = graphs.image((3, 4, 8, 8))
@@ -121,7 +123,9 @@ def test_an_epsilon_that_the_file_leaves_out_is_still_one(tmp_path: Path) -> Non
 
 
 def test_group_and_raw_perturb_all_four(tmp_path: Path) -> None:
-    _, classifier = load(net(FORMS["four tensors"][1], FORMS["four tensors"][0]), tmp_path, {"var": [0.1, 0.2, 3, 4, 5, 6]})
+    _, classifier = load(
+        net(FORMS["four tensors"][1], FORMS["four tensors"][0]), tmp_path, {"var": [0.1, 0.2, 3, 4, 5, 6]}
+    )
     for policy in ("group", "raw"):
         network = noise_layers(classifier, policy)  # type: ignore[arg-type]
         layer = only(network, "batchnorm")
@@ -189,7 +193,10 @@ def test_fold_into_a_convolution(host: str, norm: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(bias.ravel(), old * scale + shift, rtol=1e-5, atol=1e-6)
     assert network.layers[0].tensors[0].name == "w"
     notice = network.notices[-1]
-    assert (notice.code, notice.message) == ("bn_folded", "1 batch norms were merged into the convolution or dense layer before them")
+    assert (notice.code, notice.message) == (
+        "bn_folded",
+        "1 batch norms were merged into the convolution or dense layer before them",
+    )
     assert not {"BatchNormalization", "Mul", "Sub", "Div"} & {node.op_type for node in network.nodes}
 
 
@@ -257,7 +264,9 @@ NOT_FOLDED = {
 
 @pytest.mark.parametrize(("body", "inputs"), NOT_FOLDED.values(), ids=NOT_FOLDED.keys())
 def test_what_no_convolution_alone_feeds_is_affine_and_listed(body: str, inputs: str, tmp_path: Path) -> None:
-    proto, classifier = load(net(body, inputs or f"float[6,4,3,3] w, {NORM}"), tmp_path, {"step": 0.5} if "step" in body else None)
+    proto, classifier = load(
+        net(body, inputs or f"float[6,4,3,3] w, {NORM}"), tmp_path, {"step": 0.5} if "step" in body else None
+    )
     network = noise_layers(classifier, "fold")
     x = graphs.image((3, 4, 8, 8))
     np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=0.3 if "step" in body else 1e-4)

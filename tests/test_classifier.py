@@ -18,7 +18,9 @@ HEAD = "g = GlobalAveragePool(h)  f = Flatten(g)  y = Gemm<transB=1>(f, fw, fb)"
 NORM = "float[4] ga, float[4] be, float[4] me, float[4] var"
 
 
-def net(body: str, *, inputs: str = "", x: str = "float[N,3,8,8] x", outputs: str = "float[N,5] y", tail: str = HEAD) -> str:
+def net(
+    body: str, *, inputs: str = "", x: str = "float[N,3,8,8] x", outputs: str = "float[N,5] y", tail: str = HEAD
+) -> str:
     more = f", {inputs}" if inputs else ""
     return f"({x}, {CONV}{more}) => ({outputs}) {{ {body} {tail} }}"
 
@@ -128,13 +130,21 @@ def test_an_input_that_nothing_uses_is_no_input(tmp_path: Path) -> None:
         ("float[N,3,8,8] x", "i = Identity(x)", "float32", (None, 3, 8, 8), "nchw"),
         ("float[2,3,8,8] x", "i = Identity(x)", "float32", (2, 3, 8, 8), "nchw"),
         ("float[N,8,8,3] x", "i = Transpose<perm = [0, 3, 1, 2]>(x)", "float32", (None, 8, 8, 3), "nhwc"),
-        ("uint8[N,8,8,3] x", "j = Cast<to = 1>(x)  i = Transpose<perm = [0, 3, 1, 2]>(j)", "uint8", (None, 8, 8, 3), "nhwc"),
+        (
+            "uint8[N,8,8,3] x",
+            "j = Cast<to = 1>(x)  i = Transpose<perm = [0, 3, 1, 2]>(j)",
+            "uint8",
+            (None, 8, 8, 3),
+            "nhwc",
+        ),
         ("float[N,H,W,C] x", "j = Relu(x)  i = Transpose<perm = [0, 3, 1, 2]>(j)", "float32", (None,) * 4, "nhwc"),
         ("float[N,C,H,W] x", "i = Relu(x)", "float32", (None,) * 4, "nchw"),
         ("float[N,3,4,3] x", "i = Relu(x)", "float32", (None, 3, 4, 3), "nchw"),
     ],
 )
-def test_image_input(x: str, before: str, dtype: str, shape: tuple[int | None, ...], layout: str, tmp_path: Path) -> None:
+def test_image_input(
+    x: str, before: str, dtype: str, shape: tuple[int | None, ...], layout: str, tmp_path: Path
+) -> None:
     image = graphs.load(graphs.model(net(f"{before}  h = Conv(i, w)", x=x)), tmp_path).image
     assert (image.name, image.dtype, image.shape, image.layout) == ("x", dtype, shape, layout)
     assert image.batch == shape[0]
@@ -293,7 +303,7 @@ def test_constants_that_would_not_fit_are_refused_at_once(blown: str, tmp_path: 
     body = f"{blown}  m = ReduceMean<keepdims = 0>(big)  c = Conv(x, w)  h = Add(c, m)"
     proto = graphs.model(net(body, inputs="float[1048576,1] tall, float[1,1048576] wide"), {"tall": 1, "wide": 1})
     begun = time.perf_counter()
-    with pytest.raises(ModelError, match="'big' of shape .* would take .* GB"):
+    with pytest.raises(ModelError, match=r"'big' of shape .* would take .* GB"):
         graphs.load(proto, tmp_path)
     assert time.perf_counter() - begun < 5
 

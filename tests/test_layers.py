@@ -16,7 +16,9 @@ HEAD = "g = GlobalAveragePool(h)  f = Flatten(g)  y = Gemm<transB = 1>(f, fw, fb
 
 def net(inputs: str, body: str, tail: str = HEAD) -> str:
     more = f", {inputs}" if inputs else ""
-    return f"(float[N,3,8,8] x, float[4,3,3,3] w{more}, float[5,4] fw, float[5] fb) => (float[N,5] y) {{ {body}  {tail} }}"
+    return (
+        f"(float[N,3,8,8] x, float[4,3,3,3] w{more}, float[5,4] fw, float[5] fb) => (float[N,5] y) {{ {body}  {tail} }}"
+    )
 
 
 def found(text: str, folder: Path, values: dict[str, Any] | None = None, **options: Any) -> Network:
@@ -240,7 +242,10 @@ def test_a_copys_name_is_never_taken(tmp_path: Path) -> None:
 
 
 def test_light_models_fill_their_weights(tmp_path: Path) -> None:
-    text = net("int64[4] n, float[4,1,1] b", "k = ConstantOfShape<value = float[1] {0.02}>(n)  c = Conv(x, w)  d = Conv(c, k)  h = Add(d, b)")
+    text = net(
+        "int64[4] n, float[4,1,1] b",
+        "k = ConstantOfShape<value = float[1] {0.02}>(n)  c = Conv(x, w)  d = Conv(c, k)  h = Add(d, b)",
+    )
     network = found(text, tmp_path, {"n": [4, 4, 1, 1]})
     assert middle(network)[0][0] == "conv"
     assert network.layers[1].parameters == 20
@@ -248,7 +253,12 @@ def test_light_models_fill_their_weights(tmp_path: Path) -> None:
 
 
 def test_sigma_and_parameters(tmp_path: Path) -> None:
-    proto = graphs.model(net("float[4] ga, float[4] be, float[4] me, float[4] var", "c = Conv(x, w)  h = BatchNormalization(c, ga, be, me, var)"))
+    proto = graphs.model(
+        net(
+            "float[4] ga, float[4] be, float[4] me, float[4] var",
+            "c = Conv(x, w)  h = BatchNormalization(c, ga, be, me, var)",
+        )
+    )
     network = find_layers(graphs.load(proto, tmp_path))
     values = graphs.initializers(proto)
     for layer in network.layers:
@@ -264,7 +274,9 @@ def test_sigma_and_parameters(tmp_path: Path) -> None:
 def test_weights_in_subgraphs_do_not_vanish(tmp_path: Path) -> None:
     branch = onnx.parser.parse_graph("then (float[N] unused) => (float[N,4,6,6] o) { o = Conv(c, k) }")
     other = onnx.parser.parse_graph("else (float[N] unused) => (float[N,4,6,6] p) { p = Relu(c) }")
-    proto = graphs.model(net("float[4,4,1,1] k", "c = Conv(x, w)  s = ReduceSum<keepdims = 0>(c)  b = Cast<to = 9>(s)  h = Identity(c)"))
+    proto = graphs.model(
+        net("float[4,4,1,1] k", "c = Conv(x, w)  s = ReduceSum<keepdims = 0>(c)  b = Cast<to = 9>(s)  h = Identity(c)")
+    )
     for graph in (branch, other):
         del graph.input[:]
     node = next(node for node in proto.graph.node if node.op_type == "Identity")

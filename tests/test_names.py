@@ -10,7 +10,10 @@ TENSORS = [
     ("layer1.0.conv1.weight", "layer1.0.conv1"),
     ("layer1.0.bn1.running_var", "layer1.0.bn1"),
     ("conv1.weight_bias", "conv1"),
-    ("encoder.layers.encoder_layer_6.self_attention.in_proj_weight", "encoder.layers.encoder_layer_6.self_attention.in_proj"),
+    (
+        "encoder.layers.encoder_layer_6.self_attention.in_proj_weight",
+        "encoder.layers.encoder_layer_6.self_attention.in_proj",
+    ),
     ("features.5.3.layer_scale", "features.5.3.layer_scale"),
     ("class_token", "class_token"),
     ("encoder.pos_embedding", "encoder.pos_embedding"),

@@ -22,7 +22,7 @@ WEIGHTS = {"Conv": (1,), "BatchNormalization": (1, 2, 3, 4), "Gemm": (1, 2)}
 
 
 class Oracle:
-    """The canonical order as DESIGN 3.2 words it, slow and recursive, on the file's own graph."""
+    """The canonical order as it is defined, slow and recursive, on the file's own graph."""
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         self.maker = {name: node for node in proto.graph.node for name in node.output}
@@ -177,7 +177,9 @@ def test_the_deeper_branch_comes_first(tmp_path: Path) -> None:
 
 def test_more_parameters_break_a_tie(tmp_path: Path) -> None:
     for join in ("Add(p, q)", "Add(q, p)"):
-        text = branches(join, "p = Conv(x, a)", "q = Conv<pads = [1, 1, 1, 1]>(x, b)").replace("[3,3,1,1] b", "[3,3,3,3] b")
+        text = branches(join, "p = Conv(x, a)", "q = Conv<pads = [1, 1, 1, 1]>(x, b)").replace(
+            "[3,3,1,1] b", "[3,3,3,3] b"
+        )
         assert first_tensors(find_layers(graphs.load(graphs.model(text), tmp_path))) == ["b", "a", "fw"]
 
 
@@ -197,7 +199,7 @@ def test_then_the_smaller_digest(seed: int, tmp_path: Path) -> None:
 def test_signed_zeros_do_not_make_a_digest_random(tmp_path: Path) -> None:
     zeros = [0.0, -0.0, 0.0, -0.0, -0.0, 0.0, 1, 2, 3]
     orders = set()
-    for a, b in ((zeros, zeros[::-1]), (zeros[:6][::-1] + [3, 2, 1], zeros)):
+    for a, b in ((zeros, zeros[::-1]), ([*zeros[:6][::-1], 3, 2, 1], zeros)):
         proto = graphs.model(branches("Add(p, q)", "p = Conv(x, a)", "q = Conv(x, b)"), {"a": a, "b": b})
         orders.add(tuple(first_tensors(find_layers(graphs.load(proto, tmp_path)))))
     assert orders == {("a", "b", "fw")}  # equal digests: the given order
@@ -237,7 +239,9 @@ class Deep:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@pytest.mark.parametrize("deep", [Deep(1500, "chain"), Deep(1500, "residual"), Deep(400, "twins")], ids=lambda d: d.kind)
+@pytest.mark.parametrize(
+    "deep", [Deep(1500, "chain"), Deep(1500, "residual"), Deep(400, "twins")], ids=lambda d: d.kind
+)
 def test_deep_networks_take_no_recursion_and_little_time(deep: Deep, tmp_path: Path) -> None:
     classifier = graphs.load(deep.model(), tmp_path)
     begun = time.perf_counter()

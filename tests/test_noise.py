@@ -30,7 +30,7 @@ def network(folder: Path, values: dict[str, Any] | None = None) -> Network:
 
 
 def normals(seed: int, draw: int, layer: int, k: int, shape: tuple[int, ...]) -> Array:
-    """DESIGN 3.3, word for word."""
+    """The definition, word for word."""
     return np.random.Generator(
         np.random.Philox(np.random.SeedSequence(entropy=seed, spawn_key=(draw, layer, k)))
     ).standard_normal(shape, dtype=np.float32)

@@ -56,7 +56,9 @@ MARKS: dict[str, tuple[dict[str, str], int, str, str]] = {
 
 
 @pytest.mark.parametrize(("names", "count", "who", "instead"), MARKS.values(), ids=MARKS.keys())
-def test_merged_batch_norms_by_their_marks(names: dict[str, str], count: int, who: str, instead: str, tmp_path: Path) -> None:
+def test_merged_batch_norms_by_their_marks(
+    names: dict[str, str], count: int, who: str, instead: str, tmp_path: Path
+) -> None:
     (notice,) = of(renamed(graphs.model(PLAIN), **names), tmp_path)
     assert notice.code == "merged_batchnorm"
     assert notice.message.startswith(f"{count} batch norms were merged")
@@ -69,7 +71,9 @@ def test_a_mark_survives_quantization(tmp_path: Path) -> None:
         "s = Constant<value_float = 0.01>()  k = DequantizeLinear(w, s)  d = DequantizeLinear(b, s)  h = Conv(x, k, d)"
     ).replace("float[4,3,3,3] w, float[4] b", "int8[4,3,3,3] w, int8[4] b")
     proto = graphs.model(text, {"w": 3, "b": 4})
-    assert codes(of(renamed(proto, w="onnx::Conv_1_quantized", b="onnx::Conv_2_quantized"), tmp_path)) == ["merged_batchnorm"]
+    assert codes(of(renamed(proto, w="onnx::Conv_1_quantized", b="onnx::Conv_2_quantized"), tmp_path)) == [
+        "merged_batchnorm"
+    ]
 
 
 def traced(proto: onnx.ModelProto, norms: int, marked: int = 0) -> onnx.ModelProto:
@@ -141,11 +145,13 @@ def test_decomposed_batch_norms(body: str, inputs: str, tensors: str, effect: st
         ("c = Conv(x, w)  z = Constant<value_float = 0.0>()  q = Greater(c, z)  h = Where(q, c, e)", "float[4,6,6] e", {}, "e (144 values into Where)"),
     ],
 )  # fmt: skip
-def test_weights_of_no_layer_are_named(body: str, inputs: str, options: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_weights_of_no_layer_are_named(
+    body: str, inputs: str, options: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     (notice,) = of(graphs.model(net(body, inputs), **options), tmp_path)
     assert notice.code == "unattached"
     assert said in notice.message
-    elements = int(said.split("(")[1].split(" ")[0])
+    elements = int(said[said.index("(") + 1 :].split(" ", 1)[0])
     assert f"1 tensors, {elements / (elements + 108 + 25):.1%} of all parameters" in notice.message
 
 
