@@ -113,7 +113,7 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
     height, width = image.shape[2:] if layout == "nchw" else image.shape[1:3]
     channels = image.shape[1 if layout == "nchw" else 3]
     said = None if spec.layout == "auto" else spec.layout
-    turned = None not in (said, image.layout) and said != image.layout
+    same = None if said is None or image.layout is None else said == image.layout
     fits = all(side in (None, spec.size) for side in (height, width))
     as_they_are = spec.scale in (None, 1) and not any(spec.mean) and set(spec.std) == {1}
     return (
@@ -121,8 +121,10 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
             "input layout",
             said,
             image.layout,
-            None if said is None or image.layout is None else not turned,
-            f'set layout = "{image.layout}", or "auto", in [input], or take the card of this very export' if turned else None,
+            same,
+            None
+            if same is not False
+            else f'set layout = "{image.layout}", or "auto", in [input], or take the card of this very export',
         ),
         Finding("input channels", 3, "any" if channels is None else channels, channels in (None, 3)),
         Finding(

@@ -50,8 +50,9 @@ class LiveProgress:
         self.total = sum(len(chunk) * self._cost(key[0], key[1]) for chunk, keys in run.todo.items() for key in keys)
         self.console.print(policy_line(run.setup.spec.bn, run.setup.spec.sigma_scope), soft_wrap=True)
         self.console.print(
-            f"{safe(run.setup.subject.network.name)}: {len(layers)} layers, {len(question.snrs)} SNRs, {question.draws} draws, "
-            f"{question.images:,} images of {safe(run.setup.images.name)}",
+            f"{safe(run.setup.subject.network.name)}: {_number_of(len(layers), 'layer')}, "
+            f"{_number_of(len(question.snrs), 'SNR')}, {_number_of(question.draws, 'draw')}, "
+            f"{_number_of(question.images, 'image')} of {safe(run.setup.images.name)}",
             soft_wrap=True,
         )
         kept = "" if run.todo else ", complete: nothing is left to measure"
@@ -131,3 +132,7 @@ class LiveProgress:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _number_of(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -70,7 +70,8 @@ def test_contents(wheel: Path) -> None:
     }
     assert sorted((source | data) - names) == []
     assert sorted(name for name in names if "dist-info" not in name and name not in source | data) == [
-        "onnxnoise/py.typed"
+        "onnxnoise/ARCHITECTURE.md",
+        "onnxnoise/py.typed",
     ]
     assert "onnxnoise = onnxnoise.cli:main" in entry_points
     assert "License-Expression: MIT" in metadata

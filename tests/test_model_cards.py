@@ -1,0 +1,294 @@
+"""The bundled cards: Table I counted again, what the paper printed, recipes that are code, and the schema."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from onnxnoise import cards
+from onnxnoise.cards import InputSpec, bundled_names, load_bundled, load_card
+from onnxnoise.errors import CardError
+
+FOLDER = Path(__file__).resolve().parent.parent / "model_cards"
+SCHEMA = json.loads((FOLDER / "card.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+# --- Table I, counted again. A network is the list of its layers' parameters. ---
+
+
+def conv(outputs: int, inputs: int, side: int, *, bias: bool = False, groups: int = 1) -> int:
+    return outputs * inputs // groups * side * side + (outputs if bias else 0)
+
+
+def bn(channels: int) -> int:
+    """Scale, bias, moving mean and moving variance."""
+    return 4 * channels
+
+
+def dense(outputs: int, inputs: int) -> int:
+    return outputs * inputs + outputs
+
+
+def vgg16() -> list[int]:
+    widths = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+    kernels = [conv(outputs, inputs, 3, bias=True) for inputs, outputs in zip([3, *widths], widths, strict=False)]
+    return [*kernels, dense(4096, 512 * 7 * 7), dense(4096, 4096), dense(1000, 4096)]
+
+
+def resnet(blocks: Iterable[int], *, bottleneck: bool = False, squeeze: bool = False) -> list[int]:
+    """For ImageNet, shortcuts by 1x1 convolution with a batch norm wherever the width changes."""
+    layers, inputs = [conv(64, 3, 7), bn(64)], 64
+    for width, count in zip((64, 128, 256, 512), blocks, strict=True):
+        outputs = 4 * width if bottleneck else width
+        for _ in range(count):
+            if bottleneck:
+                layers += [conv(width, inputs, 1), bn(width), conv(width, width, 3), bn(width)]
+                layers += [conv(outputs, width, 1), bn(outputs)]
+            else:
+                layers += [conv(width, inputs, 3), bn(width), conv(width, width, 3), bn(width)]
+            if squeeze:
+                layers += [dense(width // 4, outputs), dense(outputs, width // 4)]
+            if inputs != outputs:
+                layers += [conv(outputs, inputs, 1), bn(outputs)]
+            inputs = outputs
+    return [*layers, dense(1000, inputs)]
+
+
+def shufflenet_v2(widths: Iterable[int]) -> list[int]:
+    """As tensorpack's: a unit with stride 2 keeps the width of its shortcut, the others work on one half."""
+    layers, inputs = [conv(24, 3, 3), bn(24)], 24
+    for width, count in zip(widths, (4, 8, 4), strict=True):
+        half = width // 2
+        for unit in range(count):
+            shortcut, branch = (inputs, inputs) if unit == 0 else (half, half)
+            layers += [conv(half, branch, 1), bn(half), conv(half, half, 3, groups=half), bn(half)]
+            layers += [conv(width - shortcut, half, 1), bn(width - shortcut)]
+            if unit == 0:
+                layers += [conv(shortcut, shortcut, 3, groups=shortcut), bn(shortcut)]
+                layers += [conv(shortcut, shortcut, 1), bn(shortcut)]
+            inputs = width
+    return [*layers, conv(1024, inputs, 1), bn(1024), dense(1000, 1024)]
+
+
+def cifar_resnet(depth: int) -> list[int]:
+    """Keras's example, version 1: depth = 6n + 2; every convolution has a bias, the shortcuts' have no batch norm."""
+    layers, inputs = [conv(16, 3, 3, bias=True), bn(16)], 16
+    for width in (16, 32, 64):
+        for _ in range((depth - 2) // 6):
+            layers += [conv(width, inputs, 3, bias=True), bn(width), conv(width, width, 3, bias=True), bn(width)]
+            if inputs != width:
+                layers.append(conv(width, inputs, 1, bias=True))
+            inputs = width
+    return [*layers, dense(10, 64)]
+
+
+NETWORKS = {
+    "resnet18": resnet((2, 2, 2, 2)),
+    "resnet34": resnet((3, 4, 6, 3)),
+    "resnet50": resnet((3, 4, 6, 3), bottleneck=True),
+    "resnet50-se": resnet((3, 4, 6, 3), bottleneck=True, squeeze=True),
+    "shufflenet-v2-1.0x": shufflenet_v2((116, 232, 464)),
+    "shufflenet-v2-0.5x": shufflenet_v2((48, 96, 192)),
+    "vgg16": vgg16(),
+    "resnet20-cifar10": cifar_resnet(20),
+    "resnet32-cifar10": cifar_resnet(32),
+    "resnet56-cifar10": cifar_resnet(56),
+}
+TABLE_I = {
+    "resnet18": (41, 11_699_112, 89.50),
+    "resnet34": (73, 21_814_696, 91.44),
+    "resnet50": (107, 25_610_152, 93.15),
+    "resnet50-se": (139, 28_141_144, 93.76),
+    "shufflenet-v2-1.0x": (113, 2_295_940, 88.69),
+    "shufflenet-v2-0.5x": (113, 1_374_744, 82.37),
+    "vgg16": (16, 138_357_544, 90.17),
+    "resnet20-cifar10": (40, 274_442, 89.50),
+    "resnet32-cifar10": (65, 470_218, 91.44),
+    "resnet56-cifar10": (113, 861_770, 93.15),
+}
+TABLE_III = {  # noise 1, 2, 5 and 10 % on all layers
+    "vgg16": {100: 0.90, 50: 0.90, 20: 0.90, 10: 0.90},
+    "shufflenet-v2-1.0x": {100: 0.12, 50: 0.06, 20: 0.01, 10: 0.01},
+    "resnet50": {100: 0.92, 50: 0.89, 20: 0.69, 10: 0.24},
+}
+IMAGENET = sorted(name for name in NETWORKS if "cifar" not in name)
+TEMPLATES = ("template-keras-caffe", "template-keras-tf", "template-tensorpack", "template-torchvision")
+
+
+def test_every_bundled_card_is_one_of_the_papers_models_or_a_template() -> None:
+    assert sorted(bundled_names()) == sorted((*NETWORKS, *TEMPLATES))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_structure_is_what_the_architecture_counts_to(name: str) -> None:
+    structure = load_bundled(name).structure
+    assert (structure.layers, structure.parameters) == (len(NETWORKS[name]), sum(NETWORKS[name]))
+    kinds = [int(count) for count in re.findall(r"(\d+) (?:convolutions|batch norms|dense)", structure.note or "")]
+    assert sum(kinds) == structure.layers, "the note's kinds add up"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_paper_counts_the_same_but_for_one_layer(name: str) -> None:
+    layers, parameters, _ = TABLE_I[name]
+    wrong = 1 if name == "resnet20-cifar10" else 0
+    assert (layers + wrong, parameters) == (len(NETWORKS[name]), sum(NETWORKS[name]))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_published_figures_are_the_papers_where_they_can_be_right(name: str) -> None:
+    published = load_bundled(name).published
+    printed = TABLE_I[name][2]
+    assert dict(published.all_layers) == TABLE_III.get(name, {})
+    assert published.source is not None
+    assert ("Table III" in published.source) == (name in TABLE_III)
+    if name in IMAGENET:
+        assert (published.metric, published.clean) == ("top5", pytest.approx(printed / 100))
+    else:
+        assert (published.metric, published.clean) == ("top1", None)
+        assert f"prints {printed:.2f} %" in (published.note or "")
+
+
+@pytest.mark.parametrize("name", [*IMAGENET, "template-tensorpack"])
+def test_the_zoos_preprocessing(name: str) -> None:
+    expected = InputSpec("imagenet", 224, 256, 224, "opencv-cubic", "nearest", "bgr", "nhwc", 1, (0, 0, 0), (1, 1, 1))
+    assert load_bundled(name).input == expected
+
+
+def test_templates_can_be_used_as_they_are() -> None:
+    for name in TEMPLATES:
+        text = (FOLDER / f"{name}.toml").read_text()
+        assert load_bundled(name).structure.layers is None
+        filled = re.sub(r"^# (\[|name|layers|parameters|metric|clean|images|data)", r"\1", text, flags=re.MULTILINE)
+        tables = tomllib.loads(filled)
+        assert set(tables) == {"model", "input", "structure", "measured"}, "what is commented out is a card, too"
+        VALIDATOR.validate(tables)
+
+
+@pytest.mark.parametrize("name", sorted({*NETWORKS, *TEMPLATES} - {"resnet20-cifar10"}))
+def test_recipes_are_code_that_keeps_batch_norms(name: str) -> None:
+    card = load_bundled(name)
+    recipe = card.model.recipe or ""
+    blocks = re.findall(r"^python - [^\n]*<<'END'\n(.*?)^END$", recipe, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == recipe.count("<<")
+    for block in blocks:
+        compile(block, name, "exec")
+    keeps = ('_func_map.pop(("Conv", "BatchNormalization"))', "do_constant_folding=False")
+    assert sum(flag in recipe for flag in keeps) == 1
+    assert f"{name if name in NETWORKS else 'NET'}.onnx" in recipe
+    if name in IMAGENET:
+        url = re.search(r"http://models\.tensorpack\.com/\S+\.npz", card.model.source or "")
+        assert url is not None
+        assert f"curl -LO {url[0]}\n" in recipe
+        assert f'get_model_loader("{url[0].rsplit("/", 1)[1]}")' in recipe
+
+
+def test_the_folders_readme_has_every_card() -> None:
+    rows = (FOLDER / "README.md").read_text().splitlines()
+    for name in bundled_names():
+        (row,) = [row for row in rows if row.startswith(f"| `{name}` |")]
+        structure, clean = load_bundled(name).structure, load_bundled(name).published.clean
+        figures = [f"| {n:,} |" for n in (structure.layers, structure.parameters) if n is not None]
+        figures += [f"{clean:.2%}".replace("%", " %")] if clean is not None else []
+        assert [figure for figure in figures if figure not in row] == []
+
+
+# --- The schema ---
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
+def test_bundled_cards_satisfy_the_schema(path: Path) -> None:
+    VALIDATOR.validate(tomllib.loads(path.read_text()))
+
+
+def test_the_schema_has_the_tables_keys_and_choices_of_cards_py() -> None:
+    VALIDATOR.check_schema(SCHEMA)
+    tables = SCHEMA["properties"]
+    assert {name: tuple(table["properties"]) for name, table in tables.items()} == cards.KEYS
+    assert [table["additionalProperties"] for table in (SCHEMA, *tables.values())] == [False] * (1 + len(tables))
+    assert (SCHEMA["required"], tables["input"]["required"]) == (["input"], ["dataset"])
+    choices = {key: tuple(value["enum"]) for key, value in tables["input"]["properties"].items() if "enum" in value}
+    assert choices == {
+        "dataset": cards.DATASETS,
+        "preset": tuple(cards.PRESETS),
+        "interpolation": cards.INTERPOLATIONS,
+        "color": cards.COLORS,
+        "layout": cards.LAYOUTS,
+    }
+    assert tuple(SCHEMA["$defs"]["metric"]["enum"]) == cards.METRICS
+
+
+TEXT = (["", "words"], [1, True, ["a"]])
+COUNT = ([1, 41, 10**6], [0, -1, 10**12 + 1, 1.5, True, "41"])
+ACCURACY = ([0.895, 1, 1e-9], [0, -0.1, 1.001, 89.5, True, "0.9"])
+SIDE = ([1, 224, 4096], [0, 4097, 1.5, True, "224"])
+VALUES: dict[str, tuple[list[Any], list[Any]]] = {
+    **{f"model.{key}": TEXT for key in cards.KEYS["model"]},
+    "model.file": (["a.onnx", "in/a..onnx", "..a"], ["", "/a", "../a", "in/../a", "in/..", "..", "a\\b", 1]),
+    "input.dataset": ([*cards.DATASETS], ["mnist", 1]),
+    "input.preset": ([*cards.PRESETS], ["torch", 1]),
+    "input.interpolation": ([*cards.INTERPOLATIONS], ["area", 1]),
+    "input.color": ([*cards.COLORS], ["grey", 1]),
+    "input.layout": ([*cards.LAYOUTS], ["chw", 1]),
+    **{f"input.{key}": SIDE for key in ("size", "resize", "crop")},
+    "input.scale": ([1, 255, 0.5], [0, -1, True, "255", [1, 2, 3]]),
+    "input.mean": ([0, -1.5, [1, 2, 3], [0.1, -2, 3]], [[1, 2], [1, 2, 3, 4], "0", True, [1, 2, "3"], []]),
+    "input.std": ([1, 0.5, [1, 2, 3]], [0, -1, [1, 0, 1], [1, 2], "1", []]),
+    "input.label_offset": ([0, 1, 1000], [-1, 1001, 0.5, True, "1"]),
+    "structure.layers": COUNT,
+    "structure.parameters": COUNT,
+    "structure.note": TEXT,
+    "published.metric": ([*cards.METRICS], ["top3", 1]),
+    "published.clean": ACCURACY,
+    "published.source": TEXT,
+    "published.all_layers": (
+        [{}, {"100": 0.9, "2.5": 0, "1e2": 1, "0.5": 1}],
+        [{"0": 0.5}, {"0.0": 0.5}, {"-1": 0.5}, {"ten": 0.5}, {"10": 1.5}, {"10": -0.1}, {"10": "0.9"}, 1, [0.9]],
+    ),
+    "published.note": TEXT,
+    "measured.metric": ([*cards.METRICS], ["top3", 1]),
+    "measured.clean": ACCURACY,
+    "measured.images": ([1, 10**9], [0, 10**9 + 1, 0.5, True, "1"]),
+    "measured.data": TEXT,
+}
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+def test_every_key_is_tried() -> None:
+    assert set(VALUES) == {f"{table}.{key}" for table, keys in cards.KEYS.items() for key in keys}
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_the_schema_and_the_reader_agree(key: str, tmp_path: Path) -> None:
+    table, name = key.split(".")
+    path = tmp_path / "card.toml"
+    for allowed, values in zip((True, False), VALUES[key], strict=True):
+        for value in values:
+            tables: dict[str, Any] = {"input": {"dataset": "cifar10"}}
+            if key == "input.dataset":
+                tables["input"]["size"] = 224  # ImageNet's images have no size of their own
+            tables.setdefault(table, {})[name] = value
+            path.write_text("\n".join(f"{name} = {toml(keys)}" for name, keys in tables.items()))
+            assert tomllib.loads(path.read_text()) == tables
+            assert VALIDATOR.is_valid(tables) == allowed, value
+            if allowed:
+                load_card(path)
+            else:
+                with pytest.raises(CardError):
+                    load_card(path)
+
+
+@pytest.mark.parametrize("tables", [{}, {"input": {}}, {"inputs": {"dataset": "cifar10"}}, {"model": {"name": "a"}}])
+def test_the_schema_wants_a_data_set_and_no_other_table(tables: dict[str, Any]) -> None:
+    assert not VALIDATOR.is_valid(tables)
