@@ -33,7 +33,10 @@ def claim_constants(claims: Claims, i: int, weighted: Collection[str]) -> None:
     node = graph.nodes[i]
     if node.domain or node.op_type not in ("Add", "Sub", "Mul", "Div", "Concat"):
         return
-    meets_weights = any(name in weighted for slot, name in enumerate(node.input) if graph.root(i, slot) is None)
+    data = [name for slot, name in enumerate(node.input) if graph.root(i, slot) is None]
+    if not data:  # a weight made of others in a way that the optimizer could not compute
+        return
+    meets_weights = any(name in weighted for name in data)
     for slot in range(len(node.input)):
         place = graph.weight(i, slot)
         if place is None or not claims.free(place):

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 
 from onnxnoise.cards import KEYS, Card, Dataset
-from onnxnoise.checks import _UNLIKELY, _tail, layout_of
+from onnxnoise.checks import expected_clean, layout_of, plausible
 from onnxnoise.classifier import ImageInput
 from onnxnoise.network import Network
 from onnxnoise.records import Metric
@@ -45,12 +45,11 @@ def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding
 
     The card's is the measured one, else the published one. The most common reason for another is a wrong `[input]`.
     """
-    figures = (card.measured, card.published)
-    clean = next((f.clean for f in figures if f.clean is not None and (f.metric or "top1") == metric), None)
+    clean = expected_clean(card, metric)
     what, found = f"clean {metric}", hits / images
     if clean is None:
         return Finding(what, None, found, None, f"the card has no {metric} without noise")
-    if 2 * _tail(hits, images, clean) >= _UNLIKELY:
+    if plausible(hits, images, clean):
         return Finding(what, clean, found, True)
     return Finding(
         what,

@@ -11,9 +11,6 @@ from onnxnoise.errors import DataError, ModelError
 from onnxnoise.images import ImageSource
 from onnxnoise.records import Metric
 
-_UNLIKELY = 0.001
-"""Two-sided: the clean accuracy must lie in the card's binomial 99.9 % interval."""
-
 
 def layout_of(image: ImageInput, card: Card) -> Literal["nchw", "nhwc"]:
     """The layout of the model's input: the card's, else what the file's shape tells, else NCHW."""
@@ -50,9 +47,8 @@ def check_clean(model: str, image: ImageInput, card: Card, metric: Metric, hits:
 
     The most common cause is a wrong preprocessing, so the message says which was used.
     """
-    figures = (card.measured, card.published)
-    clean = next((f.clean for f in figures if f.clean is not None and (f.metric or "top1") == metric), None)
-    if clean is not None and 2 * _tail(hits, images, clean) < _UNLIKELY:
+    clean = expected_clean(card, metric)
+    if clean is not None and not plausible(hits, images, clean):
         raise DataError(
             f"{model}: {metric} without noise is {hits / images:.1%} on {images} images, outside the 99.9 % interval of the "
             f"{clean:.1%} in {card.path}. The preprocessing used was {_described(image, card)}; "
@@ -74,6 +70,17 @@ def _described(image: ImageInput, card: Card) -> str:
 
 def _listed(values: tuple[float, ...]) -> str:
     return "[" + " ".join(f"{value:g}" for value in values) + "]"
+
+
+def expected_clean(card: Card, metric: Metric) -> float | None:
+    """The clean accuracy a card speaks of, a fraction of 1: the measured one, else the published one, else None."""
+    figures = (card.measured, card.published)
+    return next((f.clean for f in figures if f.clean is not None and (f.metric or "top1") == metric), None)
+
+
+def plausible(hits: int, images: int, accuracy: float) -> bool:
+    """Whether so many hits lie in the binomial 99.9 % interval of an accuracy (a fraction of 1)."""
+    return 2 * _tail(hits, images, accuracy) >= 0.001
 
 
 def _tail(hits: int, trials: int, p: float) -> float:

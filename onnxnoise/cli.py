@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from onnxnoise.cards_cli import cards
 from onnxnoise.errors import InputError, OnnxNoiseError, RunFileError, UsageError
 
 INTERRUPTED, BUG = 130, 70
@@ -271,6 +272,9 @@ def _write(target: str, text: str) -> None:
             f"{target}: can't be written: {error.strerror or error}; name another file with --json "
             "(the run file keeps the result, and the command will not measure it again)"
         ) from error
+
+
+app.add_typer(cards, name="cards")
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ import onnx
 _BY_TOOLS = re.compile(
     r"^ConvBnFusion_(?:W|BN_B)_|(?:_DequantizeLinear_Output|_quantized|/MatMulAddFusion|_output_\d+|:\d+)+$"
 )
-_ANONYMOUS = re.compile(r"onnx::.*|\w{0,2}|\w*\d|[0-9a-f]{16,}")
+_ANONYMOUS = re.compile(r"onnx::.*|\w?|\w*\d|[0-9a-f]{16,}")
 _PARAMETER = (
     "weights?|bias(?:es)?|kernel|gamma|beta|scale|slope|alpha|mean|variance|W|b|"
-    "(?:running|moving)_(?:mean|var|variance)|(?:depthwise|pointwise|recurrent)_kernel"
+    r"(?:weight|bias)_[ih]h_l\d+(?:_reverse)?|(?:running|moving)_(?:mean|var|variance)|(?:depthwise|pointwise|recurrent)_kernel"
 )
 _SUFFIX = re.compile(
     r"_(?:weights_fused_bn|bias_fused_bn|weights|bn_offset|weight|bias|gamma|beta|(?:running|moving)_(?:mean|var)|[wbs]|rm|riv)(?:_\d+)?$"

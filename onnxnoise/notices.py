@@ -36,7 +36,7 @@ def notices(
         *_merged(classifier.raw, layers),
         *_decomposed(classifier.raw, layers),
         *_unattached(layers, unattached),
-        *_tied(layers),
+        *_tied(graph, drafts),
         *_flattened(graph, drafts, layers),
     )
 
@@ -78,9 +78,8 @@ def _merged(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[Noti
     """Batch norms that are gone, by the marks that exporters leave; a neutral hint where nothing tells."""
     mergers = Counter(merger for node, *names in _convolutions(raw) if (merger := _merger(node, *names)) is not None)
     traced = next((p.value for p in raw.graph.metadata_props if p.key == _SIGNATURE), None)
-    if traced is not None:
-        kept = sum(node.op_type == "BatchNormalization" for node in all_nodes(raw))
-        mergers[_DYNAMO] = max(mergers[_DYNAMO], traced.count(".running_var'") - kept - sum(mergers.values()))
+    if traced is not None and not mergers:
+        mergers[_DYNAMO] = _missing(raw, traced)
     for merger, count in mergers.items():
         if count:
             yield Notice(
@@ -90,9 +89,19 @@ def _merged(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[Noti
             )
     convolutions = [layer for layer in layers if layer.kind == "conv"]
     biased = all(any(tensor.role == BIAS for tensor in layer.tensors) for layer in convolutions)
-    silent = traced is None and not mergers and all(layer.kind != "batchnorm" for layer in layers)
+    silent = traced is None and not mergers.total() and all(layer.kind != "batchnorm" for layer in layers)
     if convolutions and biased and silent:
         yield Notice("no_batchnorm", "no batch norm found; if the network had any, its exporter merged them")
+
+
+def _missing(raw: onnx.ModelProto, traced: str) -> int:
+    """Batch norms of the traced model that are not in the graph although something beside them is (so no unused branch)."""
+    names = [tensor.name for tensor in raw.graph.initializer]
+    norms = re.findall(r"target='(.+)\.running_var'", traced)
+    kept = sum(node.op_type == "BatchNormalization" for node in all_nodes(raw))
+    beside = [f"{parent}." if (parent := norm.rpartition(".")[0]) else "" for norm in norms]
+    used = sum(any(name.startswith(prefix) for name in names) for prefix in beside)
+    return max(0, used - kept)
 
 
 def _convolutions(raw: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str, str]]:
@@ -172,8 +181,9 @@ def _unattached(layers: Sequence[NoiseLayer], unattached: Sequence[Unattached]) 
     )
 
 
-def _tied(layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
-    kernels = Counter(t.name for layer in layers for t in layer.tensors if t.role == WEIGHT and len(t.shape) > 1)
+def _tied(graph: Graph, drafts: Sequence[Draft]) -> Iterator[Notice]:
+    places = [draft.members[WEIGHT] for draft in drafts if WEIGHT in draft.members]
+    kernels = Counter(graph.nodes[node].input[slot] for node, slot in places if graph.value((node, slot)).ndim > 1)
     tied = [name for name, count in kernels.items() if count > 1]
     if tied:
         yield Notice(

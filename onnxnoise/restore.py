@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxnoise.graph import QUANTIZE, SHAPE_OF
+from onnxnoise.shapes import Shape
 
 _FILLED = frozenset(("Expand", "Cast", "CastLike", "Identity", "Reshape"))
 
@@ -49,6 +50,49 @@ def drop_zero_biases(model: ir.Model) -> None:
             continue
         if value.const_value is not None and value.const_value.size == 1 and not value.const_value.numpy().any():
             node.resize_inputs(2)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def fold_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
+    """The known part of a shape becomes a constant, in place: torch's exporter cuts a recurrent layer's weights by it."""
+    for node in list(model.graph):
+        if node.op_type != "Shape" or node.inputs[0] is None or node.outputs[0].is_graph_output():
+            continue
+        start, end = (node.attributes.get(name) for name in ("start", "end"))
+        known = shapes.get(node.inputs[0].name or "", (None,))
+        part = known[start.as_int() if start else 0 : end.as_int() if end else None]
+        if None in part:
+            continue
+        name = node.outputs[0].name
+        tensor = ir.tensor(np.array(part, np.int64), name=name)
+        constant = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        node.outputs[0].replace_all_uses_with(constant)
+        model.graph.remove(node, safe=True)
+        model.graph.register_initializer(constant)
+
+
+def fold_sequences(model: ir.Model) -> None:
+    """A part of a weight taken by SplitToSequence and SequenceAt is a Slice, which the optimizer computes; in place."""
+    constants = _constants(model)
+    for node in list(model.graph):
+        split = _made_by(node.inputs[0], "SplitToSequence") if node.op_type == "SequenceAt" else None
+        if split is None or split.inputs[0] not in constants or len(split.inputs) < 2:
+            continue
+        sizes, at = (None if value is None else value.const_value for value in (split.inputs[1], node.inputs[1]))
+        if sizes is None or at is None or (place := int(at.numpy())) < 0:
+            continue
+        lengths = sizes.numpy().ravel()
+        start = int(lengths[:place].sum()) if sizes.shape else place * int(lengths[0])
+        axis = split.attributes.get("axis")
+        bounds = (start, start + int(lengths[place if sizes.shape else 0]), axis.as_int() if axis else 0)
+        name = node.outputs[0].name
+        limits = [ir.node("Constant", [], attributes={"value_ints": [bound]}) for bound in bounds]
+        part = ir.node("Slice", [split.inputs[0], *(limit.outputs[0] for limit in limits)])
+        model.graph.insert_after(node, [*limits, part])
+        node.outputs[0].replace_all_uses_with(part.outputs[0])
+        model.graph.remove(node, safe=True)
+        part.outputs[0].name = name
+    common.LiftConstantsToInitializersPass(size_limit=0, lift_all_constants=True)(model)
     common.RemoveUnusedNodesPass()(model)
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -25,7 +25,7 @@ from onnxnoise.checks import check_clean, check_fit, layout_of
 from onnxnoise.errors import DataError
 from onnxnoise.images import ImageSource, open_images
 from onnxnoise.images.preprocess import to_input
-from onnxnoise.records import Bits, ImageChunk, Pixels, Result, Tally, Variant
+from onnxnoise.records import Bits, ImageChunk, Metric, Pixels, Result, Tally, Variant
 from onnxnoise.results import Question, summarize
 from onnxnoise.session import Provider
 from onnxnoise.spec import BenchSpec
@@ -79,12 +79,15 @@ class Setup:
     def opened(cls, spec: BenchSpec) -> Setup:
         """Raises OnnxNoiseError's subclasses for whatever can't be used or does not fit together."""
         subject = open_model(spec.model, bn=spec.bn, layers=spec.layers, output=spec.output)
-        classifier = subject.classifier
-        named = None if is_file(Path(spec.model)) else spec.model
-        card = find_card(classifier.path, spec.card or named, classifier.metadata)
+        classifier, card = subject.classifier, _card(spec.model, spec.card, subject)
         setup = cls(spec, subject, card, open_images(spec.data, card), session.find_provider(spec.provider))
         check_fit(spec.model, classifier.image, classifier.classes or setup.probe.classes, card, setup.images)
         return setup
+
+    @property
+    def metric(self) -> Metric:
+        """What the tables show: the spec's, else the card's, else top-1."""
+        return self.spec.metric or self.card.measured.metric or self.card.published.metric or "top1"
 
     def inputs(self, pixels: Pixels) -> Array:
         """The model's input for uint8 RGB pixels (n, height, width, 3)."""
@@ -157,6 +160,31 @@ def bench(spec: BenchSpec, watcher: Watcher | None = None) -> Result:
     return result
 
 
+def open_card(model: str, card: str | None, output: str | None = None) -> tuple[Subject, Card]:
+    """A model with the card that a run would use for it; raises as `Setup.opened`."""
+    subject = open_model(model, output=output)
+    return subject, _card(model, card, subject)
+
+
+def _card(model: str, card: str | None, subject: Subject) -> Card:
+    named = None if is_file(Path(model)) else model
+    return find_card(subject.classifier.path, card or named, subject.classifier.metadata)
+
+
+def clean_hits(spec: BenchSpec) -> tuple[Metric, int, int]:
+    """(metric, hits, images) of the clean model on the images of `spec`; raises as `Setup.opened`."""
+    setup = Setup.opened(spec)
+    count = min(len(setup.images), spec.limit or len(setup.images))
+    noise = NoiseSpec(spec.seed, spec.sigma_scope, spec.bn)
+    size = setup.chunk_size()
+    tallies = []
+    for chunk in setup.images.chunks([range(i, min(i + size, count)) for i in range(0, count, size)]):
+        batches = _batches(setup.inputs(chunk.pixels), setup.batch_size(len(chunk.labels)))
+        with ChunkSweep(setup.subject.network, noise, setup.provider, batches, chunk.labels, chunk.start) as sweep:
+            tallies.append(sweep.clean())
+    return setup.metric, *_counted(tallies, setup.metric)
+
+
 def open_run(setup: Setup) -> Run:
     """Open or make the run file; raises RunFileError where it can't be used or belongs to another run."""
     spec, card, network = setup.spec, setup.card, setup.subject.network
@@ -167,7 +195,7 @@ def open_run(setup: Setup) -> Run:
         draws=spec.draws,
         images=min(len(setup.images), spec.limit or len(setup.images)),
         layers=indices,
-        metric=spec.metric or card.measured.metric or card.published.metric or "top1",
+        metric=setup.metric,
     )
     identity = {
         "model": network.sha256,
@@ -276,9 +304,15 @@ def _batches(inputs: Array, size: int) -> Sequence[Array]:
 def _check_clean(run: Run, clean: Tally | None) -> None:
     """Hold the clean passes kept so far, and a new one, against the card; raises DataError."""
     setup, metric = run.setup, run.question.metric
-    images = hits = 0
-    for tally in [*run.store.tallies("clean"), *([clean] if clean else [])]:
+    hits, images = _counted([*run.store.tallies("clean"), *([clean] if clean else [])], metric)
+    check_clean(setup.spec.model, setup.subject.network.image, setup.card, metric, hits, images)
+
+
+def _counted(clean: Iterable[Tally], metric: Metric) -> tuple[int, int]:
+    """(hits, images) of clean tallies."""
+    hits = images = 0
+    for tally in clean:
         packed = tally.top5 if metric == "top5" and tally.top5 else tally.top1
         bits: Bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=tally.images).view(np.bool_)
-        images, hits = images + tally.images, hits + int(np.count_nonzero(bits))
-    check_clean(setup.spec.model, setup.subject.network.image, setup.card, metric, hits, images)
+        hits, images = hits + int(np.count_nonzero(bits)), images + tally.images
+    return hits, images

@@ -51,7 +51,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = light.graph
     graph.name = "light"
-    for field in ("node", "input", "output", "value_info"):
+    for field in ("node", "input", "output"):  # not value_info, which a tool may have left wrong
         getattr(graph, field).extend(getattr(model.graph, field))
     for tensor in model.graph.initializer:
         if prod(tensor.dims) <= _SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL:

@@ -97,6 +97,17 @@ def test_torch_dynamo_tells_the_number(tmp_path: Path) -> None:
     assert of(traced(graphs.model(PLAIN), 0), tmp_path) == ()  # VGG: the file proves that it never had any
 
 
+def test_an_unused_branch_was_not_merged(tmp_path: Path) -> None:
+    """GoogLeNet's auxiliary heads are in the signature, but an inference graph has nothing of them."""
+    proto = renamed(graphs.model(PLAIN.replace("Conv(x, w, b)", "Conv(x, w)")), w="stem.conv.weight")
+    lines = "b_a: BUFFER target='aux.bn.running_var' persistent=True"
+    proto.graph.metadata_props.add(key="pkg.torch.export.ExportedProgram.graph_signature", value=lines)
+    assert of(proto, tmp_path) == ()
+    proto.graph.metadata_props[0].value += "\nb_b: BUFFER target='stem.bn.running_var' persistent=True"
+    (notice,) = of(proto, tmp_path)
+    assert notice.message.startswith("1 batch norms were merged")
+
+
 def test_kept_batch_norms_are_not_called_merged(tmp_path: Path) -> None:
     text = net("c = Conv(x, w, b)  h = BatchNormalization(c, b, b, b, var)", "float[4] var")
     assert of(traced(graphs.model(text), 1), tmp_path) == ()
@@ -171,6 +182,25 @@ def test_tied_kernels(tmp_path: Path) -> None:
     (notice,) = of(graphs.model(net(body, "float[4,4,1,1] k")), tmp_path)
     assert notice.code == "tied_kernels"
     assert notice.message.startswith("1 kernels serve more than one layer (k), possibly tied")
+
+
+def test_parts_of_one_tensor_are_not_tied(tmp_path: Path) -> None:
+    body = (
+        "z = Constant<value_ints = [0]>()  i = Constant<value_ints = [4]>()  j = Constant<value_ints = [8]>()"
+        "  p = Slice(k, z, i, z)  q = Slice(k, i, j, z)  c = Conv(x, w)  d = Conv(c, p)  h = Conv(d, q)"
+    )
+    assert of(graphs.model(net(body, "float[8,4,1,1] k")), tmp_path) == ()
+
+
+def test_weights_joined_in_a_way_that_nobody_can_compute_are_named(tmp_path: Path) -> None:
+    body = (
+        "n = Shape<start = 2, end = 3>(x)  z = Constant<value_ints = [0]>()  p = Slice(k, z, n, z)  q = Concat<axis = 0>(p, l)"
+        "  c = Conv(x, w)  h = Conv(c, q)"
+    )
+    text = net(body, "float[9,4,1,1] k, float[1,4,1,1] l").replace("float[N,3,8,8] x", "float[N,3,H,8] x")
+    (notice,) = of(graphs.model(text.replace("float[5,4] fw", "float[5,9] fw")), tmp_path)
+    assert notice.code == "unattached"
+    assert "k (36 values into Slice), l (4 values into Concat)" in notice.message
 
 
 FLATTEN = {

@@ -204,3 +204,42 @@ def test_weights_behind_dequantize_become_float(trained: bool, tmp_path: Path) -
     np.testing.assert_allclose(network.constants[conv.tensors[1].value], [0.1, -0.2, 0.3, 0], rtol=1e-6)
     x = graphs.image((2, 3, 8, 8))
     np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=0.02)
+
+
+def test_weights_cut_by_a_known_part_of_a_shape(tmp_path: Path) -> None:
+    """As torch's exporter cuts a recurrent layer's gates: by the hidden size of an initial state of free batch size."""
+    text = (
+        "(float[N,3,8,8] x, float[8,3,1,1] w, float[4] cb, float[5,4] fw) => (float[N,5] y) {"
+        " all = Shape<start = 0, end = 1>(x)  four = Constant<value_ints = [4]>()  s = Concat<axis = 0>(all, four)"
+        " zero = Constant<value_float = 0.0>()  state = Expand(zero, s)  hidden = Shape<start = 1, end = 2>(state)"
+        " none = Constant<value_ints = [0]>()  part = Slice(w, none, hidden, none)  h = Conv(x, part, cb)"
+        " g = GlobalAveragePool(h)  f = Flatten(g)  y = Gemm<transB = 1>(f, fw) }"
+    )
+    proto = graphs.model(text)
+    network = find_layers(graphs.load(proto, tmp_path))
+    assert [(layer.kind, layer.parameters) for layer in network.layers] == [("conv", 16), ("dense", 20)]
+    for batch in (1, 3):
+        x = graphs.image((batch, 3, 8, 8))
+        np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("split", ["two", "sizes"])
+@pytest.mark.parametrize("at", [0, 2])
+def test_weights_cut_by_a_sequence(split: str, at: int, tmp_path: Path) -> None:
+    """As torch's exporter cuts the projections of an attention."""
+    text = (
+        "(float[N,2,8,8] x, float[6,2] w, float[5,2] fw) => (float[N,5] y) { g = GlobalAveragePool(x)  f = Flatten(g)"
+        " two = Constant<value_int = 2>()  sizes = Constant<value_ints = [2, 2, 2]>()"
+        f" at = Constant<value_int = {at}>()  all = SplitToSequence<axis = 0>(w, {split})  part = SequenceAt(all, at)"
+        " t = Transpose<perm = [1, 0]>(part)  m = MatMul(f, t)  y = Gemm<transB = 1>(m, fw) }"
+    )
+    proto = graphs.model(text)
+    network = find_layers(graphs.load(proto, tmp_path))
+    assert graphs.members(network) == [("dense", {0: "w"}), ("dense", {0: "fw"})]
+    kernel = network.layers[0].tensors[0]
+    stored = network.constants[kernel.value]
+    np.testing.assert_array_equal(
+        stored.T if kernel.transposed else stored, graphs.initializers(proto)["w"][2 * at : 2 * at + 2]
+    )
+    x = graphs.image((2, 2, 8, 8))
+    np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=1e-5)
