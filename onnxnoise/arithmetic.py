@@ -7,7 +7,8 @@ from collections.abc import Collection
 from onnxnoise.drafts import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE, WEIGHT, Claims, Draft
 from onnxnoise.graph import LAYOUT, QUANTIZE, SHAPE_OF, Place
 
-_STATISTICS = frozenset(("ReduceMean", "ReduceSumSquare", "ReduceL2"))
+_SCALE, _SHIFT = ("Mul", "Div"), ("Add", "Sub")
+_STATISTICS = frozenset(("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"))
 _DEVIATION = frozenset(("Sqrt", "Reciprocal", "Pow", "ReduceL2"))
 _ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Neg", "Pow"))
 
@@ -61,12 +62,15 @@ def _claim_operand(claims: Claims, i: int, slot: int, place: Place) -> None:
         if _is_normalized(claims, i, 1 - slot):
             claims.layer("norm", i, {SCALE: place, BIAS: _norm_shift(claims, i, channels)})
         else:
-            shift = _next(claims, i, ("Add", "Sub"), channels)
+            _, shift = _next(claims, i, _SHIFT, channels)
             claims.layer("scale" if shift is None else "batchnorm", i, {SCALE: place, BIAS: shift})
-    elif op == "Sub" and slot == 1 and (found := _scale_and_shift(claims, i, channels)) is not None:
-        claims.layer("batchnorm", i, {MEAN: place, SCALE: found[0], BIAS: found[1]})
     else:
-        claims.layer("parameter", i, {WEIGHT: place})
+        node, scale = _next(claims, i, _SCALE, channels) if op == "Sub" and slot == 1 else (i, None)
+        _, shift = _next(claims, node, _SHIFT, channels) if scale is not None else (i, None)
+        if shift is not None:
+            claims.layer("batchnorm", i, {MEAN: place, SCALE: scale, BIAS: shift})
+        else:
+            claims.layer("parameter", i, {WEIGHT: place})
 
 
 def _is_caffe(claims: Claims, norm: Draft, op: str, channels: int) -> bool:
@@ -81,13 +85,13 @@ def _join_caffe(claims: Claims, norm: Draft, i: int, place: Place) -> None:
         claims.join(norm, CAFFE_BIAS, place)
         return
     claims.join(norm, CAFFE_SCALE, place)
-    shift = _next(claims, i, ("Add",), claims.graph.vector(place))
+    _, shift = _next(claims, i, ("Add",), claims.graph.vector(place))
     if shift is not None:
         claims.join(norm, CAFFE_BIAS, shift)
 
 
-def _next(claims: Claims, i: int, operators: Collection[str], channels: int) -> Place | None:
-    """The free constant of `channels` elements of the next operator, if that is one of `operators` and the only consumer.
+def _next(claims: Claims, i: int, operators: Collection[str], channels: int) -> tuple[int, Place | None]:
+    """The next operator and its free constant of `channels` elements, if it is one of `operators` and the only consumer.
 
     A constant that something is subtracted from, or divided by it, scales nothing and shifts nothing.
     """
@@ -97,18 +101,8 @@ def _next(claims: Claims, i: int, operators: Collection[str], channels: int) -> 
         for slot in (0, 1) if op in ("Add", "Mul") else (1,):
             place = graph.weight(following, slot) if op in operators else None
             if place is not None and claims.free(place) and graph.vector(place) == channels:
-                return place
-    return None
-
-
-def _scale_and_shift(claims: Claims, i: int, channels: int) -> tuple[Place, Place] | None:
-    """The constants of a Mul (or Div) and an Add (or Sub) that follow a Sub."""
-    scale = _next(claims, i, ("Mul", "Div"), channels)
-    if scale is None:
-        return None
-    node = next(n for n in claims.graph.chain(i, LAYOUT | QUANTIZE) if claims.graph.nodes[n].op_type in ("Mul", "Div"))
-    shift = _next(claims, node, ("Add", "Sub"), channels)
-    return None if shift is None else (scale, shift)
+                return following, place
+    return i, None
 
 
 def _is_normalized(claims: Claims, i: int, slot: int) -> bool:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from onnxnoise.cards import KEYS, Card, Dataset
+from onnxnoise.cards import KEYS, Card
 from onnxnoise.checks import expected_clean, layout_of, plausible
 from onnxnoise.classifier import ImageInput
 from onnxnoise.network import Network
 from onnxnoise.records import Metric
 from onnxnoise.subject import Subject
-
-CLASSES: dict[Dataset, int] = {"imagenet": 1000, "cifar10": 10, "cifar100": 100}
 
 _MISSING_LAYERS = ("merged_batchnorm", "no_batchnorm")
 _MISSING_PARAMETERS = ("decomposed_batchnorm", "unattached")
@@ -151,5 +149,6 @@ def _numbers(image: ImageInput, as_they_are: bool, scale: float | None) -> Findi
 def _classes(network: Network, card: Card) -> Finding:
     spec = card.input
     offset = f" and a label_offset of {spec.label_offset}" if spec.label_offset else ""
-    why = f"the card is for {spec.dataset}, {CLASSES[spec.dataset]} classes{offset}; correct dataset or label_offset in [input]"
-    return _compared("classes", CLASSES[spec.dataset] + spec.label_offset, network.classes, why)
+    count = spec.classes - spec.label_offset
+    why = f"the card is for {spec.dataset}, {count} classes{offset}; correct dataset or label_offset in [input]"
+    return _compared("classes", spec.classes, network.classes, why)

@@ -18,7 +18,8 @@ Rounding = Literal["nearest", "torchvision"]
 Color = Literal["rgb", "bgr"]
 Layout = Literal["auto", "nchw", "nhwc"]
 
-DATASETS: tuple[Dataset, ...] = ("imagenet", "cifar10", "cifar100")
+CLASSES: dict[Dataset, int] = {"imagenet": 1000, "cifar10": 10, "cifar100": 100}
+DATASETS: tuple[Dataset, ...] = tuple(CLASSES)
 INTERPOLATIONS: tuple[Interpolation, ...] = (
     "nearest",
     "bilinear",
@@ -81,6 +82,11 @@ class InputSpec:
     mean: Triple = (0.0, 0.0, 0.0)
     std: Triple = (1.0, 1.0, 1.0)
     label_offset: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Logits that a model for these labels has."""
+        return CLASSES[self.dataset] + self.label_offset
 
 
 @dataclass(frozen=True)

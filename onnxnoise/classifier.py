@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -25,8 +25,12 @@ Layout = Literal["nchw", "nhwc"]
 
 _FLOAT, _UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
 _TO_NCHW = [0, 3, 1, 2]
-_RENAMED = re.compile(r"^(?:UnsqueezeElimination_|ConvAddFusion_Add_B_)+")
+_RENAMED = re.compile(r"^(?:UnsqueezeElimination_|ConvAddFusion_(?:Add_)?B_)+")
 """What ONNX Runtime puts before the name of an initializer that it reshapes."""
+
+
+Classes = Callable[[Mapping[str, str]], int | None]
+"""From a file's metadata to the number of classes that its logits should have, asked only where several outputs could be them."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Classifier:
         return self.origins.get(name, (name,))
 
 
-def load_classifier(path: Path, *, output: str | None = None, classes: int | None = None) -> Classifier:
+def load_classifier(path: Path, *, output: str | None = None, classes: Classes = lambda _: None) -> Classifier:
     """Read and normalize the ONNX file at `path`.
 
     Where a file has several outputs, `output` names the logits, or `classes` tells how many columns they have. Raises ModelError
@@ -85,7 +89,8 @@ def load_classifier(path: Path, *, output: str | None = None, classes: int | Non
     constants = _values(optimized, file.folder)
     image = _image_input(optimized, constants, path)
     nodes = [n for n in optimized.graph.node if n.op_type != "Constant"]
-    logits, columns = _logits(optimized, Graph(nodes, constants), path, output, classes)
+    metadata = {p.key: p.value for p in file.stub.metadata_props}
+    logits, columns = _logits(optimized, Graph(nodes, constants), path, output, lambda: classes(metadata))
     nodes = needed(nodes, logits)
     used = {name for node in nodes for name in reads(node)}
     domains = {node.domain for node in nested(nodes)} | {""}
@@ -101,7 +106,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: int | Non
         image=image,
         logits=logits,
         classes=columns,
-        metadata={p.key: p.value for p in file.stub.metadata_props},
+        metadata=metadata,
         shapes=infer_shapes(optimized),
         origins=ready.origins,
         raw=file.stub,
@@ -155,7 +160,7 @@ def _layout(model: onnx.ModelProto, name: str, shape: Shape) -> Layout | None:
 
 
 def _logits(
-    model: onnx.ModelProto, graph: Graph, path: Path, wanted: str | None, classes: int | None
+    model: onnx.ModelProto, graph: Graph, path: Path, wanted: str | None, classes: Callable[[], int | None]
 ) -> tuple[str, int | None]:
     """(name of the value that ranks the classes, its number of columns where the file tells)."""
     outputs = {o.name: o for o in model.graph.output}
@@ -173,8 +178,8 @@ def _logits(
         raise ModelError(
             f"{path}: no classifier output among {listed}; one float row of class scores an image is needed"
         )
-    if classes in fitting.values():
-        fitting = {name: columns for name, columns in fitting.items() if columns == classes}
+    if len(fitting) > 1 and (count := classes()) in fitting.values():
+        fitting = {name: columns for name, columns in fitting.items() if columns == count}
     values = {_before_softmax(graph, name): columns for name, columns in fitting.items()}
     if len(values) > 1:
         listed = ", ".join(f"{name!r} ({columns or '?'} columns)" for name, columns in fitting.items())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import onnx
 
 _BY_TOOLS = re.compile(
-    r"^ConvBnFusion_(?:W|BN_B)_|(?:_DequantizeLinear_Output|_quantized|/MatMulAddFusion|_output_\d+|:\d+)+$"
+    r"^Conv(?:Bn|Mul)Fusion_(?:W|B|BN_B)_|(?:_DequantizeLinear_Output|_quantized|/MatMulAddFusion|_output_\d+|:\d+)+$"
 )
 _ANONYMOUS = re.compile(r"onnx::.*|\w?|\w*\d|[0-9a-f]{16,}")
 _PARAMETER = (

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from math import prod
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 
@@ -50,6 +52,16 @@ class Network:
         return sum(layer.parameters for layer in self.layers)
 
 
+def _check_finite(path: Path, name: str, values: Array) -> None:
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(values.sum(dtype=np.float64)):  # of finite float32 values it can't overflow
+            return
+    raise ModelError(
+        f"{path}: initializer {name!r} has values that are not finite, so it has no sigma_w and the network no accuracy; "
+        "the training diverged or the file is damaged: export a working checkpoint"
+    )
+
+
 def find_layers(classifier: Classifier) -> Network:
     """Group a classifier's initializers into noise layers; raises ModelError where there is none."""
     graph = Graph(classifier.nodes, classifier.constants, classifier.shapes)
@@ -77,6 +89,7 @@ def find_layers(classifier: Classifier) -> Network:
         tensors = []
         for role, (node, slot) in sorted(draft.members.items()):
             name = value = graph.nodes[node].input[slot]
+            _check_finite(classifier.path, shown((node, slot)), constants[name])
             if uses[name] > 1:  # exporters merge equal tensors: each layer gets its own
                 value = _unused(f"{name}@{index}.{role}", constants, graph.producer)
                 constants[value] = constants[name]

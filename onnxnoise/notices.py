@@ -20,7 +20,7 @@ from onnxnoise.records import NoiseLayer, Notice
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 _RULE = "pkg.onnxscript.rewriter.rule_name"
 _TO_NHWC = [0, 2, 3, 1]
-_KERNELS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
+_KERNELS = frozenset(("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul"))
 _SHOWN = 5
 
 
@@ -134,7 +134,7 @@ def _merger(node: onnx.NodeProto, kernel: str, bias: str) -> _Merger | None:
         return _FREEZING
     if kernel.endswith("/merged_input:0") or re.search(r"/batchnorm/(sub|mul|add)(_\d+)?:0$", bias):
         return _GRAPPLER
-    if kernel.startswith("ConvBnFusion_W_") or bias.startswith("ConvBnFusion_BN_B_"):
+    if kernel.startswith(("ConvBnFusion_W_", "ConvMulFusion_W_")) or bias.startswith("ConvBnFusion_BN_B_"):
         return _ONNXRUNTIME
     if (kernel, bias) == (f"{output}_weight", f"{output}_bias"):
         return _ONNXSLIM

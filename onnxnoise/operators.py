@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxnoise.drafts import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, Claims, Draft
 from onnxnoise.errors import ModelError
-from onnxnoise.graph import LAYOUT, QUANTIZE, attribute
+from onnxnoise.graph import LAYOUT, QUANTIZE, Place, attribute
 
 _NORMALIZATION = frozenset(
     (
@@ -47,18 +47,24 @@ def claim_operator(claims: Claims, i: int, source: str) -> None:
 
 def _convolution(claims: Claims, i: int) -> None:
     graph = claims.graph
-    node, kernel, bias = graph.nodes[i], graph.weight(i, 1), graph.weight(i, 2)
+    node, kernel, bias = graph.nodes[i], graph.weight(i, 1), _addend(claims, i)
     if kernel is None:
         return
     value = graph.value(kernel)
-    if bias is not None and claims.is_computed(bias) and not graph.value(bias).any():
-        claims.no_weight(bias)
-        bias = None
     if bias is None and bool((value == 1).all()):
         claims.no_weight(kernel)  # an average pooling, not a layer
         return
     outputs = value.shape[1] * attribute(node, "group", 1) if node.op_type == "ConvTranspose" else value.shape[0]
     claims.layer("conv", i, {WEIGHT: kernel, BIAS: bias}, outputs=outputs, channel=value.ndim - 1)
+
+
+def _addend(claims: Claims, i: int) -> Place | None:
+    """The constant third operand, unless it is only zeros in place of a bias."""
+    place = claims.graph.weight(i, 2)
+    if place is not None and claims.is_computed(place) and not claims.graph.value(place).any():
+        claims.no_weight(place)
+        return None
+    return place
 
 
 def _gemm(claims: Claims, i: int) -> None:
@@ -70,13 +76,12 @@ def _gemm(claims: Claims, i: int) -> None:
         return
     out_in = bool(attribute(node, "transB", 0)) if right else not attribute(node, "transA", 0)
     outputs = graph.value(place).shape[0 if out_in else 1]
-    addend = graph.weight(i, 2)
-    size = 0 if addend is None else graph.value(addend).size
-    bias = addend if size == outputs else None
+    addend = _addend(claims, i)
+    bias = addend if addend is not None and graph.value(addend).size == outputs else None
     claims.layer(
         "dense", i, {WEIGHT: place, BIAS: bias}, transposed=not out_in, outputs=outputs, channel=1 if right else 2
     )
-    if size > 1 and bias is None:
+    if bias is None and claims.free(addend):
         claims.layer("parameter", i, {WEIGHT: addend})
 
 

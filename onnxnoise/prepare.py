@@ -20,13 +20,12 @@ _DYNAMIC_QUANTIZATION = frozenset(
 _PACKED = frozenset(("QGemm", "QAttention", "QMoE", "MatMulNBits", "MatMulBnb4", "MatMulIntegerToFloat"))
 _KERNEL_SECOND = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
-
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # else its warnings end on stderr
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """`model` is a serialized ModelProto for ONNX Runtime; `origins` are what constant folding will make its values of."""
+    """`model` is a serialized ModelProto for ONNX Runtime; `origins` tells what constant folding will make values of."""
 
     model: bytes
     origins: Mapping[str, tuple[str, ...]]
@@ -37,7 +36,7 @@ def prepared(file: ModelFile) -> Prepared:
     import onnx_ir as ir  # noqa: PLC0415  half a second, and many commands never get here
     from onnx_ir.passes import common  # noqa: PLC0415
 
-    from onnxnoise import decomposed, restore  # noqa: PLC0415
+    from onnxnoise import decomposed, origins, restore  # noqa: PLC0415
 
     _refuse(file)
     try:
@@ -65,9 +64,9 @@ def prepared(file: ModelFile) -> Prepared:
         decomposed.restore_batch_norms(model, shapes)
         restore.restore_prelu(model)
         proto = ir.serde.serialize_model(model)
-        origins = restore.origins(model)
+        behind = origins.origins(model)
         _drop_unused_inputs(proto.graph)
-        return Prepared(proto.SerializeToString(), origins)
+        return Prepared(proto.SerializeToString(), behind)
     except ModelError:
         raise
     except Exception as error:  # onnx-ir's exceptions share no base; a malformed graph can raise any

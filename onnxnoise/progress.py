@@ -39,7 +39,7 @@ class LiveProgress:
         self.now = "clean pass"
         self.done, self.total = 0.0, 0.0
         self.began = self.printed = time.monotonic()
-        self.step = 0
+        self.step, self.noisy = 0, False
         self.live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
 
     def started(self, run: Run) -> None:
@@ -85,14 +85,15 @@ class LiveProgress:
                 sums[0] += hits
                 sums[1] += clean
         if not self.console.is_terminal:
-            self._print_sometimes()
+            self._print_sometimes(first=tally.sweep != "clean" and not self.noisy)
+        self.noisy |= tally.sweep != "clean"
 
     def _layer(self, index: int) -> str:
         return f"layer {index} {fitted(self.names.get(index, ''), 28)}"
 
-    def _print_sometimes(self) -> None:
+    def _print_sometimes(self, *, first: bool) -> None:
         step = int(10 * self.done / self.total) if self.total else 10
-        if step > self.step or time.monotonic() - self.printed > _EVERY:
+        if first or step > self.step or time.monotonic() - self.printed > _EVERY:
             self.step, self.printed = step, time.monotonic()
             self.console.print("; ".join((self._time(), *self._so_far())), soft_wrap=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnxnoise.graph import QUANTIZE, SHAPE_OF
+from onnxnoise.origins import constants
 from onnxnoise.shapes import Shape
 
 _FILLED = frozenset(("Expand", "Cast", "CastLike", "Identity", "Reshape"))
@@ -59,13 +59,17 @@ def fold_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
         if node.op_type != "Shape" or node.inputs[0] is None or node.outputs[0].is_graph_output():
             continue
         start, end = (node.attributes.get(name) for name in ("start", "end"))
-        known = shapes.get(node.inputs[0].name or "", (None,))
-        part = known[start.as_int() if start else 0 : end.as_int() if end else None]
+        shape = shapes.get(node.inputs[0].name or "")
+        if shape is None:
+            continue
+        part = shape[start.as_int() if start else 0 : end.as_int() if end else None]
         if None in part:
             continue
         name = node.outputs[0].name
         tensor = ir.tensor(np.array(part, np.int64), name=name)
-        constant = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        constant = ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(part)]), const_value=tensor
+        )
         node.outputs[0].replace_all_uses_with(constant)
         model.graph.remove(node, safe=True)
         model.graph.register_initializer(constant)
@@ -73,10 +77,10 @@ def fold_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
 
 def fold_sequences(model: ir.Model) -> None:
     """A part of a weight taken by SplitToSequence and SequenceAt is a Slice, which the optimizer computes; in place."""
-    constants = _constants(model)
+    known = constants(model)
     for node in list(model.graph):
         split = _made_by(node.inputs[0], "SplitToSequence") if node.op_type == "SequenceAt" else None
-        if split is None or split.inputs[0] not in constants or len(split.inputs) < 2:
+        if split is None or split.inputs[0] not in known or len(split.inputs) < 2:
             continue
         sizes, at = (None if value is None else value.const_value for value in (split.inputs[1], node.inputs[1]))
         if sizes is None or at is None or (place := int(at.numpy())) < 0:
@@ -98,7 +102,7 @@ def fold_sequences(model: ir.Model) -> None:
 
 def restore_prelu(model: ir.Model) -> None:
     """Keras' `Relu(x) + Mul(Relu(Neg(x)), -alpha)` becomes PRelu(x, alpha), in place."""
-    constants = _constants(model)
+    known = constants(model)
     for node in list(model.graph):
         if node.op_type != "Add" or node.domain or len(node.inputs) != 2:
             continue
@@ -109,7 +113,7 @@ def restore_prelu(model: ir.Model) -> None:
             for mirrored, slope in (product.inputs, product.inputs[::-1]):
                 inner = _made_by(mirrored, "Relu")
                 negation = None if inner is None else _made_by(inner.inputs[0], "Neg")
-                if negation is None or negation.inputs[0] is not relu.inputs[0] or slope not in constants:
+                if negation is None or negation.inputs[0] is not relu.inputs[0] or slope not in known:
                     continue
                 alpha = ir.node("Neg", [slope])  # the optimizer turns it into an initializer
                 prelu = ir.node("PRelu", [relu.inputs[0], alpha.outputs[0]])
@@ -121,40 +125,3 @@ def restore_prelu(model: ir.Model) -> None:
 def _made_by(value: ir.Value | None, op_type: str) -> ir.Node | None:
     maker = None if value is None else value.producer()
     return maker if maker is not None and maker.op_type == op_type and not maker.domain else None
-
-
-def origins(model: ir.Model) -> dict[str, tuple[str, ...]]:
-    """Of each value that constant folding will make: the file's tensors of more than one element behind it.
-
-    None are behind attention masks, zeros in place of a bias and the like, made of one-element constants: they are no weights.
-    """
-    return {
-        value.name: tuple(sorted(leaves))
-        for value, leaves in _constants(model).items()
-        if value.name and value.producer() is not None
-    }
-
-
-def _constants(model: ir.Model) -> dict[ir.Value, frozenset[str]]:
-    """Every constant, and every value made of constants alone, with the names of the weights in it."""
-    found = {
-        value: frozenset([value.name or ""] if tensor.size > 1 and tensor.dtype.is_floating_point() else [])
-        for value in model.graph.initializers.values()
-        if (tensor := value.const_value) is not None
-    }
-    for node in model.graph:
-        inputs = [value for value in node.inputs if value is not None]
-        if node.op_type in SHAPE_OF:
-            leaves: frozenset[str] = frozenset()
-        elif node.op_type == "ConstantOfShape":  # onnx's own light models fill their weights so
-            fill = node.attributes.get("value")
-            filled = fill is not None and bool((fill.as_tensor().numpy() % 1).any())
-            leaves = frozenset([node.outputs[0].name or ""] if filled else [])
-        elif not all(value in found for value in inputs):
-            continue
-        elif node.op_type in QUANTIZE:
-            leaves = found[inputs[0]] or frozenset([inputs[0].name or ""])
-        else:
-            leaves = frozenset().union(*(found[value] for value in inputs))
-        found |= dict.fromkeys(node.outputs, leaves)
-    return found

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise import session
-from onnxnoise.cards import Card, find_card
+from onnxnoise.cards import Card
 from onnxnoise.checks import check_clean, check_fit, layout_of
 from onnxnoise.errors import DataError
 from onnxnoise.images import ImageSource, open_images
@@ -30,7 +30,7 @@ from onnxnoise.results import Question, summarize
 from onnxnoise.session import Provider
 from onnxnoise.spec import BenchSpec
 from onnxnoise.store import RunStore, TallyKey
-from onnxnoise.subject import Subject, is_file, layer_info, open_model
+from onnxnoise.subject import Subject, card_of, layer_info, open_model
 from onnxnoise.sweep import ChunkSweep, NoiseSpec, Probe, probe
 
 Array = npt.NDArray[Any]
@@ -39,7 +39,7 @@ _MEMORY = 2 << 30
 _LARGEST_CHUNK = 1000
 """Images: beyond this a chunk costs memory and progress, and its sessions are long paid for."""
 
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 8 << 20
 """At the largest cut: a mini-batch's values should stay in a core's cache."""
 
 _WORKING_BYTES = 600 << 20
@@ -78,8 +78,9 @@ class Setup:
     @classmethod
     def opened(cls, spec: BenchSpec) -> Setup:
         """Raises OnnxNoiseError's subclasses for whatever can't be used or does not fit together."""
-        subject = open_model(spec.model, bn=spec.bn, layers=spec.layers, output=spec.output)
-        classifier, card = subject.classifier, _card(spec.model, spec.card, subject)
+        subject = open_model(spec.model, bn=spec.bn, layers=spec.layers, output=spec.output, card=spec.card)
+        classifier = subject.classifier
+        card = card_of(spec.model, classifier.path, spec.card, classifier.metadata)
         setup = cls(spec, subject, card, open_images(spec.data, card), session.find_provider(spec.provider))
         check_fit(spec.model, classifier.image, classifier.classes or setup.probe.classes, card, setup.images)
         return setup
@@ -162,13 +163,8 @@ def bench(spec: BenchSpec, watcher: Watcher | None = None) -> Result:
 
 def open_card(model: str, card: str | None, output: str | None = None) -> tuple[Subject, Card]:
     """A model with the card that a run would use for it; raises as `Setup.opened`."""
-    subject = open_model(model, output=output)
-    return subject, _card(model, card, subject)
-
-
-def _card(model: str, card: str | None, subject: Subject) -> Card:
-    named = None if is_file(Path(model)) else model
-    return find_card(subject.classifier.path, card or named, subject.classifier.metadata)
+    subject = open_model(model, output=output, card=card)
+    return subject, card_of(model, subject.classifier.path, card, subject.classifier.metadata)
 
 
 def clean_hits(spec: BenchSpec) -> tuple[Metric, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -57,8 +58,10 @@ def normalize(stub: bytes, folder: Path, source: str) -> onnx.ModelProto:
 
 
 def _reason(error: Exception) -> str:
+    """ONNX Runtime's first line without its error code and the place in its source."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].removeprefix("[ONNXRuntimeError] : ")
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])
+    return re.sub(r"(Exception during \w+: )?\S*/onnxruntime\S*:\d+ .*?\) ", "", line).strip()
 
 
 def _options() -> Any:

@@ -67,26 +67,27 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
 def check_sizes(model: onnx.ModelProto, path: Path) -> None:
     """Refuse constants that a few bytes blow up to terabytes, before ONNX Runtime's constant folding makes them.
 
-    A sum over values computed from constants alone (ConstantOfShape, Expand, Tile, ...); raises ModelError.
+    What counts is by how much the values computed from constants alone (ConstantOfShape, Expand, Tile, ...) outgrow what they
+    are made of. Raises ModelError.
     """
     inferred = _inferred(model)
     if inferred is None:
         return
     shapes = _value_shapes(inferred)
-    constant = {tensor.name for graph in graphs(model.graph) for tensor in graph.initializer}
-    limit, total = _memory() // 4, 0
+    sizes = {tensor.name: 4 * prod(tensor.dims) for graph in graphs(model.graph) for tensor in graph.initializer}
+    limit, grown = _memory() // 4, 0
     for graph in graphs(inferred.graph):
         for node in graph.node:
-            if not all(name in constant for name in node.input if name):
+            if not all(name in sizes for name in node.input if name):
                 continue
-            constant.update(node.output)
+            given = sum(sizes[name] for name in node.input if name)
             for name in node.output:
-                size = 4 * prod(d or 1 for d in shapes.get(name) or ())
-                total += size
-                if total > limit:
+                sizes[name] = 4 * prod(d or 1 for d in shapes.get(name) or ())
+                grown += max(0, sizes[name] - given)
+                if grown > limit:
                     raise ModelError(
                         f"{path}: constant {name!r} of shape {printed(shapes.get(name))}, made by {node.op_type}, would take "
-                        f"{size / 1e9:,.1f} GB of this machine's memory; "
+                        f"{sizes[name] / 1e9:,.1f} GB of this machine's memory; "
                         "the file is broken or made to do harm: export it again"
                     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxnoise.batchnorm import noise_layers
-from onnxnoise.cards import bundled_names, load_bundled
+from onnxnoise.cards import Card, bundled_names, find_card, load_bundled
 from onnxnoise.classifier import Classifier, load_classifier
-from onnxnoise.errors import ModelError
+from onnxnoise.errors import CardError, ModelError
 from onnxnoise.network import Network
 from onnxnoise.records import InitializerInfo, LayerInfo, NoiseLayer, Policy
 from onnxnoise.spec import select_layers
@@ -23,13 +24,29 @@ class Subject:
     layers: tuple[NoiseLayer, ...]
 
 
-def open_model(model: str, *, bn: Policy = "group", layers: str | None = None, output: str | None = None) -> Subject:
+def open_model(
+    model: str,
+    *,
+    bn: Policy = "group",
+    layers: str | None = None,
+    output: str | None = None,
+    card: str | None = None,
+) -> Subject:
     """The noise layers of the ONNX file `model`, or of the bundled card of that name.
 
-    `bn` is the batch-norm policy, `layers` a pattern as of `--layers`, `output` the name of the logits where there are several.
-    Raises ModelError if the file can't be used, UsageError for a pattern that matches nothing.
+    `bn` is the batch-norm policy, `layers` a pattern as of `--layers`. Where several outputs could be the logits, `output`
+    names them, or a card (`card`, or one that `card_of` finds) tells how many columns they have. Raises ModelError if the file
+    can't be used, UsageError for a pattern that matches nothing.
     """
-    classifier = load_classifier(_path(model), output=output)
+    path = _path(model)
+
+    def classes(metadata: Mapping[str, str]) -> int | None:
+        try:
+            return card_of(model, path, card, metadata).input.classes
+        except CardError:
+            return None
+
+    classifier = load_classifier(path, output=output, classes=classes)
     network = noise_layers(classifier, bn)
     return Subject(classifier, network, select_layers(network.layers, layers))
 
@@ -49,6 +66,11 @@ def _path(model: str) -> Path:
             + (f". They are from {card.model.source}" if card.model.source else "")
         )
     return card.model.file
+
+
+def card_of(model: str, path: Path, card: str | None, metadata: Mapping[str, str]) -> Card:
+    """The card that a run of `model` uses: `card`, else a bundled model's own, else as `find_card`; raises CardError."""
+    return find_card(path, card or (None if is_file(Path(model)) else model), metadata)
 
 
 def is_file(path: Path) -> bool:

@@ -12,8 +12,8 @@ import pytest
 from imaging import card, cifar_card
 from scipy.stats import binom
 
-from onnxnoise.cardcheck import CLASSES, Finding, card_text, check_card, clean_finding
-from onnxnoise.cards import DATASETS, load_bundled
+from onnxnoise.cardcheck import Finding, card_text, check_card, clean_finding
+from onnxnoise.cards import CLASSES, DATASETS, load_bundled
 from onnxnoise.images import cifar, ilsvrc
 from onnxnoise.subject import Subject, open_model
 

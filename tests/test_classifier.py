@@ -199,7 +199,7 @@ def test_several_outputs_need_a_choice(tmp_path: Path) -> None:
         graphs.load(proto, tmp_path)
     assert graphs.load(proto, tmp_path, output="f").logits == "f"
     assert graphs.load(proto, tmp_path, output="y").classes == 5
-    assert graphs.load(proto, tmp_path, classes=5).logits == "y"
+    assert graphs.load(proto, tmp_path, classes=lambda _: 5).logits == "y"
     with pytest.raises(UsageError, match="no output 'z'; it has f, y"):
         graphs.load(proto, tmp_path, output="z")
 

@@ -272,8 +272,8 @@ def test_progress_on_a_pipe_is_a_few_lines() -> None:
     assert lines[0] == console.policy_line("group", "tensor")
     assert lines[1] == "net: 50 layers, 6 SNRs, 3 draws, 1,000 images of data"
     assert lines[2] == "CPUExecutionProvider; run file run.sqlite"
-    assert len(lines) == 3 + 10
-    assert re.match(r" 50%, 0:00:0\d, 0:00:0\d left; clean top-1 50.0% of 500 images; layer ", lines[7])
+    assert len(lines) == 3 + 1 + 10
+    assert re.match(r" 50%, 0:00:0\d, 0:00:0\d left; clean top-1 50.0% of 500 images; layer ", lines[8])
     assert "worst so far layer 2 line�break��tab at SNR 100: 0.50 of clean" in lines[-1]
     assert lines[-1].startswith("100%, 0:00:0")
 

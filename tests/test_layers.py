@@ -86,6 +86,8 @@ RULES: dict[str, tuple[str, str, list[tuple[str, dict[int, str]]]]] = {
     "bias on rank 3, constant first": ("float[4,4] k, float[4] b", f"c = Conv(x, w)  {TO_TOKENS}  p = MatMul(t, k)  o = Add(b, p)  {FROM_TOKENS}", [("dense", {0: "k", 1: "b"})]),
     "bias behind layout": ("float[4,4,1,1] k, float[1,1,1,4] b", "c = Conv(x, w)  d = Conv(c, k)  t = Transpose<perm = [0, 2, 3, 1]>(d)  e = Add(t, b)  r = Relu(e)  h = Transpose<perm = [0, 3, 1, 2]>(r)", [("conv", {0: "k", 1: "b"})]),
     "bias behind quantization": (f"float[4,4,1,1] k, {C} b, float step, int8 z", "c = Conv(x, w)  d = Conv(c, k)  q = QuantizeLinear(d, step, z)  e = DequantizeLinear(q, step, z)  h = Add(b, e)", [("conv", {0: "k", 1: "b"})]),
+    "bias behind a transposed convolution": (f"float[4,4,2,2] k, {C} b", "c = Conv(x, w)  d = ConvTranspose(c, k)  h = Add(d, b)", [("conv", {0: "k", 1: "b"})]),
+    "int8 weights, cast and scaled": ("int8[4,4,1,1] q, float[4,1,1,1] step, int8[4,1,1] p8, float a", "c = Conv(x, w)  f0 = Cast<to = 1>(q)  k = Mul(f0, step)  d = Conv(c, k)  r = Relu(d)  e = Cast<to = 1>(p8)  s = Mul(e, a)  h = Add(r, s)", [("conv", {0: "k"}), ("parameter", {0: "p8"})]),
     "a bias and one more constant": (f"float[4,4,1,1] k, float[4] b, {C} p", "c = Conv(x, w)  d = Conv(c, k, b)  r = Relu(d)  h = Add(r, p)", [("conv", {0: "k", 1: "b"}), ("parameter", {0: "p"})]),
     "a row that is no bias": ("float[6,4,1,1] k, float[4,6,1,1] l, float[6] p", "c = Conv(x, w)  d = Conv(c, k)  e = Add(d, p)  h = Conv(e, l)", [("conv", {0: "k"}), ("parameter", {0: "p"}), ("conv", {0: "l"})]),
     "dense without bias": ("float[4,4] k", f"c = Conv(x, w)  {TO_TOKENS}  p = MatMul(t, k)  o = Relu(p)  {FROM_TOKENS}", [("dense", {0: "k"})]),
@@ -104,7 +106,7 @@ RULES: dict[str, tuple[str, str, list[tuple[str, dict[int, str]]]]] = {
 """Initializers, nodes, and the layers (kind, role to initializer) that they make between `w` and the head."""
 
 VALUES = {
-    "ones": 1, "one": 1, "zero": 0, "step": 0.05, "z": 0, "lo": -1, "hi": 1, "n": [1, 4, 6, 6],
+    "q": np.arange(16), "p8": [1, 2, 3, 4], "ones": 1, "one": 1, "zero": 0, "step": 0.05, "z": 0, "lo": -1, "hi": 1, "n": [1, 4, 6, 6],
     "scales": [1, 1, 2, 2], "two": 1, "twice": 2,
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from onnxnoise.errors import ModelError
 from onnxnoise.network import Network, find_layers
 
 Array = npt.NDArray[Any]
@@ -260,3 +261,13 @@ def test_cuts_come_in_the_layers_order(tmp_path: Path) -> None:
         for layer in network.layers:
             users = [i for i, node in enumerate(network.nodes) for t in layer.tensors if t.value in node.input]
             assert layer.start <= min(users)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
+    kernel = np.ones((5, 3, 1, 1), np.float32)
+    kernel[2, 1] = bad
+    body = "{ c = Conv(x, k) p = GlobalAveragePool(c) y = Flatten(p) }"
+    proto = graphs.model(f"(float[N,3,4,4] x, float[5,3,1,1] k) => (float[N,5] y) {body}", {"k": kernel})
+    with pytest.raises(ModelError, match="initializer 'k' has values that are not finite"):
+        find_layers(graphs.load(proto, tmp_path))

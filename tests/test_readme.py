@@ -29,7 +29,7 @@ def test_the_first_command_runs_the_bundled_model(tmp_path: Path, monkeypatch: p
     assert install == [".venv/bin/pip", "install", "."]
     assert run[0] == ".venv/bin/onnxnoise"
     monkeypatch.chdir(tmp_path)
-    outcome = onnxnoise(*run[1:], "--limit", 20, "--draws", 1, "--snr", 10, "--layers", "1-2")
+    outcome = onnxnoise(*run[1:], "--limit", 20, "--draws", 1, "--layers", "1-2")
     assert outcome.code == 0, outcome.err
     shown = README.split("```\n")
     assert outcome.out.splitlines()[0] in README, "the output in the README begins as the real one does"

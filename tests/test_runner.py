@@ -16,13 +16,15 @@ from typing import Any
 import graphs
 import nets
 import numpy as np
+import onnx
 import pytest
 from command import onnxnoise
 
 from onnxnoise import runner
-from onnxnoise.errors import DataError
+from onnxnoise.errors import DataError, ModelError
 from onnxnoise.records import Result, Tally
 from onnxnoise.spec import BenchSpec
+from onnxnoise.subject import open_model
 
 SPEC = BenchSpec("", snrs=(20.0, 2.0), draws=2)
 
@@ -275,3 +277,18 @@ def test_names_of_one_provider_are_one_provider(files: nets.Files, tmp_path: Pat
         == "CPUExecutionProvider"
     )
     assert watcher.count == 0
+
+
+def test_the_card_tells_which_of_two_outputs_are_the_logits(files: nets.Files, tmp_path: Path) -> None:
+    proto = onnx.load(files.model)
+    wide = onnx.numpy_helper.from_array(np.ones((10, 7), np.float32), "wide")
+    proto.graph.initializer.append(wide)
+    proto.graph.node.append(onnx.helper.make_node("MatMul", [proto.graph.output[0].name, "wide"], ["features"]))
+    proto.graph.output.insert(0, onnx.helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["N", 7]))
+    model = tmp_path / "two.onnx"
+    onnx.save(proto, model)
+    with pytest.raises(ModelError, match=r"several outputs could be the logits.*--output NAME"):
+        open_model(str(model))
+    (tmp_path / "two.toml").write_text(nets.CARD)
+    assert bench(replace(files, model=model), tmp_path / "run.sqlite").clean.images == 40
+    assert open_model(str(model)).network.classes == 10
