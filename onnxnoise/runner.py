@@ -39,7 +39,7 @@ _MEMORY = 2 << 30
 _LARGEST_CHUNK = 1000
 """Images: beyond this a chunk costs memory and progress, and its sessions are long paid for."""
 
-_BATCH_BYTES = 8 << 20
+_BATCH_BYTES = 2 << 20
 """At the largest cut: a mini-batch's values should stay in a core's cache."""
 
 _WORKING_BYTES = 600 << 20
