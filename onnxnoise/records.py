@@ -182,7 +182,10 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Result:
-    """A whole run, as far as it went: `measured` of `planned` image passes. `run` has what someone needs to repeat it."""
+    """A profile, as far as it went: `measured` of `planned` passes over the images.
+
+    `runs` has what someone needs to repeat it: command, versions and machine of every run that measured a part.
+    """
 
     model: dict[str, str]
     provider: str
@@ -196,6 +199,6 @@ class Result:
     cells: tuple[Cell, ...]
     a_avr: tuple[Average, ...]
     warnings: tuple[Notice, ...]
-    run: dict[str, object]
+    runs: tuple[dict[str, object], ...]
     measured: int
     planned: int

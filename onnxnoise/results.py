@@ -111,7 +111,7 @@ def summarize(store: RunStore, question: Question) -> Result | None:
             *_no_clean_hits(clean),
             *_warnings(identity["bn"], cells, question),
         ),
-        run=description["run"],
+        runs=tuple(store.runs()),
         measured=sum(len(cell.draws) for cell in cells),
         planned=question.planned,
     )

@@ -152,6 +152,7 @@ def bench(spec: BenchSpec, watcher: Watcher | None = None) -> Result:
         watcher.started(run)
         try:
             if run.todo:
+                run.store.begin(_provenance(run.setup))
                 _measure(run, watcher)
         except DataError:
             run.store.discard()
@@ -209,7 +210,6 @@ def open_run(setup: Setup) -> Run:
         "dataset": setup.images.name,
         "layers": [asdict(layer_info(layer)) for layer in network.layers],
         "notices": [asdict(notice) for notice in network.notices],
-        "run": _provenance(setup),
     }
     store = RunStore.open(Path(spec.out or f"{network.name}-{network.sha256[:8]}.sqlite"), identity, description)
     try:

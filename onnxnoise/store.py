@@ -19,6 +19,7 @@ _APPLICATION_ID = 0x4F4E4E58
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE record (name TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE run (number INTEGER PRIMARY KEY, json TEXT NOT NULL);
 CREATE TABLE chunk (start INTEGER PRIMARY KEY, images INTEGER NOT NULL, sha256 TEXT);
 CREATE TABLE tally (
     sweep TEXT NOT NULL, layer INTEGER NOT NULL, snr REAL NOT NULL, draw INTEGER NOT NULL, start INTEGER NOT NULL,
@@ -151,6 +152,17 @@ class RunStore:
         except ValueError as error:
             raise RunFileError(f"{self.path}: damaged: its {name} is no JSON; name another file with --out") from error
         return record
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Remember who measures from now on: command, versions, machine."""
+        with self._errors(), self._transaction():
+            self._connection.execute("INSERT INTO run (json) VALUES (?)", (json.dumps(run),))
+
+    def runs(self) -> list[dict[str, Any]]:
+        """What `begin` was told, oldest first: all that had a part in this file's tallies."""
+        with self._errors():
+            rows = self._connection.execute("SELECT json FROM run ORDER BY number").fetchall()
+        return [json.loads(row[0]) for row in rows]
 
     def chunks(self) -> list[range]:
         """The chunks of images laid down so far, in order: each as the range of positions in the data."""

@@ -84,7 +84,7 @@ def profile(
         cells=tuple(cells[: len(cells) - missing] + whole_cells),
         a_avr=tuple(averages),
         warnings=(),
-        run={},
+        runs=(),
         measured=draws * (len(cells) - missing + len(whole_cells)),
         planned=draws * (len(cells) + len(whole_cells)),
     )

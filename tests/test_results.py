@@ -108,7 +108,6 @@ def description(indices: tuple[int, ...], name: str = "net") -> dict[str, Any]:
             for i in indices
         ],
         "notices": [{"code": "tied_kernels", "message": f"about {name}"}],
-        "run": {"command": "onnxnoise bench"},
     }
 
 

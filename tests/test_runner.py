@@ -292,3 +292,12 @@ def test_the_card_tells_which_of_two_outputs_are_the_logits(files: nets.Files, t
     (tmp_path / "two.toml").write_text(nets.CARD)
     assert bench(replace(files, model=model), tmp_path / "run.sqlite").clean.images == 40
     assert open_model(str(model)).network.classes == 10
+
+
+def test_every_run_that_measured_a_part_is_on_record(files: nets.Files, tmp_path: Path) -> None:
+    out = tmp_path / "run.sqlite"
+    assert len(bench(files, out, snrs=(10.0,)).runs) == 1
+    assert len(bench(files, out, snrs=(10.0,)).runs) == 1, "nothing was measured"
+    grown = bench(files, out, snrs=(10.0, 5.0)).runs
+    assert [run["spec"]["snrs"] for run in grown] == [[10.0], [10.0, 5.0]]  # type: ignore[index]
+    assert {"command", "started", "versions", "machine"} <= set(grown[1])
