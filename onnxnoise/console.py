@@ -215,7 +215,9 @@ def _whole_table(console: Console, result: Result, snrs: Sequence[float], metric
     averages = {average.snr: average for average in result.a_avr}
     if not whole and not averages:
         return
-    title = ", and ".join([*(["All layers noisy together"] if whole else []), *(["A_avr"] if averages else [])])
+    chosen = len(result.selected)
+    every = "All layers" if chosen == len(result.layers) else f"The {chosen} chosen of {len(result.layers)} layers"
+    title = ", and ".join([*([f"{every} noisy together"] if whole else []), *(["A_avr"] if averages else [])])
     console.print()
     console.print(Text(f"{title}: {METRIC_TITLES[metric]}, {mean}", "bold"), soft_wrap=True)
     table = _table()

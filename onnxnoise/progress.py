@@ -55,8 +55,11 @@ class LiveProgress:
             f"{_number_of(question.images, 'image')} of {safe(run.setup.images.name)}",
             soft_wrap=True,
         )
-        kept = "" if run.todo else ", complete: nothing is left to measure"
+        kept = ", continued" if run.store.runs() else ""
+        kept = kept if run.todo else ", complete: nothing is left to measure"
         self.console.print(f"{run.setup.provider.name}; run file {safe(str(run.store.path))}{kept}", soft_wrap=True)
+        for tally in run.store.tallies("clean"):
+            self._count_clean(tally)
         self.began = self.printed = time.monotonic()
         if run.todo and self.console.is_terminal and not self.console.quiet:
             self.live.start()
@@ -69,14 +72,12 @@ class LiveProgress:
 
     def measured(self, tally: Tally) -> None:
         """One variant of one chunk was measured."""
-        packed = tally.top5 if self.metric == "top5" and tally.top5 else tally.top1
-        hits = int(np.unpackbits(np.frombuffer(packed, np.uint8), count=tally.images).sum())
+        hits = self._hits(tally)
         self.done += tally.images * self._cost(tally.sweep, tally.layer)
         if tally.sweep == "clean":
-            self.clean[tally.start] = hits
-            self.images += tally.images
+            self._count_clean(tally)
         else:
-            where = "all layers" if tally.layer is None else self._layer(tally.layer)
+            where = "layers together" if tally.layer is None else self._layer(tally.layer)
             clean = self.clean.get(tally.start, 0)
             share = f"{hits / clean:.2f} of clean" if clean else f"{hits} of {tally.images} right"
             self.now = f"{where} at SNR {tally.snr:g}: {share}"
@@ -87,6 +88,14 @@ class LiveProgress:
         if not self.console.is_terminal:
             self._print_sometimes(first=tally.sweep != "clean" and not self.noisy)
         self.noisy |= tally.sweep != "clean"
+
+    def _hits(self, tally: Tally) -> int:
+        packed = tally.top5 if self.metric == "top5" and tally.top5 else tally.top1
+        return int(np.unpackbits(np.frombuffer(packed, np.uint8), count=tally.images).sum())
+
+    def _count_clean(self, tally: Tally) -> None:
+        self.clean[tally.start] = self._hits(tally)
+        self.images += tally.images
 
     def _layer(self, index: int) -> str:
         return f"layer {index} {fitted(self.names.get(index, ''), 28)}"

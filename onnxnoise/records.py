@@ -184,6 +184,7 @@ class LayerInfo:
 class Result:
     """A profile, as far as it went: `measured` of `planned` passes over the images.
 
+    `selected` has the indices of the layers that bear noise: `all` means these together.
     `runs` has what someone needs to repeat it: command, versions and machine of every run that measured a part.
     """
 
@@ -196,6 +197,7 @@ class Result:
     metric: Metric
     clean: CleanHits
     layers: tuple[LayerInfo, ...]
+    selected: tuple[int, ...]
     cells: tuple[Cell, ...]
     a_avr: tuple[Average, ...]
     warnings: tuple[Notice, ...]

@@ -104,6 +104,7 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         metric=question.metric,
         clean=CleanHits(clean.top1.size, _count(clean.top1), _count_or_none(clean.top5), _count(clean.nonfinite)),
         layers=tuple(layer_info(each) for each in description["layers"]),
+        selected=question.layers,
         cells=tuple(cells),
         a_avr=tuple(averages),
         warnings=(
@@ -228,7 +229,7 @@ def _negative_variances(bn: str, cells: Sequence[Cell], question: Question) -> I
     yield Notice(
         "negative_variances",
         f"noise made batch-norm variances negative {where}, in {len(draws)} of {question.draws} draws, "
-        f"in up to {channels} channels at once; such a variance is {done} (--bn {bn}). "
+        f"in up to {channels} channel{'s' if channels > 1 else ''} at once; such a variance is {done} (--bn {bn}). "
         "--bn affine puts the noise on scale and shift instead",
     )
 

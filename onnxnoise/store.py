@@ -123,8 +123,9 @@ class RunStore:
         for name in {**kept, **asked}:
             if kept.get(name) != asked.get(name):
                 raise RunFileError(
-                    f"{self.path}: holds a run with another {name.replace('_', ' ')}: {_short(kept.get(name))} there, "
-                    f"{_short(asked.get(name))} asked for; name another file with --out, or move this one away"
+                    f"{self.path}: holds a run with another {name.replace('_', ' ')} ({_short(kept.get(name))} there, "
+                    f"{_short(asked.get(name))} asked for); one run file holds one policy, seed, data and choice of "
+                    "layers: name another file with --out, or move this one away"
                 )
 
     @contextmanager

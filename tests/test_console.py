@@ -85,6 +85,7 @@ def profile(
         a_avr=tuple(averages),
         warnings=(),
         runs=(),
+        selected=tuple(range(1, len(names) + 1)),
         measured=draws * (len(cells) - missing + len(whole_cells)),
         planned=draws * (len(cells) + len(whole_cells)),
     )
@@ -250,7 +251,8 @@ def run_of(layers: int, images: int = 1000, chunks: int = 4, snrs: Sequence[floa
         provider=SimpleNamespace(name="CPUExecutionProvider"),
     )
     question = SimpleNamespace(snrs=snrs, draws=3, images=images, metric="top1")
-    return SimpleNamespace(setup=setup, question=question, todo=todo, store=SimpleNamespace(path="run.sqlite"))
+    store = SimpleNamespace(path="run.sqlite", tallies=lambda sweep: [], runs=lambda: [])
+    return SimpleNamespace(setup=setup, question=question, todo=todo, store=store)
 
 
 def watched(run: Any, terminal: Console) -> None:
