@@ -24,10 +24,10 @@ _BY_REFERENCE_BYTES = 1024
 
 @dataclass(frozen=True)
 class Segment:
-    """A serialized ModelProto without the payload of `references`, constants that the session takes by reference."""
+    """A serialized ModelProto without the payload of `references`, constants by name that the session takes by reference."""
 
     stub: bytes
-    references: tuple[str, ...]
+    references: Mapping[str, Array]
     outputs: tuple[str, ...]
 
 
@@ -89,14 +89,14 @@ def _model(
     outputs: tuple[str, ...],
     constants: Mapping[str, Array],
 ) -> Segment:
-    references = tuple(name for name, value in constants.items() if value.nbytes > _BY_REFERENCE_BYTES)
+    references = {name: value for name, value in constants.items() if value.nbytes > _BY_REFERENCE_BYTES}
     graph = onnx.GraphProto(name="segment", node=nodes, input=inputs)
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     for name, value in constants.items():
         tensor = graph.initializer.add(
             name=name, dims=value.shape, data_type=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))
         )
-        if value.nbytes > _BY_REFERENCE_BYTES:
+        if name in references:
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value="by-reference")
         else:

@@ -135,11 +135,6 @@ class Run:
     store: RunStore
     todo: dict[range, list[TallyKey]]
 
-    @property
-    def missing(self) -> int:
-        """Image passes to go (one image through one noisy variant)."""
-        return sum(len(chunk) for chunk, keys in self.todo.items() for key in keys if key[0] != "clean")
-
 
 def bench(spec: BenchSpec, watcher: Watcher | None = None) -> Result:
     """Measure a noise profile, or what is missing of it in the run file, and return its result.

@@ -152,18 +152,20 @@ def _silenced() -> Iterator[None]:
 class Session:
     """A graph ready to run on one provider, its large initializers handed over by reference.
 
-    `weights` holds the values of the stub's external initializers (see `rewrite.Segment`). `prepacked` copies matrices into
-    the order that a processor likes best: it pays for a session that runs often. Raises ModelError.
+    `weights` holds the values of the stub's external initializers (see `rewrite.Segment`); the session keeps them alive, since
+    ONNX Runtime may use them where they lie. `prepacked` copies matrices into the order that a processor likes best: it pays
+    for a session that runs often. Raises ModelError.
     """
 
     def __init__(
-        self, stub: bytes, weights: Mapping[str, Value], provider: Provider, *, prepacked: bool = False
+        self, stub: bytes, weights: Mapping[str, Array], provider: Provider, *, prepacked: bool = False
     ) -> None:
         options = _options()
         if not prepacked:
             options.add_session_config_entry("session.disable_prepacking", "1")
+        self._weights = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
         if weights:
-            options.add_external_initializers(list(weights), list(weights.values()))
+            options.add_external_initializers(list(self._weights), list(self._weights.values()))
         choice = [(provider.name, dict(provider.options))] if provider.options else [provider.name]
         fallback = [] if provider.name == _CPU else [_CPU]  # for nodes that the provider has no kernel for
         try:
@@ -176,8 +178,8 @@ class Session:
         self.outputs = [each.name for each in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
 
-    def run(self, feeds: Mapping[str, Value], into: Mapping[str, Value] | None = None) -> list[Value]:
-        """The outputs, on the provider's device; `feeds` may have more than the inputs. May run in several threads at once.
+    def run(self, feeds: Mapping[str, Value], into: Mapping[str, Value] | None = None) -> dict[str, Value]:
+        """The outputs by name, on the provider's device; `feeds` may have more than the inputs. Several threads may run it.
 
         `into` has values of the outputs' shapes and types to write to, instead of new ones. Raises ModelError with ONNX
         Runtime's reason.
@@ -195,18 +197,13 @@ class Session:
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed while running the graph: {_reason(error)}") from error
         if into is not None:  # these own their memory; the binding's copies of them do not
-            return [into[name] for name in self.outputs]
-        return list(binding.get_outputs())
+            return {name: into[name] for name in self.outputs}
+        return dict(zip(self.outputs, binding.get_outputs(), strict=True))
 
 
 def to_device(array: Array, provider: Provider) -> Value:
     """A value on the provider's device; on the CPU it aliases `array`, which must not change after."""
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), provider.device, 0)
-
-
-def by_reference(array: Array) -> Value:
-    """An initializer that sessions on any provider can take: it lives in host memory and aliases the array."""
-    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def to_host(value: Value) -> Array:

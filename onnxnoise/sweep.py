@@ -73,7 +73,6 @@ class ChunkSweep:
         self.network, self.noise, self.provider, self.labels, self.start = network, noise, provider, labels, start
         self.step = step
         self.cutter = Cutter(network)
-        self.references: dict[str, Value] = {}
         self.images: Cut = [{network.image.name: session.to_device(batch, provider)} for batch in batches]
         # On CPUs a mini-batch to a core, each run on one thread, beats all cores on one mini-batch, and no result depends on them
         self.lanes = ThreadPoolExecutor((threads or usable_cores()) if provider.device == "cpu" else 1)
@@ -115,7 +114,7 @@ class ChunkSweep:
             for variant in variants:
                 if variant.draw == draw:
                     noisy, negative = drawn.at(variant.snr)
-                    piece = self._session(self.cutter.segment(layer.start, rest.start, types, replaced=noisy), noisy)
+                    piece = self._session(self.cutter.segment(layer.start, rest.start, types, replaced=noisy))
                     yield self._submitted([piece, rest.run], cut, "single", layer.index, variant, negative)
 
     def _all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[Collect]:
@@ -127,7 +126,7 @@ class ChunkSweep:
                 values, below = self._drawn(layer, variant.draw).at(variant.snr)
                 noisy |= values
                 negative += below
-            whole = self._session(self.cutter.segment(0, self.cutter.end, types, replaced=noisy), noisy)
+            whole = self._session(self.cutter.segment(0, self.cutter.end, types, replaced=noisy))
             yield self._submitted([whole], self.images, "all", None, variant, negative)
 
     def _rest(self, cut: Cut, layer: NoiseLayer, start: int) -> _Rest:
@@ -139,8 +138,7 @@ class ChunkSweep:
         if start == self.cutter.end:
             return _Rest(start, None)
         step = self.cutter.segment(layer.start, start, session.types(cut[0]))
-        made = dict(zip(step.outputs, self._session(step).run(cut[0]), strict=True))
-        types = session.types({**cut[0], **made})
+        types = session.types({**cut[0], **self._session(step).run(cut[0])})
         return _Rest(start, self._session(self.cutter.segment(start, self.cutter.end, types), prepacked=True))
 
     def _drawn(self, layer: NoiseLayer, draw: int) -> LayerNoise:
@@ -149,18 +147,8 @@ class ChunkSweep:
             layer, self.network.constants, seed=spec.seed, draw=draw, scope=spec.scope, policy=spec.policy
         )
 
-    def _session(
-        self, segment: Segment, replaced: Mapping[str, Array] | None = None, *, prepacked: bool = False
-    ) -> Session:
-        weights = {}
-        for name in segment.references:
-            if replaced and name in replaced:
-                weights[name] = session.by_reference(replaced[name])
-            else:
-                if name not in self.references:
-                    self.references[name] = session.by_reference(self.network.constants[name])
-                weights[name] = self.references[name]
-        return Session(segment.stub, weights, self.provider, prepacked=prepacked)
+    def _session(self, segment: Segment, *, prepacked: bool = False) -> Session:
+        return Session(segment.stub, segment.references, self.provider, prepacked=prepacked)
 
     def _advanced(self, cut: Cut, start: int, stop: int) -> Cut:
         """The clean values at a later cut. Each mini-batch's old values go as its new ones come."""
@@ -169,16 +157,16 @@ class ChunkSweep:
             return cut
         live = set(self.cutter.live(stop))
         step = self._session(segment)
-        room = _Room(step.outputs, step.run(cut[0]), self.provider)
 
         def advance(i: int, into: Mapping[str, Value] | None) -> dict[str, Value]:
             values = cut[i]
             if cut is not self.images:
                 cut[i] = {}
-            made = dict(zip(step.outputs, step.run(values, into), strict=True))
-            return {name: value for name, value in {**values, **made}.items() if name in live}
+            return {name: value for name, value in {**values, **step.run(values, into)}.items() if name in live}
 
-        return list(self.lanes.map(advance, range(len(cut)), room.of(len(cut))))
+        first = advance(0, None)
+        room = _Room({name: first[name] for name in step.outputs}, self.provider)
+        return [first, *self.lanes.map(advance, range(1, len(cut)), room.of(len(cut) - 1))]
 
     def _submitted(
         self, runs: Sequence[Session | None], cut: Cut, sweep: str, layer: int | None, variant: Variant, negative: int
@@ -188,16 +176,14 @@ class ChunkSweep:
         def logits_of(values: dict[str, Value]) -> npt.NDArray[np.float32]:
             for run in runs:
                 if run is not None:
-                    values = {**values, **dict(zip(run.outputs, run.run(values), strict=True))}
+                    values = {**values, **run.run(values)}
             logits = session.to_host(values[self.network.logits])
             return logits.reshape(logits.shape[0], -1)
 
         rows = [self.lanes.submit(logits_of, values) for values in cut]
 
         def collect() -> Tally:
-            logits = np.concatenate([row.result().reshape(row.result().shape[0], -1) for row in rows])[
-                : len(self.labels)
-            ]
+            logits = np.concatenate([row.result() for row in rows])[: len(self.labels)]
             top1, top5, nonfinite = (np.packbits(bits).tobytes() for bits in judge(logits, self.labels))
             images = len(self.labels)
             tally = Tally(sweep, layer, variant.snr, variant.draw, self.start, images, top1, top5, nonfinite, negative)
@@ -213,8 +199,8 @@ class _Room:
     Values in the allocator's own small pieces would leave it in possession of several times what is alive.
     """
 
-    def __init__(self, names: Sequence[str], values: Sequence[Value], provider: Provider) -> None:
-        self.like = {name: session.to_host(value) for name, value in zip(names, values, strict=True)}
+    def __init__(self, like: Mapping[str, Value], provider: Provider) -> None:
+        self.like = {name: session.to_host(value) for name, value in like.items()}
         self.provider = provider
 
     def of(self, batches: int) -> Iterator[Mapping[str, Value] | None]:
@@ -267,9 +253,7 @@ def probe(network: Network, provider: Provider, batch: Array) -> Probe:
         [network.logits, *(name for start in starts for name in cutter.live(start) if name not in image)]
     )
     whole = cutter.segment(0, cutter.end, session.types(image), outputs=tuple(names))
-    weights = {name: session.by_reference(network.constants[name]) for name in whole.references}
-    run = Session(whole.stub, weights, provider)
-    values = dict(zip(run.outputs, run.run(image), strict=True))
+    values = Session(whole.stub, whole.references, provider).run(image)
     sizes = {name: value.tensor_size_in_bytes() for name, value in {**image, **values}.items()}
     largest = max(sum(sizes[name] for name in cutter.live(start)) for start in starts)
     logits = session.to_host(values[network.logits])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 
+from onnxnoise import session
 from onnxnoise.batchnorm import noise_layers
 from onnxnoise.classifier import load_classifier
 from onnxnoise.network import Network
@@ -305,3 +308,24 @@ def test_ties_go_to_the_lowest_index() -> None:
     top1, top5, _ = judge(np.zeros((2, 5), np.float32), np.array([0, 4]))
     assert top1.tolist() == [True, False]
     assert top5.size == 0
+
+
+def test_a_session_keeps_its_weights_alive() -> None:
+    """They are used where they lie: without an owner the next pass's noise would be written over those of one under way."""
+    text = "(float[1,32] x) => (float[1,32] y) { y = MatMul(x, w) }"
+    stub = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 18]> g {text}')
+    stub.graph.initializer.add(name="w", dims=[32, 32], data_type=onnx.TensorProto.FLOAT)
+    stub.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    stub.graph.initializer[0].external_data.add(key="location", value="by-reference")
+    weights = np.eye(32, dtype=np.float32)
+    alive = weakref.ref(weights)
+    provider = session.find_provider("cpu")
+    run = session.Session(stub.SerializeToString(), {"w": weights}, provider)
+    del weights
+    gc.collect()
+    assert alive() is not None
+    x = np.arange(32, dtype=np.float32)[None]
+    assert (session.to_host(run.run({"x": session.to_device(x, provider)})["y"]) == x).all()
+    del run
+    gc.collect()
+    assert alive() is None
