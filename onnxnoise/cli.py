@@ -1,4 +1,4 @@
-"""The command line: flags become a spec, each command is one library call, errors become exit codes (the only typer)."""
+"""The command line: its commands, and errors as exit codes (with commands/ the only typer)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,18 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from onnxnoise.cards_cli import cards
-from onnxnoise.errors import InputError, OnnxNoiseError, RunFileError, UsageError
+from onnxnoise.commands import bench, cards, layers
+from onnxnoise.errors import InputError, OnnxNoiseError, UsageError
 
 INTERRUPTED, BUG = 130, 70
-
-# For help and completion, without the time that importing their types from records.py takes; a test compares them.
-POLICIES = ("group", "raw", "affine", "fold", "clean")
-SIGMA_SCOPES = ("tensor", "layer")
-METRICS = ("top1", "top5")
-SWEEPS = ("single", "all")
-PROVIDERS = ("auto", "cpu", "cuda")
 
 
 class _Commands(TyperGroup):
@@ -67,214 +59,9 @@ def _root(
         raise typer.Exit(2)
 
 
-def _any_of(choices: tuple[str, ...]) -> dict[str, Any]:
-    return {"metavar": "|".join(choices), "autocompletion": _completing(choices)}
-
-
-def _completing(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
-    """Completes the last of comma-separated words."""
-
-    def complete(incomplete: str) -> list[str]:
-        before, comma, last = incomplete.rpartition(",")
-        return [before + comma + choice for choice in choices if choice.startswith(last)]
-
-    return complete
-
-
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="An ONNX file, or a bundled model's name (resnet20-cifar10).")
-]
-BnOption = Annotated[
-    str | None,
-    typer.Option(
-        "--bn",
-        **_any_of(POLICIES),
-        help="Batch norms: noise on all four tensors, a negative variance stored as 0 (group, the default) or kept (raw); "
-        "on scale and shift (affine); merged into the layer before (fold); none (clean).",
-    ),
-]
-ScopeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--sigma-scope", **_any_of(SIGMA_SCOPES), help="One sigma_w for each tensor (default), or pooled over a layer."
-    ),
-]
-LayersOption = Annotated[
-    str | None,
-    typer.Option(
-        "--layers", metavar="PATTERN", help="Only these: globs on names, kinds, indices or ranges (conv1*,dense,1-10)."
-    ),
-]
-OutputOption = Annotated[str | None, typer.Option("--output", metavar="NAME", help="The graph output with the logits.")]
-JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE|-", help="Write the result as JSON; - for standard output.")
-]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no warnings.")]
-
-
-@app.command()
-def bench(
-    model: ModelArgument,
-    card: Annotated[
-        str | None,
-        typer.Option("--card", metavar="FILE|NAME", help="How the model wants its images (default: beside the model)."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="PATH|NAME", help="The images (default: the bundled sample, if there is one)."),
-    ] = None,
-    snr: Annotated[
-        str | None,
-        typer.Option(
-            "--snr",
-            metavar="LIST",
-            help="sigma_w / sigma_noise, an amplitude ratio; inf is no noise (default: the paper's 100,10,5,2.5,1.67,1).",
-        ),
-    ] = None,
-    sweep: Annotated[
-        str | None,
-        typer.Option(
-            "--sweep",
-            metavar="LIST",
-            autocompletion=_completing(SWEEPS),
-            help="single: noise in one layer at a time; all: in all together (default: single,all).",
-        ),
-    ] = None,
-    draws: Annotated[
-        str | None, typer.Option("--draws", metavar="N", help="Noise realizations (chips) a cell (default: 3).")
-    ] = None,
-    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of the noise (default: 40).")] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            "--protocol", **_any_of(("paper",)), help="Means --sigma-scope layer --bn group and its six SNRs."
-        ),
-    ] = None,
-    layers: LayersOption = None,
-    bn: BnOption = None,
-    sigma_scope: ScopeOption = None,
-    metric: Annotated[
-        str | None,
-        typer.Option("--metric", **_any_of(METRICS), help="What the tables show (default: the card's, else top1)."),
-    ] = None,
-    limit: Annotated[str | None, typer.Option("--limit", metavar="N", help="Only the first N images.")] = None,
-    provider: Annotated[
-        str | None,
-        typer.Option(
-            "--provider",
-            metavar="auto|cpu|cuda|NAME",
-            autocompletion=_completing(PROVIDERS),
-            help="ONNX Runtime's execution provider (default: auto, CUDA where a GPU works).",
-        ),
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out", metavar="FILE", help="Run file, continued if it is there (default: ./<model>-<digest>.sqlite)."
-        ),
-    ] = None,
-    json_file: JsonOption = None,
-    output: OutputOption = None,
-    clean_check: Annotated[
-        bool, typer.Option("--clean-check/--no-clean-check", help="Stop where the clean accuracy can't be the card's.")
-    ] = True,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Every layer in the table.")] = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Measure how a model's accuracy falls under weight noise, layer by layer and all together."""
-    from onnxnoise import console, results, runner  # noqa: PLC0415
-    from onnxnoise.progress import LiveProgress  # noqa: PLC0415
-    from onnxnoise.spec import from_flags  # noqa: PLC0415
-
-    spec = from_flags(
-        model,
-        card=card,
-        data=data,
-        snrs=snr,
-        sweeps=sweep,
-        draws=draws,
-        seed=seed,
-        protocol=protocol,
-        layers=layers,
-        bn=bn,
-        sigma_scope=sigma_scope,
-        metric=metric,
-        limit=limit,
-        provider=provider,
-        out=out,
-        output=output,
-        clean_check=clean_check,
-    )
-    _check_target(json_file)
-    shown, aside = console.consoles(quiet=quiet)
-    with LiveProgress(aside) as progress:
-        result = runner.bench(spec, progress)
-    if json_file is not None:
-        _write(json_file, results.to_json(result))
-    if json_file != "-":
-        console.result_tables(shown, result, all_layers=verbose)
-    console.warnings(aside, result.warnings)
-
-
-@app.command()
-def layers(
-    model: ModelArgument,
-    bn: BnOption = None,
-    sigma_scope: ScopeOption = None,
-    pattern: LayersOption = None,
-    json_file: JsonOption = None,
-    output: OutputOption = None,
-    quiet: QuietOption = False,
-) -> None:
-    """Show a model's noise layers: what would be perturbed, in canonical order. Needs no card and no images."""
-    from onnxnoise import console, results, subject  # noqa: PLC0415
-    from onnxnoise.spec import from_flags  # noqa: PLC0415
-
-    spec = from_flags(model, layers=pattern, bn=bn, sigma_scope=sigma_scope, output=output)
-    _check_target(json_file)
-    opened = subject.open_model(model, bn=spec.bn, layers=spec.layers, output=spec.output)
-    infos = [subject.layer_info(layer) for layer in opened.layers]
-    shown, aside = console.consoles(quiet=quiet)
-    if json_file is not None:
-        about = {"name": opened.network.name, "sha256": opened.network.sha256}
-        _write(json_file, results.layers_json(about, spec.bn, spec.sigma_scope, infos, opened.network.notices))
-    if json_file != "-":
-        console.layers_table(shown, opened.network.name, infos, spec.bn, spec.sigma_scope)
-    console.warnings(aside, opened.network.notices)
-
-
-def _check_target(json_file: str | None) -> None:
-    """Refuse a --json that can't be written before any work is done, and one that would overwrite something else."""
-    if json_file in (None, "-"):
-        return
-    path = Path(json_file or "")
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {str(path.parent)!r}"
-        raise RunFileError(f"{json_file}: {what}; name a file with --json, or - for standard output")
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if file.read(1) != b"{":
-                raise RunFileError(
-                    f"{json_file}: is there and no JSON result, so it stays; name another file with --json"
-                )
-
-
-def _write(target: str, text: str) -> None:
-    if target == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
-    _check_target(target)  # by now it may be the run file
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunFileError(
-            f"{target}: can't be written: {error.strerror or error}; name another file with --json "
-            "(the run file keeps the result, and the command will not measure it again)"
-        ) from error
-
-
-app.add_typer(cards, name="cards")
+app.command("bench")(bench.bench)
+app.command("layers")(layers.layers)
+app.add_typer(cards.cards, name="cards")
 
 
 def main() -> None:
@@ -333,6 +120,6 @@ def _usage(error: Any) -> str:
 
 
 def _say(message: str) -> None:
-    from onnxnoise import console  # noqa: PLC0415
+    from onnxnoise.console import terminal  # noqa: PLC0415
 
-    console.error_message(console.consoles(quiet=False)[1], message)
+    terminal.error_message(terminal.consoles(quiet=False)[1], message)

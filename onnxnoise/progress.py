@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from onnxnoise.console import METRIC_TITLES, fitted, policy_line, safe
+from onnxnoise.console.terminal import METRIC_TITLES, fitted, policy_line, safe
 from onnxnoise.records import Metric, Tally
 
 if TYPE_CHECKING:

@@ -14,7 +14,9 @@ import schema
 from command import Outcome, onnxnoise, strict_json
 
 import onnxnoise as package
-from onnxnoise import cli, console, spec
+from onnxnoise import spec
+from onnxnoise.commands import options
+from onnxnoise.console import profile, terminal
 from onnxnoise.errors import ProviderError
 from onnxnoise.records import Metric, Policy, SigmaScope
 
@@ -40,9 +42,9 @@ def bench(files: nets.Files, *arguments: object) -> Outcome:
 def test_a_run_prints_its_profile_and_keeps_it(files: nets.Files, folder: Path) -> None:
     outcome = bench(files)
     assert outcome.code == 0
-    assert outcome.out.splitlines()[0] == console.policy_line("group", "tensor")
+    assert outcome.out.splitlines()[0] == terminal.policy_line("group", "tensor")
     assert {line.split()[1] for line in outcome.out.splitlines() if "batchnorm" in line} == {"stem_bn", "block_bn"}
-    assert outcome.err.splitlines()[0] == console.policy_line("group", "tensor")
+    assert outcome.err.splitlines()[0] == terminal.policy_line("group", "tensor")
     assert "warning: few draws (2)" in outcome.err
     (run_file,) = folder.iterdir()
     digest = run_file.stem.removeprefix("tiny-")
@@ -80,7 +82,7 @@ def test_json_in_a_file_comes_with_the_tables(files: nets.Files, folder: Path) -
 def test_quiet_is_silent_but_for_the_result(files: nets.Files, folder: Path) -> None:
     outcome = bench(files, "-q")
     assert outcome.err == ""
-    assert outcome.out.startswith(console.policy_line("group", "tensor"))
+    assert outcome.out.startswith(terminal.policy_line("group", "tensor"))
     assert bench(files, "-q", "--json", "-").json["cells"]
 
 
@@ -88,7 +90,7 @@ def test_quiet_is_silent_but_for_the_result(files: nets.Files, folder: Path) -> 
 def test_every_output_names_policy_and_scope(bn: str, files: nets.Files, folder: Path) -> None:
     flags = ("--bn", bn, "--sigma-scope", "layer")
     outcome = onnxnoise("bench", files.model, "--data", files.data, "--snr", "10", "--draws", "1", *flags)
-    line = console.policy_line(bn, "layer")
+    line = terminal.policy_line(bn, "layer")
     assert (outcome.out.splitlines()[0], outcome.err.splitlines()[0]) == (line, line)
     assert onnxnoise("layers", files.model, *flags).out.splitlines()[0] == line
 
@@ -127,7 +129,7 @@ def test_metric_of_the_tables(files: nets.Files, folder: Path) -> None:
 
 
 def test_verbose_shows_every_layer(files: nets.Files, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "SHOWN_LAYERS", 1)
+    monkeypatch.setattr(profile, "SHOWN_LAYERS", 1)
     assert "4 more, at least" in bench(files).out
     assert "more, at least" not in bench(files, "-v").out
 
@@ -175,10 +177,10 @@ def test_help_names_every_flag_and_default_of_the_design() -> None:
 
 
 def test_choices_are_those_of_the_records() -> None:
-    assert get_args(Policy) == cli.POLICIES
-    assert get_args(SigmaScope) == cli.SIGMA_SCOPES
-    assert get_args(Metric) == cli.METRICS
-    assert cli.SWEEPS == spec.SWEEPS
+    assert get_args(Policy) == options.POLICIES
+    assert get_args(SigmaScope) == options.SIGMA_SCOPES
+    assert get_args(Metric) == options.METRICS
+    assert options.SWEEPS == spec.SWEEPS
 
 
 def test_version() -> None:
@@ -303,8 +305,8 @@ def test_completion(files: nets.Files) -> None:
         }
         return process("-m", "onnxnoise", env=env).stdout.split()
 
-    assert completed("onnxnoise bench m --bn ") == list(cli.POLICIES)
-    assert completed("onnxnoise bench m --sweep ") == list(cli.SWEEPS)
+    assert completed("onnxnoise bench m --bn ") == list(options.POLICIES)
+    assert completed("onnxnoise bench m --sweep ") == list(options.SWEEPS)
     assert (
         "--sigma-scope"
         in process(

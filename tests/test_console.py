@@ -11,7 +11,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from onnxnoise import console, progress
+from onnxnoise import progress
+from onnxnoise.console import profile as profile_view
+from onnxnoise.console import terminal
 from onnxnoise.records import (
     Average,
     Cell,
@@ -101,7 +103,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, columns: int, result: Result, *, all_
     monkeypatch.setenv("COLUMNS", str(columns))
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
-    console.result_tables(console.consoles(quiet=False)[0], result, all_layers=all_layers)
+    profile_view.result_tables(terminal.consoles(quiet=False)[0], result, all_layers=all_layers)
     return stream.getvalue()
 
 
@@ -147,16 +149,16 @@ def test_names_are_shown_as_they_are_or_not_at_all(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("bn", get_args(Policy))
 @pytest.mark.parametrize("scope", get_args(SigmaScope))
 def test_the_first_line_fits(bn: str, scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = console.policy_line(bn, scope)
+    line = terminal.policy_line(bn, scope)
     assert len(line) <= 80
     assert bn in line
     assert scope in line
-    assert shown(monkeypatch, 80, profile(NAMES)).startswith(console.policy_line("group", "tensor") + "\n")
+    assert shown(monkeypatch, 80, profile(NAMES)).startswith(terminal.policy_line("group", "tensor") + "\n")
 
 
 def test_many_layers_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     text = shown(monkeypatch, 80, profile(NAMES))
-    assert len(rows(text)) == console.SHOWN_LAYERS
+    assert len(rows(text)) == profile_view.SHOWN_LAYERS
     assert "87 more, at least" in text
     assert re.search(r"87 more, at least +0\.95 +0\.95", text), "layer 21 of them has 21/22"
     assert "-v shows every layer" in text
@@ -217,9 +219,9 @@ def test_layers_table(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
     infos = [layer(i, name) for i, name in enumerate(HOSTILE, 1)]
-    console.layers_table(console.consoles(quiet=False)[0], HOSTILE[0], infos, "affine", "layer")
+    profile_view.layers_table(terminal.consoles(quiet=False)[0], HOSTILE[0], infos, "affine", "layer")
     lines = stream.getvalue().splitlines()
-    assert lines[0] == console.policy_line("affine", "layer")
+    assert lines[0] == terminal.policy_line("affine", "layer")
     assert lines[1].startswith("�[31mred�[0m: 9 noise layers (9 batchnorm), 230,013,288 parameters")
     assert all(cell_len(line) <= 80 for line in lines[2:])
     assert "2048x1024x1x1 +1  25,557,032  0.0001234" in stream.getvalue()
@@ -228,9 +230,9 @@ def test_layers_table(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_and_warnings_are_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
-    console.error_message(console.consoles(quiet=False)[1], "a\nb \x1b[31m [red]" + "c" * 200)
-    console.warnings(console.consoles(quiet=False)[1], [Notice("code", "d\ne" + "f" * 200)])
-    console.warnings(console.consoles(quiet=True)[1], [Notice("code", "unseen")])
+    terminal.error_message(terminal.consoles(quiet=False)[1], "a\nb \x1b[31m [red]" + "c" * 200)
+    terminal.warnings(terminal.consoles(quiet=False)[1], [Notice("code", "d\ne" + "f" * 200)])
+    terminal.warnings(terminal.consoles(quiet=True)[1], [Notice("code", "unseen")])
     assert stream.getvalue() == f"error: a b �[31m [red]{'c' * 200}\nwarning: d�e{'f' * 200}\n"
 
 
@@ -268,10 +270,10 @@ def watched(run: Any, terminal: Console) -> None:
 def test_progress_on_a_pipe_is_a_few_lines() -> None:
     stream = io.StringIO()
     watched(
-        run_of(50), console._Terminal(stderr=False, quiet=False) if stream is None else Console(file=stream, width=80)
+        run_of(50), terminal._Terminal(stderr=False, quiet=False) if stream is None else Console(file=stream, width=80)
     )
     lines = stream.getvalue().splitlines()
-    assert lines[0] == console.policy_line("group", "tensor")
+    assert lines[0] == terminal.policy_line("group", "tensor")
     assert lines[1] == "net: 50 layers, 6 SNRs, 3 draws, 1,000 images of data"
     assert lines[2] == "CPUExecutionProvider; run file run.sqlite"
     assert len(lines) == 3 + 1 + 10

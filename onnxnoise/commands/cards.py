@@ -18,12 +18,13 @@ def listed(context: typer.Context) -> None:
     """List the bundled cards."""
     if context.invoked_subcommand is not None:
         return
-    from onnxnoise import console  # noqa: PLC0415
     from onnxnoise.cards import bundled_names, load_bundled  # noqa: PLC0415
+    from onnxnoise.console import cards as view  # noqa: PLC0415
+    from onnxnoise.console import terminal  # noqa: PLC0415
 
     found = [load_bundled(name) for name in bundled_names()]
-    console.card_list(
-        console.consoles(quiet=False)[0],
+    view.card_list(
+        terminal.consoles(quiet=False)[0],
         [
             (
                 card.path.stem,
@@ -43,12 +44,13 @@ def show(
     """Print a card with its presets filled in."""
     from pathlib import Path  # noqa: PLC0415
 
-    from onnxnoise import console  # noqa: PLC0415
     from onnxnoise.cardcheck import card_text  # noqa: PLC0415
     from onnxnoise.cards import load_bundled, load_card  # noqa: PLC0415
+    from onnxnoise.console import cards as view  # noqa: PLC0415
+    from onnxnoise.console import terminal  # noqa: PLC0415
 
     card = load_card(Path(name)) if Path(name).is_file() else load_bundled(name)
-    console.pairs(console.consoles(quiet=False)[0], card_text(card))
+    view.pairs(terminal.consoles(quiet=False)[0], card_text(card))
 
 
 @cards.command()
@@ -69,7 +71,9 @@ def check(
 
     Exits with 1 where they don't.
     """
-    from onnxnoise import cardcheck, console, runner  # noqa: PLC0415
+    from onnxnoise import cardcheck, runner  # noqa: PLC0415
+    from onnxnoise.console import cards as view  # noqa: PLC0415
+    from onnxnoise.console import terminal  # noqa: PLC0415
     from onnxnoise.spec import BenchSpec  # noqa: PLC0415
 
     subject, found = runner.open_card(model, card, output)
@@ -78,6 +82,6 @@ def check(
     if data is not None and fits:
         metric, hits, images = runner.clean_hits(BenchSpec(model, card, data, limit=limit, output=output))
         findings.append(cardcheck.clean_finding(metric, hits, images, found))
-    console.findings(console.consoles(quiet=False)[0], subject.network.name, found.path.name, findings)
+    view.findings(terminal.consoles(quiet=False)[0], subject.network.name, found.path.name, findings)
     if any(finding.agrees is False for finding in findings):
         raise typer.Exit(1)

@@ -1,88 +1,20 @@
-"""What a person sees in the terminal: tables, warnings, errors (with progress.py the only one that knows rich)."""
+"""What `bench` and `layers` print: the noise profile and the table of layers."""
 
 from __future__ import annotations
 
-import os
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
-from rich import box
-from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from onnxnoise.records import Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Notice, Result
+from onnxnoise.console.terminal import METRIC_TITLES, named_table, plain_table, policy_line, print_table, safe
+from onnxnoise.records import Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Result
 
 SHOWN_LAYERS = 20
-_SHORTEST_NAME, _LONGEST_NAME = 12, 60
-_GAP = 2
 _ROOM_FOR_INTERVALS = 72
 _ONE_DRAW = "one draw"
-
-_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories that move the cursor, turn the direction or can't be encoded: no terminal sees them from a file."""
-
-METRIC_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
-
-
-def safe(text: str) -> str:
-    """Untrusted text on one line: whatever is no visible character becomes a replacement character."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _HIDDEN else c for c in text)
-
-
-if TYPE_CHECKING:
-    from onnxnoise.cardcheck import Finding
-
-
-def fitted(text: str, cells: int) -> str:
-    """Untrusted text within so many terminal cells; what is too long loses its middle."""
-    text = safe(text)
-    if cell_len(text) <= cells:
-        return text
-    head, tail = text[: cells // 2], text[-cells // 2 :]
-    while cell_len(head) + 1 + cell_len(tail) > cells:
-        if len(head) > len(tail):
-            head = head[:-1]
-        else:
-            tail = tail[1:]
-    return f"{head}…{tail}"
-
-
-class _Terminal(Console):
-    """Takes no text for markup or emoji codes. A reader that has gone (`| head`) stops nothing."""
-
-    def __init__(self, *, stderr: bool, quiet: bool) -> None:
-        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-
-
-def consoles(*, quiet: bool) -> tuple[Console, Console]:
-    """(results on standard output, progress and warnings on standard error)."""
-    return _Terminal(stderr=False, quiet=False), _Terminal(stderr=True, quiet=quiet)
-
-
-def error_message(console: Console, message: str) -> None:
-    """One error, on one line, for the person who must act."""
-    console.print(Text.assemble(("error: ", "bold red"), safe(" ".join(message.split("\n")))), soft_wrap=True)
-
-
-def warnings(console: Console, notices: Sequence[Notice]) -> None:
-    """One line a warning, in a terminal wrapped at words."""
-    for notice in notices:
-        line = Text.assemble(("warning: ", "yellow"), safe(notice.message))
-        console.print(line, soft_wrap=not console.is_terminal)
-
-
-def policy_line(bn: str, sigma_scope: str) -> str:
-    """The first line of every output: what the noise means here."""
-    return f"weight noise, SNR = sigma_w / sigma_noise, sigma per {sigma_scope}; batch norms: {bn}"
 
 
 def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], bn: str, sigma_scope: str) -> None:
@@ -96,43 +28,8 @@ def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], bn: s
         first, more = layer.initializers[0].shape, len(layer.initializers) - 1
         shape = "x".join(map(str, first)) + (f" +{more}" if more else "")
         rows.append([str(layer.index), layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.sigma_w:.4g}"])
-    _named_table(console, ["#", "layer", "kind", "shape", "parameters", "sigma_w"], rows)
+    named_table(console, ["#", "layer", "kind", "shape", "parameters", "sigma_w"], rows)
     console.print(Text("+N: so many more initializers; sigma_w pools the values of all", "dim"), soft_wrap=True)
-
-
-def _named_table(
-    console: Console, headings: list[str], rows: list[list[str | Text]], last: list[str | Text] | None = None
-) -> None:
-    """A table of index, untrusted name, kind and more; the name gets what the others leave, where that is little the kind's
-    place too. `last` is a row set apart.
-    """
-    every: list[Sequence[str | Text]] = [headings, *rows, *([last] if last else [])]
-    widths = [max(cell_len(str(row[i])) + _GAP for row in every) for i in range(len(headings))]
-    room = console.width - sum(widths) + widths[1] - _GAP
-    if room < _SHORTEST_NAME:
-        room += widths.pop(2)
-        every = [[*row[:2], *row[3:]] for row in every]
-    widths[1] = max(_SHORTEST_NAME, min(_LONGEST_NAME, room)) + _GAP
-    table = _table()
-    for heading in every[0]:
-        table.add_column(
-            str(heading), justify="left" if heading in ("layer", "kind", "shape") else "right", no_wrap=True
-        )
-    for i, row in enumerate(every[1:]):
-        if i == len(rows):
-            table.add_section()
-        table.add_row(row[0], fitted(str(row[1]), widths[1] - _GAP), *row[2:])
-    _print_table(console, table, sum(widths) - _GAP)
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False)
-
-
-def _print_table(console: Console, table: Table, cells: int) -> None:
-    """Rather too wide for the terminal than with its numbers cut."""
-    console.print()
-    console.print(table, width=max(console.width, cells), crop=False)
 
 
 def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
@@ -199,7 +96,7 @@ def _single_table(
     if folded:
         least = [min((rows[i][snr] for i in folded if snr in rows[i]), default=None) for snr in snrs]
         last = ["", f"{len(folded)} more, at least", "", *(_colored(value) for value in least)]
-    _named_table(console, headings, lines, last)
+    named_table(console, headings, lines, last)
     if folded:
         console.print(Text("-v shows every layer, --json every draw and interval", "dim"))
 
@@ -220,7 +117,7 @@ def _whole_table(console: Console, result: Result, snrs: Sequence[float], metric
     title = ", and ".join([*([f"{every} noisy together"] if whole else []), *(["A_avr"] if averages else [])])
     console.print()
     console.print(Text(f"{title}: {METRIC_TITLES[metric]}, {mean}", "bold"), soft_wrap=True)
-    table = _table()
+    table = plain_table()
     for heading in ("SNR", "noise", *(("accuracy", "/ clean") if whole else ()), *(("A_avr",) if averages else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     intervals = mean != _ONE_DRAW and console.width >= _ROOM_FOR_INTERVALS
@@ -233,7 +130,7 @@ def _whole_table(console: Console, result: Result, snrs: Sequence[float], metric
             average = averages.get(snr)
             row.append(_shown(_average(average, metric), intervals) if average else "-")
         table.add_row(*row)
-    _print_table(console, table, 0)
+    print_table(console, table, 0)
     notes = ["noise: sigma_noise as a share of sigma_w"]
     if averages:
         count = next(iter(averages.values())).layers
@@ -264,50 +161,3 @@ def _average(average: Average, metric: Metric) -> Estimate:
 def _accuracy(cell: Cell, metric: Metric) -> str:
     hits = sum(draw.top5_hits or 0 if metric == "top5" else draw.top1_hits for draw in cell.draws)
     return f"{hits / sum(draw.images for draw in cell.draws):.2%}"
-
-
-def card_list(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """Bundled cards: name, data set, layers, and what a person calls the model."""
-    table = _table()
-    for heading in ("card", "images", "layers", "model"):
-        table.add_column(heading, no_wrap=heading != "model", justify="right" if heading == "layers" else "left")
-    for row in rows:
-        table.add_row(*map(safe, row))
-    _print_table(console, table, 0)
-
-
-def pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
-    """Keys and values, one a line; a value of several lines stands below its key, indented."""
-    for key, value in rows:
-        lines = value.rstrip("\n").split("\n")
-        if len(lines) == 1:
-            console.print(Text.assemble((f"{safe(key)}: ", "bold"), safe(value)), soft_wrap=True)
-            continue
-        console.print(Text(f"{safe(key)}:", "bold"))
-        for line in lines:
-            console.print(Text(f"    {safe(line)}"), soft_wrap=True)
-
-
-def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -> None:
-    """What a card says beside what the file has, one line each, and the reason where they differ."""
-    console.print(f"{safe(name)} held against {safe(card)}", soft_wrap=True)
-    table = _table()
-    for heading in ("", "card", "file", ""):
-        table.add_column(heading, no_wrap=True)
-    words = {True: Text("agrees"), False: Text("differs", "red"), None: Text("not said", "dim")}
-    for each in found:
-        table.add_row(safe(each.what), _said(each.card), _said(each.file), words[each.agrees])
-    _print_table(console, table, 0)
-    for each in found:
-        if each.agrees is False and each.why:
-            console.print(f"{safe(each.what)}: {safe(each.why)}", soft_wrap=True)
-    agreed = not any(each.agrees is False for each in found)
-    console.print("file and card agree" if agreed else "file and card do not agree")
-
-
-def _said(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.2%}"
-    return f"{value:,}" if isinstance(value, int) else safe(str(value))

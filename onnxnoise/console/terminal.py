@@ -1,0 +1,110 @@
+"""The terminal itself: untrusted text made safe, tables that fit, warnings and errors."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnxnoise.records import Metric, Notice
+
+_SHORTEST_NAME, _LONGEST_NAME = 12, 60
+_GAP = 2
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that move the cursor, turn the direction or can't be encoded: no terminal sees them from a file."""
+
+METRIC_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
+
+
+def safe(text: str) -> str:
+    """Untrusted text on one line: whatever is no visible character becomes a replacement character."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _HIDDEN else c for c in text)
+
+
+def fitted(text: str, cells: int) -> str:
+    """Untrusted text within so many terminal cells; what is too long loses its middle."""
+    text = safe(text)
+    if cell_len(text) <= cells:
+        return text
+    head, tail = text[: cells // 2], text[-cells // 2 :]
+    while cell_len(head) + 1 + cell_len(tail) > cells:
+        if len(head) > len(tail):
+            head = head[:-1]
+        else:
+            tail = tail[1:]
+    return f"{head}…{tail}"
+
+
+class _Terminal(Console):
+    """Takes no text for markup or emoji codes. A reader that has gone (`| head`) stops nothing."""
+
+    def __init__(self, *, stderr: bool, quiet: bool) -> None:
+        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def consoles(*, quiet: bool) -> tuple[Console, Console]:
+    """(results on standard output, progress and warnings on standard error)."""
+    return _Terminal(stderr=False, quiet=False), _Terminal(stderr=True, quiet=quiet)
+
+
+def error_message(console: Console, message: str) -> None:
+    """One error, on one line, for the person who must act."""
+    console.print(Text.assemble(("error: ", "bold red"), safe(" ".join(message.split("\n")))), soft_wrap=True)
+
+
+def warnings(console: Console, notices: Sequence[Notice]) -> None:
+    """One line a warning, in a terminal wrapped at words."""
+    for notice in notices:
+        line = Text.assemble(("warning: ", "yellow"), safe(notice.message))
+        console.print(line, soft_wrap=not console.is_terminal)
+
+
+def policy_line(bn: str, sigma_scope: str) -> str:
+    """The first line of every output: what the noise means here."""
+    return f"weight noise, SNR = sigma_w / sigma_noise, sigma per {sigma_scope}; batch norms: {bn}"
+
+
+def named_table(
+    console: Console, headings: list[str], rows: list[list[str | Text]], last: list[str | Text] | None = None
+) -> None:
+    """A table of index, untrusted name, kind and more; the name gets what the others leave, where that is little the kind's
+    place too. `last` is a row set apart.
+    """
+    every: list[Sequence[str | Text]] = [headings, *rows, *([last] if last else [])]
+    widths = [max(cell_len(str(row[i])) + _GAP for row in every) for i in range(len(headings))]
+    room = console.width - sum(widths) + widths[1] - _GAP
+    if room < _SHORTEST_NAME:
+        room += widths.pop(2)
+        every = [[*row[:2], *row[3:]] for row in every]
+    widths[1] = max(_SHORTEST_NAME, min(_LONGEST_NAME, room)) + _GAP
+    table = plain_table()
+    for heading in every[0]:
+        table.add_column(
+            str(heading), justify="left" if heading in ("layer", "kind", "shape") else "right", no_wrap=True
+        )
+    for i, row in enumerate(every[1:]):
+        if i == len(rows):
+            table.add_section()
+        table.add_row(row[0], fitted(str(row[1]), widths[1] - _GAP), *row[2:])
+    print_table(console, table, sum(widths) - _GAP)
+
+
+def plain_table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False)
+
+
+def print_table(console: Console, table: Table, cells: int) -> None:
+    """Rather too wide for the terminal than with its numbers cut."""
+    console.print()
+    console.print(table, width=max(console.width, cells), crop=False)
