@@ -27,7 +27,8 @@ import onnxruntime as ort
 from onnxnoise import session
 from onnxnoise.batchnorm import LayerNoise
 from onnxnoise.records import Variant
-from onnxnoise.runner import Setup, open_run
+from onnxnoise.runner import open_run
+from onnxnoise.setup import Setup
 from onnxnoise.spec import BenchSpec
 from onnxnoise.sweep import ChunkSweep, NoiseSpec, judge
 

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from onnxnoise.records import Bits, Estimate, Interval
+from onnxnoise.records import Bits, Estimate, Interval, Yield
 from onnxnoise.student import beta_quantile, quantile
 
 _RULE_OF_THREE = -math.log(0.05)
@@ -80,48 +80,72 @@ class HitSums:
         return tuple(hits / self.whole for hits in self.draws)
 
 
+class LayerSum:
+    """Adds up the hits of layers, each (draws, images), that meet the same images; holds one integer array of that shape."""
+
+    def __init__(self, clean: Bits) -> None:
+        self.clean = clean.astype(np.bool_, copy=False)
+        self.layers = 0
+        self._total: Bits | npt.NDArray[np.int64] = np.zeros((0, clean.size), np.bool_)
+
+    def add(self, hits: Bits) -> None:
+        """Raises ValueError where the shape is not that of the clean hits or of the layer before."""
+        if hits.ndim != 2 or hits.shape[1:] != self.clean.shape or (self.layers and hits.shape != self._total.shape):
+            raise ValueError(f"hits of shape {hits.shape} do not fit {self.clean.shape} clean hits or the layer before")
+        if self.layers == 0:
+            self._total = hits.astype(np.bool_, copy=False)
+        elif self.layers == 1:
+            self._total = self._total + hits.astype(np.int64)
+        else:
+            self._total += hits
+        self.layers += 1
+
+    def sums(self) -> HitSums:
+        """Raises ValueError before anything was added."""
+        total = self._total
+        if total.size == 0:
+            raise ValueError("an estimate needs at least one layer, draw and image")
+        by_image: npt.NDArray[np.int64] = total.sum(axis=0, dtype=np.int64)
+        by_draw = np.count_nonzero(total, axis=1) if self.layers == 1 else total.sum(axis=1)
+        often, kept_often = np.bincount(by_image), np.bincount(by_image[self.clean])
+        return HitSums(
+            self.layers,
+            self.clean.size,
+            int(np.count_nonzero(self.clean)),
+            tuple(by_draw.tolist()),
+            int(by_draw.sum() if self.layers == 1 else np.square(total).sum()),
+            (_power_sum(often, 2), _power_sum(often, 3)),
+            (_power_sum(kept_often, 1), _power_sum(kept_often, 2)),
+        )
+
+
 def count(noisy: Iterable[Bits], clean: Bits) -> HitSums:
     """Sums of the hits of one or more layers, each (draws, images), and of the clean hits (images,) on the same images.
 
-    Only one integer array (draws, images) is held, so the layers may come from a generator. Raises ValueError where
-    shapes disagree or nothing was given.
+    The layers may come from a generator. Raises ValueError where shapes disagree or nothing was given.
     """
-    total: npt.NDArray[np.int64] | None = None
-    layers = 0
+    layers = LayerSum(clean)
     for hits in noisy:
-        if hits.ndim != 2 or hits.shape[1:] != clean.shape or (total is not None and hits.shape != total.shape):
-            raise ValueError(f"hits of shape {hits.shape} do not fit {clean.shape} clean hits or the layer before")
-        if total is None:
-            total = hits.astype(np.int64)
-        else:
-            total += hits
-        layers += 1
-    if total is None or total.size == 0:
-        raise ValueError("an estimate needs at least one layer, draw and image")
-    clean = clean.astype(np.bool_, copy=False)
-    by_image = total.sum(axis=0)
-    k, often = np.unique(by_image, return_counts=True)
-    kept, kept_often = np.unique(by_image[clean], return_counts=True)
-    return HitSums(
-        layers,
-        clean.size,
-        int(np.count_nonzero(clean)),
-        tuple(total.sum(axis=1).tolist()),
-        int(np.square(total).sum()),
-        (_power_sum(k, often, 2), _power_sum(k, often, 3)),
-        (_power_sum(kept, kept_often, 1), _power_sum(kept, kept_often, 2)),
-    )
+        layers.add(hits)
+    return layers.sums()
 
 
-def estimate(sums: HitSums) -> Estimate:
-    """A and its intervals, fractions of the clean accuracy; none with a single draw. Formulas: top of this file.
+def estimate(sums: HitSums, target: float | None = None) -> Estimate:
+    """A, its intervals (none with a single draw) and how draws differ, fractions of the clean accuracy; yield at `target`.
 
-    Intervals end at 0, `fixed` also at the ratio with every image right. Raises ValueError without a clean hit.
+    Formulas: top of this file. Intervals end at 0, `fixed` also at the ratio with every image right. Raises ValueError
+    without a clean hit.
     """
+    mean, fixed, sampled = _with_intervals(sums)
+    reached = None if target is None else passing(sums.ratios, target)
+    return Estimate(mean, fixed, sampled, _deviation(sums.ratios), min(sums.ratios), reached)
+
+
+def _with_intervals(sums: HitSums) -> tuple[float, Interval | None, Interval | None]:
     draws, images = len(sums.draws), sums.images
     mean = sum(sums.draws) / (draws * sums.whole)
     if draws == 1:
-        return Estimate(mean, None, None)
+        return mean, None, None
     by_draw, by_image, rest, third_by_draw, third_by_image = _moments(sums)
     variance = max(by_draw + by_image - rest, by_draw, by_image)
     squares = by_draw**2 / (draws - 1)
@@ -131,58 +155,43 @@ def estimate(sums: HitSums) -> Estimate:
     unseen = _RULE_OF_THREE / sums.clean
     below, above = _reach(by_draw, third_by_draw, draws - 1.0, unseen / draws)
     below_sampled, above_sampled = _reach(variance, third_by_draw + third_by_image, freedom, unseen)
-    return Estimate(
+    return (
         mean,
         (max(mean - below, 0.0), min(mean + above, images / sums.clean)),
         (max(mean - max(below, below_sampled), 0.0), mean + max(above, above_sampled)),
     )
 
 
-def ratio(noisy: Bits, clean: Bits) -> Estimate:
+def ratio(noisy: Bits, clean: Bits, target: float | None = None) -> Estimate:
     """Normalized accuracy A of one cell from hits (draws, images) and clean hits (images,); ValueError as `count`."""
-    return estimate(count([noisy], clean))
+    return estimate(count([noisy], clean), target)
 
 
-def average(noisy: Iterable[Bits], clean: Bits) -> Estimate:
+def average(noisy: Iterable[Bits], clean: Bits, target: float | None = None) -> Estimate:
     """A_avr, the mean of A over layers, from (layers, draws, images) hits or an iterable of its layers.
 
     Draws of the same number are one draw of all layers. Raises ValueError as `count` and `estimate` do.
     """
-    return estimate(count(noisy, clean))
+    return estimate(count(noisy, clean), target)
 
 
-def estimate_accuracy(sums: HitSums) -> Estimate:
-    """Accuracy and its intervals, fractions of 1: the ratio to a model that is always right, cut off at 1."""
-    result = estimate(replace(sums, clean=sums.images, kept=(sum(sums.draws), sums.powers[0])))
-    return replace(result, sampled=result.sampled and (result.sampled[0], min(result.sampled[1], 1.0)))
+def estimate_accuracy(sums: HitSums, target: float | None = None) -> Estimate:
+    """Accuracy, a fraction of 1, with all that `estimate` tells: the ratio to a model that is always right, cut off at 1.
+
+    `target` stays a share of the clean accuracy, so the yield counts the same draws as the ratio's. No yield without a clean hit.
+    """
+    of_all = replace(sums, clean=sums.images, kept=(sum(sums.draws), sums.powers[0]))
+    mean, fixed, sampled = _with_intervals(of_all)
+    reached = None
+    if target is not None and sums.clean:
+        reached = replace(passing(sums.ratios, target), target=target * sums.clean / sums.images)
+    sampled = sampled and (sampled[0], min(sampled[1], 1.0))
+    return Estimate(mean, fixed, sampled, _deviation(of_all.ratios), min(of_all.ratios), reached)
 
 
 def accuracy(noisy: Bits) -> Estimate:
     """Accuracy of one cell, a fraction of 1, from hits (draws, images); ValueError as `count`."""
     return estimate_accuracy(count([noisy], np.ones(noisy.shape[1:], np.bool_)))
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How single draws differ: standard deviation (None with one draw) and worst, in the unit of the values."""
-
-    sd: float | None
-    worst: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Of one value a draw, such as `HitSums.ratios`. Raises ValueError without any."""
-    if not values:
-        raise ValueError("a spread needs at least one draw")
-    return Spread(float(np.std(values, ddof=1)) if len(values) > 1 else None, min(values))
-
-
-@dataclass(frozen=True)
-class Yield:
-    """Share of draws that reach a target, with its exact (Clopper-Pearson) 95 % interval; fractions of 1."""
-
-    share: float
-    interval: Interval
 
 
 def passing(values: Sequence[float], target: float) -> Yield:
@@ -195,12 +204,21 @@ def passing(values: Sequence[float], target: float) -> Yield:
     draws, good = len(values), sum(value >= target for value in values)
     low = beta_quantile(0.025, good, draws - good + 1) if good else 0.0
     high = beta_quantile(0.975, good + 1, draws - good) if good < draws else 1.0
-    return Yield(good / draws, (low, high))
+    return Yield(target, good / draws, (low, high))
 
 
-def _power_sum(values: npt.NDArray[np.int64], often: npt.NDArray[np.int64], power: int) -> int:
-    """In Python's integers: third powers of hits over layers and draws overflow 64 bits on a large run."""
-    return sum(times * value**power for value, times in zip(values.tolist(), often.tolist(), strict=True))
+def _deviation(ratios: Sequence[float]) -> float | None:
+    """Standard deviation over draws; None of one."""
+    if len(ratios) == 1:
+        return None
+    mean = math.fsum(ratios) / len(ratios)
+    return math.sqrt(math.fsum((one - mean) ** 2 for one in ratios) / (len(ratios) - 1))
+
+
+def _power_sum(often: npt.NDArray[np.int64], power: int) -> int:
+    """sum_k often[k] k^power in Python's integers: third powers of hits over layers and draws overflow 64 bits."""
+    seen = np.flatnonzero(often)
+    return sum(times * value**power for value, times in zip(seen.tolist(), often[seen].tolist(), strict=True))
 
 
 def _moments(sums: HitSums) -> tuple[float, float, float, float, float]:

@@ -47,7 +47,7 @@ class LiveProgress:
         question, layers = run.question, run.setup.subject.layers
         self.metric = question.metric
         self.names = {layer.index: layer.name for layer in layers}
-        self.total = sum(len(chunk) * self._cost(key[0], key[1]) for chunk, keys in run.todo.items() for key in keys)
+        self.total = sum(len(job.chunk) * self._cost(key[1]) for job in run.todo for key in job.keys)
         self.console.print(policy_line(run.setup.spec.bn, run.setup.spec.sigma_scope), soft_wrap=True)
         self.console.print(
             f"{safe(run.setup.subject.network.name)}: {_number_of(len(layers), 'layer')}, "
@@ -64,24 +64,25 @@ class LiveProgress:
         if run.todo and self.console.is_terminal and not self.console.quiet:
             self.live.start()
 
-    def _cost(self, sweep: str, layer: int | None) -> float:
+    def _cost(self, layer: int | None) -> float:
         """Of one image pass, in full passes: with noise in one layer only what follows it is run."""
-        if sweep != "single" or layer is None:
+        if layer is None:
             return 1.0
         return 1 - (layer - 1) / max(self.names, default=1)
 
     def measured(self, tally: Tally) -> None:
         """One variant of one chunk was measured."""
         hits = self._hits(tally)
-        self.done += tally.images * self._cost(tally.sweep, tally.layer)
+        self.done += tally.images * self._cost(tally.layer)
         if tally.sweep == "clean":
             self._count_clean(tally)
         else:
             where = "layers together" if tally.layer is None else self._layer(tally.layer)
+            where = f"up to {where}" if tally.sweep == "cumulative" else where
             clean = self.clean.get(tally.start, 0)
             share = f"{hits / clean:.2f} of clean" if clean else f"{hits} of {tally.images} right"
             self.now = f"{where} at SNR {tally.snr:g}: {share}"
-            if tally.layer is not None:
+            if tally.sweep == "single" and tally.layer is not None:
                 sums = self.hits[tally.layer, tally.snr]
                 sums[0] += hits
                 sums[1] += clean

@@ -17,6 +17,9 @@ Sweep = Literal["single", "cumulative", "all"]
 Policy = Literal["group", "raw", "affine", "fold", "clean"]
 SigmaScope = Literal["tensor", "layer"]
 Metric = Literal["top1", "top5"]
+Design = Literal["crossed", "nested"]
+"""Every draw meets every image, or each chunk of images meets draws of its own."""
+
 Interval = tuple[float, float]
 
 
@@ -38,15 +41,30 @@ class ImageChunk:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A normalized accuracy (fraction of the clean one) and its two 95 % intervals; both are None with one draw.
+class Yield:
+    """Share of draws that reach `target`, with its exact (Clopper-Pearson) 95 % interval; fractions of 1."""
 
-    `fixed` is for this image set (draws vary), `sampled` for images like these (draws and images vary).
+    target: float
+    share: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy, a fraction of the clean one or of 1, with its two 95 % intervals and how single draws differ.
+
+    `fixed` is for this image set (draws vary), `sampled` for images like these (draws and images vary); both are None with
+    one draw. `sd` is the standard deviation of the draws' own accuracies (None with one draw) and `worst` the lowest of them.
+    `target_yield`, where a target was asked for, counts the draws that reach that share of the clean accuracy; its `target`
+    is in the unit of `mean`. All three are None in a nested run, where draws don't meet the same images.
     """
 
     mean: float
     fixed: Interval | None
     sampled: Interval | None
+    sd: float | None = None
+    worst: float | None = None
+    target_yield: Yield | None = None
 
 
 Kind = Literal["conv", "dense", "batchnorm", "norm", "recurrent", "embedding", "scale", "parameter"]
@@ -113,6 +131,10 @@ class Tally:
     negative_variances: int
 
 
+TallyKey = tuple[str, int | None, float, int, int]
+"""(sweep, layer, snr, draw, start of the chunk)."""
+
+
 @dataclass(frozen=True)
 class DrawHits:
     """Hits of one draw over all its images, and the clean hits on the same images; top-5 None with five classes or fewer."""
@@ -129,9 +151,9 @@ class DrawHits:
 
 @dataclass(frozen=True)
 class Cell:
-    """One (sweep, layer, snr): what each draw hit, and the normalized accuracies, fractions of the clean ones.
+    """One (sweep, layer, snr): what each draw hit; accuracies as fractions of the clean ones, and as fractions of 1.
 
-    A normalized accuracy is None where the clean pass has no hit to divide by, top-5 also with five classes or fewer.
+    A normalized accuracy is None where the clean pass has no hit to divide by; top-5 is with five classes or fewer.
     """
 
     sweep: Sweep
@@ -140,6 +162,8 @@ class Cell:
     draws: tuple[DrawHits, ...]
     normalized_top1: Estimate | None
     normalized_top5: Estimate | None
+    accuracy_top1: Estimate | None = None
+    accuracy_top5: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +208,8 @@ class LayerInfo:
 class Result:
     """A profile, as far as it went: `measured` of `planned` passes over the images.
 
-    `selected` has the indices of the layers that bear noise: `all` means these together.
+    `selected` has the indices of the layers that bear noise: `all` means these together. `target` is the share of the clean
+    accuracy that a draw must keep to count in a yield; `precision`, of a nested run, the half-width of `sampled` asked for.
     `runs` has what someone needs to repeat it: command, versions and machine of every run that measured a part.
     """
 
@@ -204,3 +229,6 @@ class Result:
     runs: tuple[dict[str, object], ...]
     measured: int
     planned: int
+    design: Design = "crossed"
+    target: float = 0.95
+    precision: float | None = None

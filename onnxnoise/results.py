@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, product
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from onnxnoise.estimates import count, estimate
+from onnxnoise.estimates import LayerSum, count, estimate, estimate_accuracy
 from onnxnoise.records import (
     Average,
     Bits,
@@ -36,12 +35,14 @@ from onnxnoise.store import RunStore
 SCHEMA = "onnxnoise/result/1"
 LAYERS_SCHEMA = "onnxnoise/layers/1"
 FEW_DRAWS = 10
-Packed = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Question:
-    """Which part of a run file is asked for; `layers` are the indices of the `single` sweep."""
+    """Which part of a run file is asked for; `layers` are the indices of the `single` and `cumulative` sweeps.
+
+    `target` is the share of the clean accuracy that a draw must keep to count in a yield.
+    """
 
     snrs: tuple[float, ...]
     sweeps: tuple[Sweep, ...]
@@ -49,6 +50,7 @@ class Question:
     images: int
     layers: tuple[int, ...]
     metric: Metric
+    target: float = 0.95
 
     @property
     def planned(self) -> int:
@@ -70,7 +72,7 @@ class _Hits:
 def summarize(store: RunStore, question: Question) -> Result | None:
     """The result of what is complete in `store`; None before the clean pass is. Cells that lack draws or images are left out.
 
-    One cell's hits are unpacked at a time; what stays are bits. Raises RunFileError if the file can't be read.
+    One cell's hits are held at a time, and their sum over layers. Raises RunFileError if the file can't be read.
     """
     identity, description = store.identity, store.description
     chunks = [chunk for chunk in store.chunks() if chunk.start < question.images]
@@ -81,16 +83,18 @@ def summarize(store: RunStore, question: Question) -> Result | None:
     averages: list[Average] = []
     for sweep, snr in product(question.sweeps, question.snrs):
         layers: tuple[int | None, ...] = (None,) if sweep == "all" else question.layers
-        stacks = []
+        totals = [LayerSum(getattr(clean, metric)) for metric in METRICS]
         for layer in layers:
             by_draw = _by_draw(store.tallies(sweep, layer, snr), chunks, question.images)
             draws = {draw: hits for draw, hits in by_draw.items() if draw < question.draws}
             if len(draws) == question.draws:
-                stack = _Stack.of(list(draws.values()))
-                cells.append(_cell(sweep, layer, snr, draws, clean, stack))
-                stacks.append(stack)
-        if sweep == "single" and layers and len(stacks) == len(layers):
-            top1, top5 = (_estimate(stacks, clean, metric) for metric in METRICS)
+                stacks = [np.array([getattr(hits, metric) for hits in draws.values()]) for metric in METRICS]
+                cells.append(_cell(sweep, layer, snr, draws, clean, stacks, question.target))
+                if sweep == "single":
+                    for total, stack in zip(totals, stacks, strict=True):
+                        total.add(stack)
+        if sweep == "single" and layers and totals[0].layers == len(layers):
+            top1, top5 = (_estimate(total, question.target) for total in totals)
             if top1 is not None:
                 averages.append(Average(sweep, snr, len(layers), top1, top5))
     cells.sort(key=lambda cell: (question.sweeps.index(cell.sweep), cell.layer or 0))
@@ -115,6 +119,7 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         runs=tuple(store.runs()),
         measured=sum(len(cell.draws) for cell in cells),
         planned=question.planned,
+        target=question.target,
     )
 
 
@@ -138,11 +143,18 @@ def _by_draw(tallies: Iterator[Tally], chunks: Sequence[range], images: int) -> 
 
 
 def _joined(tallies: Sequence[Tally], name: str, images: int) -> Bits:
-    parts = []
-    for tally in tallies:
-        packed = np.frombuffer(getattr(tally, name), np.uint8)
-        parts.append(np.unpackbits(packed, count=tally.images if packed.size else 0).view(np.bool_))
-    return np.concatenate(parts)[:images]
+    parts = [getattr(tally, name) for tally in tallies]
+    if not any(parts):
+        return np.zeros(0, np.bool_)
+    if any(tally.images % 8 for tally in tallies[:-1]):
+        return np.concatenate([_unpacked(part, tally.images) for part, tally in zip(parts, tallies, strict=True)])[
+            :images
+        ]
+    return _unpacked(b"".join(parts), images)
+
+
+def _unpacked(packed: bytes, images: int) -> Bits:
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=images).view(np.bool_)
 
 
 def _count(bits: Bits) -> int:
@@ -153,28 +165,20 @@ def _count_or_none(bits: Bits) -> int | None:
     return _count(bits) if bits.size else None
 
 
-@dataclass(frozen=True)
-class _Stack:
-    """Hits of a cell's draws, packed: uint8 (draws, images / 8), top5 (draws, 0) with five classes or fewer."""
-
-    top1: Packed
-    top5: Packed
-
-    @classmethod
-    def of(cls, draws: Sequence[_Hits]) -> Self:
-        return cls(*(np.packbits([getattr(hits, metric) for hits in draws], axis=1) for metric in METRICS))
+def _estimate(total: LayerSum, target: float) -> Estimate | None:
+    """None where the metric has no clean hit to normalize by."""
+    return estimate(total.sums(), target) if total.clean.any() else None
 
 
-def _estimate(stacks: Sequence[_Stack], clean: _Hits, metric: Metric) -> Estimate | None:
-    """Of the mean over the layers that `stacks` are of; None where the metric has no clean hit to normalize by."""
-    reference: Bits = getattr(clean, metric)
-    if not reference.any():
-        return None
-    unpacked = (np.unpackbits(getattr(stack, metric), axis=1, count=reference.size) for stack in stacks)
-    return estimate(count((bits.view(np.bool_) for bits in unpacked), reference))
-
-
-def _cell(sweep: Sweep, layer: int | None, snr: float, draws: Mapping[int, _Hits], clean: _Hits, stack: _Stack) -> Cell:
+def _cell(
+    sweep: Sweep,
+    layer: int | None,
+    snr: float,
+    draws: Mapping[int, _Hits],
+    clean: _Hits,
+    stacks: Sequence[Bits],
+    target: float,
+) -> Cell:
     hits = tuple(
         DrawHits(
             draw=draw,
@@ -188,7 +192,18 @@ def _cell(sweep: Sweep, layer: int | None, snr: float, draws: Mapping[int, _Hits
         )
         for draw, each in draws.items()
     )
-    return Cell(sweep, layer, snr, hits, _estimate([stack], clean, "top1"), _estimate([stack], clean, "top5"))
+    sums = [
+        count([stack], getattr(clean, metric)) if stack.size else None
+        for stack, metric in zip(stacks, METRICS, strict=True)
+    ]
+    return Cell(
+        sweep,
+        layer,
+        snr,
+        hits,
+        *(estimate(each, target) if each and each.clean else None for each in sums),
+        *(estimate_accuracy(each, target) if each else None for each in sums),
+    )
 
 
 def _no_clean_hits(clean: _Hits) -> Iterator[Notice]:
@@ -217,14 +232,15 @@ def _warnings(bn: str, cells: Sequence[Cell], question: Question) -> Iterator[No
 
 def _negative_variances(bn: str, cells: Sequence[Cell], question: Question) -> Iterator[Notice]:
     """In how many layers and draws, told by the single sweep where there is one."""
-    sweep = "single" if any(cell.sweep == "single" for cell in cells) else "all"
+    sweep = next((name for name in ("single", "all") if any(cell.sweep == name for cell in cells)), "cumulative")
     seen = [(cell, draw) for cell in cells for draw in cell.draws if cell.sweep == sweep and draw.negative_variances]
     if not seen:
         return
-    layers = {cell.layer for cell, _ in seen if cell.layer is not None}
+    layers = {cell.layer for cell, _ in seen} if sweep == "single" else ()
     draws = {draw.draw for _, draw in seen}
     channels = max(draw.negative_variances for _, draw in seen)
-    where = f"in {len(layers)} layer{'s' if len(layers) > 1 else ''}" if layers else "with noise in all layers"
+    wide = "all" if sweep == "all" else "several"
+    where = f"in {len(layers)} layer{'s' if len(layers) > 1 else ''}" if layers else f"with noise in {wide} layers"
     done = "kept: its outputs are NaN and every image is a miss" if bn == "raw" else "stored as 0"
     yield Notice(
         "negative_variances",

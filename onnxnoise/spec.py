@@ -13,6 +13,7 @@ from onnxnoise.noise import DEFAULT_SEED, PAPER_SNRS
 from onnxnoise.records import Kind, Metric, NoiseLayer, Policy, SigmaScope, Sweep
 
 SWEEPS: tuple[Sweep, ...] = ("single", "all")
+DEFAULT_SWEEPS: tuple[Sweep, ...] = ("single", "all")
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 SIGMA_SCOPES: tuple[SigmaScope, ...] = get_args(SigmaScope)
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -24,13 +25,16 @@ _Word = TypeVar("_Word", bound=str)
 
 @dataclass(frozen=True)
 class BenchSpec:
-    """A noise profile to measure: `model` is a path or a bundled card's name, None means "the default of"."""
+    """A noise profile to measure: `model` is a path or a bundled card's name, None means "the default of".
+
+    `target` is the share of the clean accuracy that a draw must keep to count in a yield, `memory` the most bytes to use.
+    """
 
     model: str
     card: str | None = None
     data: str | None = None
     snrs: tuple[float, ...] = PAPER_SNRS
-    sweeps: tuple[Sweep, ...] = SWEEPS
+    sweeps: tuple[Sweep, ...] = DEFAULT_SWEEPS
     draws: int = DEFAULT_DRAWS
     seed: int = DEFAULT_SEED
     layers: str | None = None
@@ -38,6 +42,8 @@ class BenchSpec:
     sigma_scope: SigmaScope = "tensor"
     metric: Metric | None = None
     limit: int | None = None
+    target: float = 0.95
+    memory: int | None = None
     provider: str = "auto"
     output: str | None = None
     out: str | None = None
@@ -59,6 +65,8 @@ class BenchSpec:
         one_of("--sigma-scope", self.sigma_scope, SIGMA_SCOPES)
         if self.metric is not None:
             one_of("--metric", self.metric, METRICS)
+        if not 0 < self.target <= 1:
+            raise UsageError(f"--target: {self.target:g} is no share of the clean accuracy; give a number from 0 to 1")
         for flag, number, least in (("--draws", self.draws, 1), ("--seed", self.seed, 0), ("--limit", self.limit, 1)):
             if number is not None and number < least:
                 raise UsageError(f"{flag}: {number} is too small; give a whole number from {least} up")
@@ -72,6 +80,8 @@ def from_flags(
     draws: str | None = None,
     seed: str | None = None,
     limit: str | None = None,
+    target: str | None = None,
+    memory: str | None = None,
     protocol: str | None = None,
     bn: str | None = None,
     sigma_scope: str | None = None,
@@ -93,6 +103,8 @@ def from_flags(
         "draws": _whole("--draws", draws),
         "seed": _whole("--seed", seed),
         "limit": _whole("--limit", limit),
+        "target": None if target is None else _number("--target", target),
+        "memory": None if memory is None else _bytes("--memory", memory),
         "bn": None if bn is None else one_of("--bn", bn, POLICIES),
         "sigma_scope": None if sigma_scope is None else one_of("--sigma-scope", sigma_scope, SIGMA_SCOPES),
         "metric": None if metric is None else one_of("--metric", metric, METRICS),
@@ -134,6 +146,17 @@ def _number(flag: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(f"{flag}: {_shown(text)} is not a number; write for example {flag} 100,10,5") from None
+
+
+_UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b)", re.IGNORECASE)
+
+
+def _bytes(flag: str, text: str) -> int:
+    size = _SIZE.fullmatch(text.strip())
+    if size is None:
+        raise UsageError(f"{flag}: {_shown(text)} is no amount of memory; write for example {flag} 4GB")
+    return int(float(size[1]) * _UNITS[size[2].lower()])
 
 
 def _whole(flag: str, text: str | None) -> int | None:

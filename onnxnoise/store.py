@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from onnxnoise.errors import RunFileError
-from onnxnoise.records import Tally
+from onnxnoise.records import Tally, TallyKey
 
 _APPLICATION_ID = 0x4F4E4E58
 _VERSION = 1
@@ -33,10 +33,6 @@ _PATIENCE = 30
 
 _WHOLE = 0
 """Stands for "no one layer" in the table's key, which can't hold NULL."""
-
-TallyKey = tuple[str, int | None, float, int, int]
-"""(sweep, layer, snr, draw, start of the chunk)."""
-
 
 class RunStore:
     """An open run file. Every method raises RunFileError with what to do."""

@@ -72,6 +72,7 @@ def quantile(probability: float, df: float) -> float:
     return t
 
 
+@lru_cache(maxsize=4096)
 def beta_quantile(probability: float, a: float, b: float) -> float:
     """The x with I_x(a, b) = `probability`, by bisection, to about 1e-15 absolute; for counts (a, b >= 1)."""
     low, high = 0.0, 1.0

@@ -51,6 +51,14 @@ def open_model(
     return Subject(classifier, network, select_layers(network.layers, layers))
 
 
+def open_with_card(
+    model: str, *, bn: Policy = "group", layers: str | None = None, output: str | None = None, card: str | None = None
+) -> tuple[Subject, Card]:
+    """A model as `open_model`, with the card that a run would use for it; raises CardError where there is none."""
+    subject = open_model(model, bn=bn, layers=layers, output=output, card=card)
+    return subject, card_of(model, subject.classifier.path, card, subject.classifier.metadata)
+
+
 def _path(model: str) -> Path:
     path = Path(model)
     if is_file(path):

@@ -61,7 +61,15 @@ def table(**fields: Check) -> Check:
     return has_all
 
 
-estimate = table(mean=number, fixed=maybe(interval), sampled=maybe(interval))
+reached = table(target=number, share=number, interval=interval)
+estimate = table(
+    mean=number,
+    fixed=maybe(interval),
+    sampled=maybe(interval),
+    sd=maybe(number),
+    worst=maybe(number),
+    target_yield=maybe(reached),
+)
 layers = each(
     table(
         index=count,
@@ -99,11 +107,16 @@ result = table(
             layer=maybe(count),
             snr=snr,
             draws=each(draw),
-            normalized_top1=estimate,
+            normalized_top1=maybe(estimate),
             normalized_top5=maybe(estimate),
+            accuracy_top1=estimate,
+            accuracy_top5=maybe(estimate),
         )
     ),
     a_avr=each(table(sweep=text, snr=snr, layers=count, top1=estimate, top5=maybe(estimate))),
     warnings=warnings,
+    design=text,
+    target=number,
+    precision=maybe(number),
 )
 layer_list = table(layers=layers, warnings=warnings)

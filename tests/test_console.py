@@ -29,6 +29,7 @@ from onnxnoise.records import (
     SigmaScope,
     Tally,
 )
+from onnxnoise.work import Job
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -239,12 +240,12 @@ def test_errors_and_warnings_are_a_line_each(monkeypatch: pytest.MonkeyPatch) ->
 def run_of(layers: int, images: int = 1000, chunks: int = 4, snrs: Sequence[float] = SIX) -> Any:
     """What progress looks at of runner.Run."""
     infos = [layer(i, HOSTILE[i % len(HOSTILE)]) for i in range(1, layers + 1)]
-    todo = {}
+    todo = []
     for chunk in (range(start, start + images // chunks) for start in range(0, images, images // chunks)):
         keys: list[Any] = [("clean", None, float("inf"), 0, chunk.start)]
         keys += [("all", None, snr, draw, chunk.start) for draw in range(3) for snr in snrs]
         keys += [("single", i, snr, d, chunk.start) for i in range(1, layers + 1) for d in range(3) for snr in snrs]
-        todo[chunk] = keys
+        todo.append(Job(chunk, tuple(keys)))
     subject = SimpleNamespace(layers=infos, network=SimpleNamespace(name="net"))
     setup = SimpleNamespace(
         subject=subject,
@@ -261,10 +262,10 @@ def watched(run: Any, terminal: Console) -> None:
     """All of a run: layer 2 loses half of what is clean, the others nothing."""
     with progress.LiveProgress(terminal) as live:
         live.started(run)
-        for chunk, keys in run.todo.items():
-            for sweep, index, snr, draw, start in keys:
-                bits = np.packbits(np.arange(len(chunk)) % (4 if index == 2 else 2) == 0).tobytes()
-                live.measured(Tally(sweep, index, snr, draw, start, len(chunk), bits, b"", b"", 0))
+        for job in run.todo:
+            for sweep, index, snr, draw, start in job.keys:
+                bits = np.packbits(np.arange(len(job.chunk)) % (4 if index == 2 else 2) == 0).tobytes()
+                live.measured(Tally(sweep, index, snr, draw, start, len(job.chunk), bits, b"", b"", 0))
 
 
 def test_progress_on_a_pipe_is_a_few_lines() -> None:
@@ -302,6 +303,6 @@ def test_progress_in_a_terminal_leaves_nothing_behind() -> None:
 def test_a_complete_run_has_no_progress() -> None:
     stream = io.StringIO()
     run = run_of(3)
-    run.todo = {}
+    run.todo = ()
     watched(run, Console(file=stream, width=80))
     assert stream.getvalue().splitlines()[-1].endswith("run file run.sqlite, complete: nothing is left to measure")

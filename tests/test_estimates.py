@@ -13,7 +13,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from onnxnoise.estimates import accuracy, average, count, estimate, estimate_accuracy, passing, ratio, spread
+from onnxnoise.estimates import accuracy, average, count, estimate, estimate_accuracy, passing, ratio
 from onnxnoise.records import Bits, Estimate, Interval
 from onnxnoise.student import beta_quantile, quantile, upper_tail
 
@@ -188,7 +188,8 @@ def test_sums_do_not_overflow() -> None:
 def test_one_draw_has_no_interval() -> None:
     noisy, clean = bits(9, draws=1)
     result = ratio(noisy[0], clean)
-    assert result == Estimate(noisy.sum() / clean.sum(), None, None)
+    alone = noisy.sum() / clean.sum()
+    assert result == Estimate(alone, None, None, None, alone)
 
 
 def test_where_no_image_differs_a_rule_of_three_remains() -> None:
@@ -285,16 +286,37 @@ def test_what_can_not_be_estimated_is_refused() -> None:
     with pytest.raises(ValueError, match="same layers and draws"):
         count(noisy, clean) + count(noisy[:, 1:], clean)
     with pytest.raises(ValueError, match="at least one draw"):
-        spread([])
-    with pytest.raises(ValueError, match="at least one draw"):
         passing([], 0.9)
 
 
 def test_spread_over_draws() -> None:
-    values = (0.9, 0.8, 0.2, 0.9)
-    assert spread(values).sd == pytest.approx(scipy.stats.tstd(values))
-    assert spread(values).worst == 0.2
-    assert spread([0.5]).sd is None
+    noisy, clean = bits(16, layers=3, draws=12, images=50)
+    ratios = [float(noisy[:, d].sum() / (3 * clean.sum())) for d in range(12)]
+    target = sorted(ratios)[4]
+    result = average(noisy, clean, target)
+    assert result.sd == pytest.approx(scipy.stats.tstd(ratios))
+    assert result.worst == pytest.approx(min(ratios))
+    good = sum(value >= target for value in ratios)
+    exact = scipy.stats.binomtest(good, 12).proportion_ci(method="exact")
+    assert result.target_yield is not None
+    assert (result.target_yield.target, result.target_yield.share) == (target, good / 12)
+    assert result.target_yield.interval == pytest.approx((exact.low, exact.high), abs=1e-9)
+    assert average(noisy, clean).target_yield is None
+
+
+def test_the_yield_of_an_accuracy_counts_the_draws_that_the_ratio_s_does() -> None:
+    noisy, clean = bits(17, draws=12, images=50)
+    sums = count(noisy, clean)
+    target = sorted(sums.ratios)[7]
+    relative, absolute = estimate(sums, target).target_yield, estimate_accuracy(sums, target).target_yield
+    assert relative is not None
+    assert absolute is not None
+    assert (absolute.share, absolute.interval) == (relative.share, relative.interval)
+    assert absolute.target == pytest.approx(target * clean.mean())
+    result = estimate_accuracy(sums, target)
+    rates = noisy[0].mean(axis=1)
+    assert (result.sd, result.worst) == pytest.approx((scipy.stats.tstd(rates), min(rates)))
+    assert estimate_accuracy(count(noisy, np.zeros_like(clean)), target).target_yield is None
 
 
 @pytest.mark.parametrize(("good", "draws"), [(0, 1), (0, 3), (1, 3), (5, 10), (10, 10), (99, 100)])

@@ -152,14 +152,25 @@ def test_counts_and_ratios_are_those_of_the_lists(images: int, tmp_path: Path) -
             assert draw.negative_variances == made.negative[key]
         for hits, found in ((made.top1, cell.normalized_top1), (made.top5, cell.normalized_top5)):
             stacked = np.array([hits[key][:images] for key in keys])
-            expected = estimates.ratio(stacked, np.array(hits[clean][:images]))
+            expected = estimates.ratio(stacked, np.array(hits[clean][:images]), 0.95)
             same(found, expected, by_hand(made, hits, [[key] for key in keys], images))
+        for hits, whole, relative in (
+            (made.top1, cell.accuracy_top1, cell.normalized_top1),
+            (made.top5, cell.accuracy_top5, cell.normalized_top5),
+        ):
+            absolute = estimates.accuracy(np.array([hits[key][:images] for key in keys]))
+            share = sum(hits[clean][:images]) / images
+            reached = relative and relative.target_yield
+            assert reached is not None
+            assert whole is not None
+            assert replace(whole, target_yield=None) == absolute
+            assert whole.target_yield == replace(reached, target=pytest.approx(0.95 * share))
     assert [(a.sweep, a.snr, a.layers) for a in result.a_avr] == [("single", snr, 3) for snr in SNRS]
     for average in result.a_avr:
         for hits, found in ((made.top1, average.top1), (made.top5, average.top5)):
             keys = [[("single", layer, average.snr, draw) for layer in made.indices] for draw in range(made.draws)]
             stacked = np.array([[hits[draw[i]][:images] for draw in keys] for i in range(len(made.indices))])
-            expected = estimates.average(stacked, np.array(hits[clean][:images]))
+            expected = estimates.average(stacked, np.array(hits[clean][:images]), 0.95)
             same(found, expected, by_hand(made, hits, keys, images))
 
 

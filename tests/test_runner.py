@@ -20,7 +20,7 @@ import onnx
 import pytest
 from command import onnxnoise
 
-from onnxnoise import runner
+from onnxnoise import runner, setup
 from onnxnoise.errors import DataError, ModelError
 from onnxnoise.records import Result, Tally
 from onnxnoise.spec import BenchSpec
@@ -144,7 +144,7 @@ def test_only_what_is_missing_is_measured(files: nets.Files, reference: Result, 
 def test_chunks_change_nothing(
     most: int, files: nets.Files, reference: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_LARGEST_CHUNK", most)
+    monkeypatch.setattr(setup, "_LARGEST_CHUNK", most)
     watcher = Counting()
     result = bench(files, tmp_path / "run.sqlite", watcher)
     assert watcher.count == -(-40 // most) * (1 + 4 * 6)
@@ -155,7 +155,7 @@ def test_chunks_change_nothing(
 def test_an_interrupted_run_goes_on(
     at: int, files: nets.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_LARGEST_CHUNK", 24)
+    monkeypatch.setattr(setup, "_LARGEST_CHUNK", 24)
     bench(files, tmp_path / "whole.sqlite")
 
     def interrupt(count: int) -> None:

@@ -75,8 +75,9 @@ def check(
     from onnxnoise.console import cards as view  # noqa: PLC0415
     from onnxnoise.console import terminal  # noqa: PLC0415
     from onnxnoise.spec import BenchSpec  # noqa: PLC0415
+    from onnxnoise.subject import open_with_card  # noqa: PLC0415
 
-    subject, found = runner.open_card(model, card, output)
+    subject, found = open_with_card(model, card=card, output=output)
     findings = list(cardcheck.check_card(subject, found))
     fits = not any(finding.agrees is False and finding.what not in ("layers", "parameters") for finding in findings)
     if data is not None and fits:
