@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from onnxnoise.records import Metric, Tally
 
 if TYPE_CHECKING:
     from onnxnoise.runner import Run
+    from onnxnoise.work import Job
 
 _EVERY = 300.0
 """Seconds after which a line comes however slow the run is, where the output is no terminal."""
@@ -47,7 +49,6 @@ class LiveProgress:
         question, layers = run.question, run.setup.subject.layers
         self.metric = question.metric
         self.names = {layer.index: layer.name for layer in layers}
-        self.total = sum(len(job.chunk) * self._cost(key[1]) for job in run.todo for key in job.keys)
         self.console.print(policy_line(run.setup.spec.bn, run.setup.spec.sigma_scope), soft_wrap=True)
         self.console.print(
             f"{safe(run.setup.subject.network.name)}: {_number_of(len(layers), 'layer')}, "
@@ -63,6 +64,10 @@ class LiveProgress:
         self.began = self.printed = time.monotonic()
         if run.todo and self.console.is_terminal and not self.console.quiet:
             self.live.start()
+
+    def planned(self, jobs: Sequence[Job]) -> None:
+        """A round begins: a run that decides as it goes learns only now what there is to do."""
+        self.total += sum(len(job.chunk) * self._cost(key[1]) for job in jobs for key in job.keys)
 
     def _cost(self, layer: int | None) -> float:
         """Of one image pass, in full passes: with noise in one layer only what follows it is run."""

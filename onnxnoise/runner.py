@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -34,6 +34,9 @@ class Watcher(Protocol):
     def started(self, run: Run) -> None:
         """Everything is open and checked; nothing was measured in this process yet."""
 
+    def planned(self, jobs: Sequence[Job]) -> None:
+        """A round begins: what it will measure."""
+
     def measured(self, tally: Tally) -> None:
         """One pass over a chunk is done, clean ones included. Called in the thread that runs `bench`."""
 
@@ -42,6 +45,7 @@ class Silent:
     """A watcher that shows nothing."""
 
     def started(self, run: Run) -> None: ...
+    def planned(self, jobs: Sequence[Job]) -> None: ...
     def measured(self, tally: Tally) -> None: ...
 
 
@@ -61,26 +65,31 @@ def bench(spec: BenchSpec, watcher: Watcher | None = None) -> Result:
 
     Raises OnnxNoiseError's subclasses with what to do; a KeyboardInterrupt leaves everything measured so far in the run file.
     """
-    watcher = watcher or Silent()
     run = open_run(Setup.opened(spec))
     with run.store:
-        watcher.started(run)
-        try:
-            if run.todo:
-                run.store.begin(_provenance(run.setup))
-                _measure(run, watcher)
-        except DataError:
-            run.store.discard()
-            raise
+        complete(run, watcher or Silent())
         result = summarize(run.store, run.question)
     assert result is not None, "a finished run has its clean pass"
     return result
+
+
+def complete(run: Run, watcher: Watcher) -> None:
+    """Measure what the run's plan asks for, round by round, and keep it in the run file; raises as `bench`."""
+    watcher.started(run)
+    try:
+        if run.todo:
+            run.store.begin(_provenance(run.setup))
+            _measure(run, watcher)
+    except DataError:
+        run.store.discard()
+        raise
 
 
 def _measure(run: Run, watcher: Watcher) -> None:
     jobs: list[Job] = list(run.todo)
     unchecked = run.setup.spec.clean_check
     while jobs:
+        watcher.planned(jobs)
         for part in measure(run.setup, jobs, watcher.measured):
             run.store.check_images(part.start, part.images_sha256)
             if unchecked:  # before it is kept: after a mistake in the card the file must not be in the way
@@ -100,8 +109,11 @@ def clean_hits(spec: BenchSpec) -> tuple[Metric, int, int]:
     return setup.metric, *_counted(tallies, setup.metric)
 
 
-def open_run(setup: Setup) -> Run:
-    """Open or make the run file; raises RunFileError where it can't be used or belongs to another run."""
+def open_run(setup: Setup, plan_of: Callable[[Question, tuple[range, ...]], Plan] = Crossed) -> Run:
+    """Open or make the run file; raises RunFileError where it can't be used or belongs to another run.
+
+    `plan_of` makes the plan from the question and the chunks of images.
+    """
     spec, card, network = setup.spec, setup.card, setup.subject.network
     indices = tuple(layer.index for layer in setup.subject.layers)
     question = Question(
@@ -132,8 +144,7 @@ def open_run(setup: Setup) -> Run:
     }
     store = RunStore.open(Path(spec.out or f"{network.name}-{network.sha256[:8]}.sqlite"), identity, description)
     try:
-        chunks = store.lay_down(question.images, setup.chunk_size)
-        plan = Crossed(question, tuple(chunks))
+        plan = plan_of(question, tuple(store.lay_down(question.images, setup.chunk_size)))
         return Run(setup, question, store, plan, tuple(plan.round(store)))
     except BaseException:
         store.close()

@@ -262,6 +262,7 @@ def watched(run: Any, terminal: Console) -> None:
     """All of a run: layer 2 loses half of what is clean, the others nothing."""
     with progress.LiveProgress(terminal) as live:
         live.started(run)
+        live.planned(run.todo)
         for job in run.todo:
             for sweep, index, snr, draw, start in job.keys:
                 bits = np.packbits(np.arange(len(job.chunk)) % (4 if index == 2 else 2) == 0).tobytes()
