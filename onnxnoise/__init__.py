@@ -6,22 +6,64 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from onnxnoise.chip import Chip, apply
+    from onnxnoise.digital import Plan, plan
     from onnxnoise.errors import OnnxNoiseError
+    from onnxnoise.gating import gate
+    from onnxnoise.margins import Margins, margin
+    from onnxnoise.measured import compare
+    from onnxnoise.rankings import Comparison
     from onnxnoise.records import NoiseLayer, Result
+    from onnxnoise.reports import report
     from onnxnoise.results import to_json
+    from onnxnoise.rows import load
     from onnxnoise.runner import bench
     from onnxnoise.spec import BenchSpec
     from onnxnoise.subject import open_model
+    from onnxnoise.verdicts import GateVerdict
 
-__all__ = ["BenchSpec", "NoiseLayer", "OnnxNoiseError", "Result", "bench", "open_model", "to_json"]
+__all__ = [
+    "BenchSpec",
+    "Chip",
+    "Comparison",
+    "GateVerdict",
+    "Margins",
+    "NoiseLayer",
+    "OnnxNoiseError",
+    "Plan",
+    "Result",
+    "apply",
+    "bench",
+    "compare",
+    "gate",
+    "load",
+    "margin",
+    "open_model",
+    "plan",
+    "report",
+    "to_json",
+]
 
+# None of the functions is named like a module: an imported module would hide it.
 _HOMES = {
     "BenchSpec": "spec",
+    "Chip": "chip",
+    "Comparison": "rankings",
+    "GateVerdict": "verdicts",
+    "Margins": "margins",
     "NoiseLayer": "records",
     "OnnxNoiseError": "errors",
+    "Plan": "digital",
     "Result": "records",
+    "apply": "chip",
     "bench": "runner",
+    "compare": "measured",
+    "gate": "gating",
+    "load": "rows",
+    "margin": "margins",
     "open_model": "subject",
+    "plan": "digital",
+    "report": "reports",
     "to_json": "results",
 }
 

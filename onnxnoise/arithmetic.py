@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from onnxnoise.drafts import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE, WEIGHT, Claims, Draft
-from onnxnoise.graph import LAYOUT, QUANTIZE, SHAPE_OF, Place
+from onnxnoise.graph import LAYOUT, QUANTIZE, SHAPE_OF, Array, Place
 
 _SCALE, _SHIFT = ("Mul", "Div"), ("Add", "Sub")
 _STATISTICS = frozenset(("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"))
 _DEVIATION = frozenset(("Sqrt", "Reciprocal", "Pow", "ReduceL2"))
-_ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Neg", "Pow"))
+_MASKED = -50.0
+_ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Neg", "Pow", "Where"))
 
 
 def weighted_values(claims: Claims) -> set[str]:
@@ -42,12 +43,18 @@ def claim_constants(claims: Claims, i: int, weighted: Collection[str]) -> None:
         place = graph.weight(i, slot)
         if place is None or not claims.free(place):
             continue
-        if not meets_weights:
+        if not meets_weights or (node.op_type == "Add" and _is_mask(graph.value(place))):
             claims.no_weight(place)
         elif node.op_type == "Concat":
             claims.layer("parameter", i, {WEIGHT: place})
         else:
             _claim_operand(claims, i, slot, place)
+
+
+def _is_mask(value: Array) -> bool:
+    """Whether a constant is an attention mask that an exporter computed: 0, or a large negative number where nothing passes."""
+    low = value.min()
+    return bool(low <= _MASKED and ((value == 0) | (value == low)).all())
 
 
 def _claim_operand(claims: Claims, i: int, slot: int, place: Place) -> None:
@@ -58,12 +65,11 @@ def _claim_operand(claims: Claims, i: int, slot: int, place: Place) -> None:
     norm = claims.at.get(before) if before is not None else None
     if norm is not None and _is_caffe(claims, norm, op, channels):
         _join_caffe(claims, norm, i, place)
+    elif op in _SCALE and _is_normalized(claims, i, 1 - slot):
+        claims.layer("norm", i, {SCALE: place, BIAS: _norm_shift(claims, i, channels)})
     elif op == "Mul" or (op == "Div" and slot == 1):
-        if _is_normalized(claims, i, 1 - slot):
-            claims.layer("norm", i, {SCALE: place, BIAS: _norm_shift(claims, i, channels)})
-        else:
-            _, shift = _next(claims, i, _SHIFT, channels)
-            claims.layer("scale" if shift is None else "batchnorm", i, {SCALE: place, BIAS: shift})
+        _, shift = _next(claims, i, _SHIFT, channels)
+        claims.layer("scale" if shift is None else "batchnorm", i, {SCALE: place, BIAS: shift})
     else:
         node, scale = _next(claims, i, _SCALE, channels) if op == "Sub" and slot == 1 else (i, None)
         _, shift = _next(claims, node, _SHIFT, channels) if scale is not None else (i, None)
@@ -142,7 +148,7 @@ def _norm_shift(claims: Claims, i: int, channels: int) -> Place | None:
         for following in graph.consumers.get(graph.nodes[node].output[0], ()):
             op = graph.nodes[following].op_type
             places = [place for slot in (0, 1) if (place := graph.weight(following, slot)) is not None]
-            if op in LAYOUT or op == "Neg":
+            if op in LAYOUT | QUANTIZE or op == "Neg":
                 waiting.append((following, steps))
             elif op in ("Add", "Sub") and places:
                 return places[0] if claims.free(places[0]) and graph.vector(places[0]) == channels else None

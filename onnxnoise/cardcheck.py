@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from onnxnoise.cards import KEYS, Card
+from onnxnoise.cards import CLASSES, KEYS, Card
 from onnxnoise.checks import expected_clean, layout_of, plausible
 from onnxnoise.classifier import ImageInput
 from onnxnoise.network import Network
@@ -41,12 +41,17 @@ def check_card(subject: Subject, card: Card) -> tuple[Finding, ...]:
 def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding:
     """Whether `hits` of `images` (at least 1) without noise can be the card's accuracy: within its binomial 99.9 % interval.
 
-    The card's is the measured one, else the published one. The most common reason for another is a wrong `[input]`.
+    The card's is the measured one, else the published one. The most common reason for another is a wrong `[input]`. A card
+    without one agrees with nothing, and where guessing could have as many hits, the finding says so.
     """
     clean = expected_clean(card, metric)
     what, found = f"clean {metric}", hits / images
     if clean is None:
-        return Finding(what, None, found, None, f"the card has no {metric} without noise")
+        said = f"the card has no {metric} without noise"
+        guess = (1 if metric == "top1" else 5) / CLASSES[card.input.dataset]
+        if found <= guess or plausible(hits, images, guess):
+            said += f"; guessing does as well ({guess:.1%}): untrained, or [input] prepares its images wrongly"
+        return Finding(what, None, found, None, said)
     if plausible(hits, images, clean):
         return Finding(what, clean, found, True)
     return Finding(
@@ -109,8 +114,8 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
     layout = image.layout or layout_of(image, card)
     height, width = image.shape[2:] if layout == "nchw" else image.shape[1:3]
     channels = image.shape[1 if layout == "nchw" else 3]
-    said = None if spec.layout == "auto" else spec.layout
-    same = None if said is None or image.layout is None else said == image.layout
+    said = spec.layout
+    same = None if image.layout is None else said in ("auto", image.layout)
     fits = all(side in (None, spec.size) for side in (height, width))
     as_they_are = spec.scale in (None, 1) and not any(spec.mean) and set(spec.std) == {1}
     return (
@@ -119,9 +124,10 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
             said,
             image.layout,
             same,
-            None
-            if same is not False
-            else f'set layout = "{image.layout}", or "auto", in [input], or take the card of this very export',
+            {
+                False: f'set layout = "{image.layout}", or "auto", in [input], or take the card of this very export',
+                None: f"the file does not tell; images go in as {layout}",
+            }.get(same),
         ),
         Finding("input channels", 3, "any" if channels is None else channels, channels in (None, 3)),
         Finding(

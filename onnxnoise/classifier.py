@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -25,6 +26,7 @@ Layout = Literal["nchw", "nhwc"]
 
 _FLOAT, _UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
 _TO_NCHW = [0, 3, 1, 2]
+_ELEMENT_BY_ELEMENT = frozenset(("Add", "Concat", "Mul", "Sub"))
 _RENAMED = re.compile(r"^(?:UnsqueezeElimination_|ConvAddFusion_(?:Add_)?B_)+")
 """What ONNX Runtime puts before the name of an initializer that it reshapes."""
 
@@ -85,13 +87,17 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
     """
     file = read_model(path)
     ready = prepared(file)
-    optimized = session.normalize(ready.model, file.folder, str(path))
+    try:
+        optimized = session.normalize(ready.model, file.folder, str(path))
+    except ModelError as error:
+        raise ModelError(_explained(str(error), file.stub, path)) from error
     constants = _values(optimized, file.folder)
     image = _image_input(optimized, constants, path)
-    nodes = [n for n in optimized.graph.node if n.op_type != "Constant"]
+    # a node of the message itself would keep all its tensors in memory
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in optimized.graph.node if n.op_type != "Constant"]
     metadata = {p.key: p.value for p in file.stub.metadata_props}
     logits, columns = _logits(optimized, Graph(nodes, constants), path, output, lambda: classes(metadata))
-    nodes = needed(nodes, logits)
+    nodes, constants = _once(needed(nodes, logits), constants, image.batch)
     used = {name for node in nodes for name in reads(node)}
     domains = {node.domain for node in nested(nodes)} | {""}
     if image.name not in used:
@@ -111,6 +117,19 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
         origins=ready.origins,
         raw=file.stub,
     )
+
+
+def _explained(message: str, stub: onnx.ModelProto, path: Path) -> str:
+    """ONNX Runtime's refusal with what to do about it, where that is known."""
+    if newest := re.search(r"support for domain ai\.onnx is till opset (\d+)", message):
+        opset = next((each.version for each in stub.opset_import if each.domain in ("", "ai.onnx")), "?")
+        return (
+            f"{path}: its opset {opset} is newer than what ONNX Runtime {session.VERSION} runs ({newest[1]}); export with "
+            f"opset {newest[1]} or older (torch: opset_version, tf2onnx: --opset), or update ONNX Runtime"
+        )
+    if unknown := re.search(r"(\S+)\(-?\d+\) is not a registered function/op|No Op registered for (\S+)", message):
+        return f"{path}: ONNX Runtime knows no operator {unknown[1] or unknown[2]}; export without it, with ONNX's own operators"
+    return message
 
 
 def _values(model: onnx.ModelProto, folder: Path) -> dict[str, Array]:
@@ -185,6 +204,28 @@ def _logits(
         listed = ", ".join(f"{name!r} ({columns or '?'} columns)" for name, columns in fitting.items())
         raise ModelError(f"{path}: several outputs could be the logits: {listed}; say which with --output NAME")
     return next(iter(values.items()))
+
+
+def _once(
+    nodes: list[onnx.NodeProto], constants: Mapping[str, Array], batch: int | None
+) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+    """A parameter that an export of fixed batch size stores once for each image (a class token) is one again, and an Expand."""
+    once, uses = dict(constants), Counter(name for node in nodes for name in reads(node))
+    made: list[onnx.NodeProto] = []
+    for node in nodes:
+        new = node
+        if node.op_type in _ELEMENT_BY_ELEMENT and not node.domain and (batch or 1) > 1:
+            new = onnx.NodeProto.FromString(node.SerializeToString())
+            for slot, name in enumerate(node.input):
+                value = constants.get(name)
+                if value is None or uses[name] > 1 or value.ndim < 3 or value.dtype != np.float32:
+                    continue
+                if len(value) == batch and bool((value == value[:1]).all()):
+                    once[name], once[f"{name}:shape"] = value[:1], np.array(value.shape, np.int64)
+                    new.input[slot] = f"{name}:each"
+                    made.append(onnx.helper.make_node("Expand", [name, f"{name}:shape"], [f"{name}:each"]))
+        made.append(new)
+    return made, once
 
 
 def _is_row(shape: Shape | None) -> bool:

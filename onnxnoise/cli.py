@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from onnxnoise.commands import bench, cards, layers
+from onnxnoise.commands import apply, bench, cards, compare, doctor, gate, layers, margin, merge, plan, report
 from onnxnoise.errors import InputError, OnnxNoiseError, UsageError
 
 INTERRUPTED, BUG = 130, 70
@@ -59,8 +59,19 @@ def _root(
         raise typer.Exit(2)
 
 
-app.command("bench")(bench.bench)
-app.command("layers")(layers.layers)
+for _command in (
+    bench.bench,
+    compare.compare,
+    gate.gate,
+    margin.margin,
+    plan.plan,
+    apply.apply,
+    report.report,
+    layers.layers,
+    merge.merge,
+    doctor.doctor,
+):
+    app.command(_command.__name__)(_command)
 app.add_typer(cards.cards, name="cards")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from itertools import permutations, product
 from math import prod
 from typing import Any
 
@@ -113,8 +113,11 @@ def _axes(node: ir.Node, inputs: Sequence[Array]) -> tuple[int, ...] | None:
     return tuple(map(int, inputs[1].ravel().tolist())) if len(inputs) > 1 else None
 
 
-Chain = tuple[ir.Value, ir.Node, list[ir.Value], float, int, int]
-"""(what is normalized, the chain's last node, gamma, beta, mean and variance, epsilon, channel axis, rank)."""
+Chain = tuple[ir.Value, ir.Node, list[ir.Value], float | None, int, int]
+"""(what is normalized, the chain's last node, gamma, beta, mean and variance, epsilon, channel axis, rank).
+
+Epsilon is None where the fourth tensor is `sqrt(var + eps)`, which an exporter computed already.
+"""
 
 
 def _affine_chain(node: ir.Node, expressions: dict[ir.Value, Expression], shapes: Mapping[str, Shape]) -> Chain | None:
@@ -175,8 +178,11 @@ def _operands(node: ir.Node, expressions: dict[ir.Value, Expression]) -> tuple[i
     return (first, expressions[second], True) if second in expressions else (second, expressions[first], False)
 
 
-def _roles(tensors: list[Array], scale: Array, shift: Array) -> tuple[tuple[int, ...], float] | None:
-    """Positions of (gamma, beta, mean, variance) in `tensors`, each used at least once, and epsilon; None if none fits."""
+def _roles(tensors: list[Array], scale: Array, shift: Array) -> tuple[tuple[int, ...], float | None] | None:
+    """Positions of (gamma, beta, mean, variance) in `tensors`, each used at least once, and epsilon; None if none fits.
+
+    Epsilon None: the last is the standard deviation.
+    """
     if not 2 <= len(tensors) <= 4 or {scale.size, shift.size} != {tensors[0].size}:
         return None
     for order in product(range(len(tensors)), repeat=4):
@@ -191,6 +197,10 @@ def _roles(tensors: list[Array], scale: Array, shift: Array) -> tuple[tuple[int,
             and np.allclose(beta - mean * scale, shift, rtol=1e-6, atol=1e-6)
         ):
             return order, max(epsilon, 0.0)
+    for order in permutations(range(4)) if len(tensors) == 4 else ():
+        gamma, beta, mean, deviation = (tensors[i] for i in order)
+        if np.allclose(gamma / deviation, scale, rtol=1e-6) and np.allclose(beta - mean * scale, shift, rtol=1e-6):
+            return order, None
     return None
 
 
@@ -211,7 +221,13 @@ def _channel_axis(scale: Array, shift: Array, source: Shape | None) -> tuple[int
 
 
 def _replace_by_batch_norm(
-    graph: ir.Graph, source: ir.Value, last: ir.Node, leaves: list[ir.Value], epsilon: float, axis: int, rank: int
+    graph: ir.Graph,
+    source: ir.Value,
+    last: ir.Node,
+    leaves: list[ir.Value],
+    epsilon: float | None,
+    axis: int,
+    rank: int,
 ) -> None:
     nodes: list[ir.Node] = []
 
@@ -223,7 +239,10 @@ def _replace_by_batch_norm(
     x = source if axis == 1 else add("Transpose", [source], perm=forward)
     flat = ir.Value(name=f"{last.name}:flat", const_value=ir.tensor(np.array([-1]), name=f"{last.name}:flat"))
     graph.register_initializer(flat)
-    x = add("BatchNormalization", [x, *(add("Reshape", [leaf, flat]) for leaf in leaves)], epsilon=epsilon)
+    tensors = [add("Reshape", [leaf, flat]) for leaf in leaves]
+    if epsilon is None:
+        tensors[3] = add("Mul", [tensors[3], tensors[3]])
+    x = add("BatchNormalization", [x, *tensors], epsilon=epsilon or 0.0)
     nodes[-1].name = last.name
     if axis != 1:
         x = add("Transpose", [x], perm=[forward.index(i) for i in range(rank)])

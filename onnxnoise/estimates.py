@@ -36,9 +36,9 @@ import numpy.typing as npt
 from onnxnoise.records import Bits, Estimate, Interval, Yield
 from onnxnoise.student import beta_quantile, quantile
 
-_RULE_OF_THREE = -math.log(0.05)
+RULE_OF_THREE = -math.log(0.05)
 _SKEWED = 0.1  # the skewness of a Poisson count of 100, whose exact and normal bounds differ by a tenth
-_SHAPED = 5  # draws from which on their third moment is used: of three or four, it says next to nothing
+SHAPED = 5  # draws from which on their third moment is used: of three or four, it says next to nothing
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _with_intervals(sums: HitSums) -> tuple[float, Interval | None, Interval | N
     if images > 1:
         squares += by_image**2 / (images - 1) + rest**2 / ((draws - 1) * (images - 1))
     freedom = max(variance**2 / squares, 1.0, min(draws, images) - 1.0) if variance > 0.0 else draws - 1.0
-    unseen = _RULE_OF_THREE / sums.clean
+    unseen = RULE_OF_THREE / sums.clean
     below, above = _reach(by_draw, third_by_draw, draws - 1.0, unseen / draws)
     below_sampled, above_sampled = _reach(variance, third_by_draw + third_by_image, freedom, unseen)
     return (
@@ -238,21 +238,26 @@ def _moments(sums: HitSums) -> tuple[float, float, float, float, float]:
         draw2 / (unit**2 * draws * (draws - 1)),
         image2 * images / (unit**2 * clean**2 * one_less),
         rest2 / (unit**2 * draws * (draws - 1) * one_less),
-        draw3 / (unit**3 * draws * (draws - 1) * (draws - 2)) if draws >= _SHAPED else 0.0,
+        draw3 / (unit**3 * draws * (draws - 1) * (draws - 2)) if draws >= SHAPED else 0.0,
         image3 * images**2 / (unit**3 * clean**3 * one_less * two_less),
     )
 
 
 def _reach(variance: float, third: float, freedom: float, least: float) -> tuple[float, float]:
-    """How far an interval reaches below and above A, from A's variance and third cumulant; never less than `least`.
+    """How far an interval reaches below and above A, from A's variance and third cumulant; never less than `least`."""
+    if variance <= 0.0:
+        return least, least
+    t = quantile(0.975, freedom)
+    error = t * math.sqrt(variance)
+    below, above = error + lengthening(-third, variance, t), error + lengthening(third, variance, t)
+    return max(below, least), max(above, least)
+
+
+def lengthening(third: float, variance: float, t: float) -> float:
+    """What the side of the longer tail gets on top of t standard errors: nothing up to a skewness of `_SKEWED`.
 
     Doubled, the skewness term gives the exact Poisson bounds on few events (5.9 for one seen; exactly 5.6) and makes up
     for few draws showing less skewness than they come from.
     """
-    if variance <= 0.0:
-        return least, least
-    t, error = quantile(0.975, freedom), math.sqrt(variance)
     skewness = third / variance**1.5
-    longer = abs(skewness) * (1.0 + 2.0 * t * t) / 3.0 * error if abs(skewness) > _SKEWED else 0.0
-    below, above = (longer, 0.0) if skewness < 0.0 else (0.0, longer)
-    return max(t * error + below, least), max(t * error + above, least)
+    return skewness * (1.0 + 2.0 * t * t) / 3.0 * math.sqrt(variance) if skewness > _SKEWED else 0.0

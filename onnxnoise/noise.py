@@ -68,4 +68,8 @@ def sigma_noise(layer: NoiseLayer, tensor: NoiseTensor, snr: float, scope: Sigma
 
 def perturbed(values: Floats, z: Floats, sigma: np.float32) -> Floats:
     """`w + sigma * z` in float32; all three of the same shape."""
-    return values + sigma * z if sigma else values
+    if not sigma:
+        return values
+    noisy = sigma * z
+    noisy += values
+    return noisy

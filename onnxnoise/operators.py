@@ -27,7 +27,7 @@ def claim_operator(claims: Claims, i: int, source: str) -> None:
     match node.op_type:
         case "Conv" | "ConvTranspose" | "FusedConv":
             _convolution(claims, i)
-        case "Gemm":
+        case "Gemm" | "FusedGemm":
             _gemm(claims, i)
         case "MatMul" | "FusedMatMul":
             _matmul(claims, i)
@@ -37,6 +37,7 @@ def claim_operator(claims: Claims, i: int, source: str) -> None:
             _normalization(claims, i)
         case "LSTM" | "GRU" | "RNN":
             claims.layer("recurrent", i, {0: weight(i, 1), 1: weight(i, 2), 2: weight(i, 3)})
+            claims.no_weight(*(place for slot in (5, 6) if (place := weight(i, slot)) and not graph.value(place).any()))
         case "Gather":
             table = weight(i, 0)
             if claims.free(table) and graph.root(i, 1) is None:

@@ -6,18 +6,25 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 
 from onnxnoise.errors import ModelError
 from onnxnoise.graph import attribute, nested, subgraphs
 from onnxnoise.modelfile import ModelFile, all_nodes, all_tensors, graphs
-from onnxnoise.shapes import check_sizes, infer_shapes
+from onnxnoise.shapes import check_sizes, infer_shapes, infer_types
+from onnxnoise.wire import INLINE_BYTES
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 _DYNAMIC_QUANTIZATION = frozenset(
     ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
 )
 _PACKED = frozenset(("QGemm", "QAttention", "QMoE", "MatMulNBits", "MatMulBnb4", "MatMulIntegerToFloat"))
+_IR_VERSION = 10
+"""The newest that ONNX Runtime gets to see: later ones change no classifier, but a release refuses those it does not know."""
 _KERNEL_SECOND = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # else its warnings end on stderr
@@ -51,13 +58,16 @@ def prepared(file: ModelFile) -> Prepared:
             common.TopologicalSortPass(),
         ):
             step(model)
-        model.ir_version = max(model.ir_version, 4)
+        _read_small(model)
+        model.ir_version = min(max(model.ir_version, 4), _IR_VERSION)
         draft = ir.serde.serialize_model(model)
         _check_inputs(draft, file.path)
         _refuse_dropout(draft, file.path)
         check_sizes(draft, file.path)
-        restore.upcast_half(model)
         shapes = infer_shapes(draft)
+        if any(node.op_type == "CastLike" for node in nested(draft.graph.node)):
+            restore.name_casts(model, infer_types(draft))
+        restore.to_single(model)
         restore.fold_shapes(model, shapes)
         restore.fold_sequences(model)
         restore.drop_zero_biases(model)
@@ -73,6 +83,16 @@ def prepared(file: ModelFile) -> Prepared:
         raise ModelError(f"{file.path}: its graph is malformed: {_root(error)}; export it again") from error
 
 
+def _read_small(model: ir.Model) -> None:
+    """Small tensors that lie in other files come inside, in place: ONNX Runtime wants shapes and axes there."""
+    import onnx_ir as ir  # noqa: PLC0415
+
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes <= INLINE_BYTES:
+            value.const_value = ir.tensor(tensor.numpy().copy(), name=value.name)
+
+
 def _root(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
@@ -82,6 +102,11 @@ def _root(error: BaseException) -> str:
 def _refuse(file: ModelFile) -> None:
     """What can't be measured honestly, told from the file as it is."""
     path = file.path
+    if file.stub.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{path}: its IR version {file.stub.ir_version} is newer than the onnx package here knows ({onnx.IR_VERSION}); "
+            "update it (pip install -U onnx), or export with an older onnx"
+        )
     nodes = list(all_nodes(file.stub))
     dynamic = sorted({node.op_type for node in nodes} & _DYNAMIC_QUANTIZATION)
     if dynamic:

@@ -14,8 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from onnxnoise.console.terminal import METRIC_TITLES, fitted, policy_line, safe
+from onnxnoise.console.terminal import METRIC_TITLES, fitted, policy_line
 from onnxnoise.records import Metric, Tally
+from onnxnoise.text import counted, safe
 
 if TYPE_CHECKING:
     from onnxnoise.runner import Run
@@ -51,9 +52,9 @@ class LiveProgress:
         self.names = {layer.index: layer.name for layer in layers}
         self.console.print(policy_line(run.setup.spec.bn, run.setup.spec.sigma_scope), soft_wrap=True)
         self.console.print(
-            f"{safe(run.setup.subject.network.name)}: {_number_of(len(layers), 'layer')}, "
-            f"{_number_of(len(question.snrs), 'SNR')}, {_number_of(question.draws, 'draw')}, "
-            f"{_number_of(question.images, 'image')} of {safe(run.setup.images.name)}",
+            f"{safe(run.setup.subject.network.name)}: {counted(len(layers), 'layer')}, "
+            f"{run.plan.about}, "
+            f"{counted(question.images, 'image')} of {safe(run.setup.images.name)}",
             soft_wrap=True,
         )
         kept = ", continued" if run.store.runs() else ""
@@ -67,7 +68,7 @@ class LiveProgress:
 
     def planned(self, jobs: Sequence[Job]) -> None:
         """A round begins: a run that decides as it goes learns only now what there is to do."""
-        self.total += sum(len(job.chunk) * self._cost(key[1]) for job in jobs for key in job.keys)
+        self.total = self.done + sum(len(job.chunk) * self._cost(key[1]) for job in jobs for key in job.keys)
 
     def _cost(self, layer: int | None) -> float:
         """Of one image pass, in full passes: with noise in one layer only what follows it is run."""
@@ -87,7 +88,9 @@ class LiveProgress:
             clean = self.clean.get(tally.start, 0)
             share = f"{hits / clean:.2f} of clean" if clean else f"{hits} of {tally.images} right"
             self.now = f"{where} at SNR {tally.snr:g}: {share}"
-            if tally.sweep == "single" and tally.layer is not None:
+            if (
+                tally.sweep == "single" and tally.layer is not None and clean
+            ):  # several workers: it may still be under way
                 sums = self.hits[tally.layer, tally.snr]
                 sums[0] += hits
                 sums[1] += clean
@@ -148,7 +151,3 @@ class LiveProgress:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def _number_of(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -153,7 +153,8 @@ class DrawHits:
 class Cell:
     """One (sweep, layer, snr): what each draw hit; accuracies as fractions of the clean ones, and as fractions of 1.
 
-    A normalized accuracy is None where the clean pass has no hit to divide by; top-5 is with five classes or fewer.
+    A normalized accuracy is None where the clean pass has no hit to divide by; top-5 is with five classes or fewer. `precise`
+    says, where a precision was asked for, whether the half-width of `sampled` has got there, in the metric of the result.
     """
 
     sweep: Sweep
@@ -164,6 +165,7 @@ class Cell:
     normalized_top5: Estimate | None
     accuracy_top1: Estimate | None = None
     accuracy_top5: Estimate | None = None
+    precise: bool | None = None
 
 
 @dataclass(frozen=True)

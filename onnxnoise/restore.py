@@ -1,4 +1,4 @@
-"""Rewrites that must precede ONNX Runtime's optimizer: half precision, and layers that an exporter wrote as arithmetic."""
+"""Rewrites that must precede ONNX Runtime's optimizer: other precisions, and layers that an exporter wrote as arithmetic."""
 
 from __future__ import annotations
 
@@ -14,23 +14,45 @@ from onnxnoise.shapes import Shape
 _FILLED = frozenset(("Expand", "Cast", "CastLike", "Identity", "Reshape"))
 
 
-def upcast_half(model: ir.Model) -> None:
-    """float16 everywhere becomes float32, in place, so that weights are not hidden behind Casts."""
+def to_single(model: ir.Model) -> None:
+    """float16 everywhere becomes float32, in place, so that weights are not hidden behind Casts; float64 where weights are."""
+    others = {ir.DataType.FLOAT16, ir.DataType.DOUBLE} if _has_double_weights(model) else {ir.DataType.FLOAT16}
     for graph in _graphs(model):
         for value in graph.initializers.values():
-            if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT16:
+            if value.const_value is not None and value.const_value.dtype in others:
                 value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
                 value.dtype = ir.DataType.FLOAT
         for node in graph:
             for name, attribute in list(node.attributes.items()):
-                if name in ("to", "dtype", "output_dtype") and attribute.value == ir.DataType.FLOAT16:
+                if name in ("to", "dtype", "output_dtype") and attribute.value in others:
                     node.attributes[name] = ir.AttrInt64(name, ir.DataType.FLOAT)
-                elif attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == ir.DataType.FLOAT16:
+                elif attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in others:
                     full = ir.tensor(attribute.as_tensor().numpy().astype(np.float32))
                     node.attributes[name] = ir.AttrTensor(name, full)
         for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
-            if value.dtype == ir.DataType.FLOAT16:
+            if value.dtype in others:
                 value.dtype = ir.DataType.FLOAT
+
+
+def _has_double_weights(model: ir.Model) -> bool:
+    """Whether a matrix or kernel is float64; a vector can be shape arithmetic, whose precision must stay."""
+    tensors = (value.const_value for graph in _graphs(model) for value in graph.initializers.values())
+    return any(t is not None and t.dtype == ir.DataType.DOUBLE and len(t.shape) > 1 and t.size > 1 for t in tensors)
+
+
+def name_casts(model: ir.Model, types: Mapping[str, int]) -> None:
+    """CastLike becomes Cast, in place, where the type is known (`types` by name): the optimizer folds no constant behind it."""
+    for graph in _graphs(model):
+        for node in graph:
+            like = node.inputs[1] if node.op_type == "CastLike" and not node.domain else None
+            if like is None or not (to := types.get(like.name or "")):
+                continue
+            cast = ir.node("Cast", [node.inputs[0]], attributes={"to": to}, name=node.name)
+            graph.insert_after(node, cast)
+            name = node.outputs[0].name
+            ir.convenience.replace_all_uses_with(node.outputs[0], cast.outputs[0], replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+            cast.outputs[0].name = name
 
 
 def _graphs(model: ir.Model) -> Iterator[ir.Graph]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 
+from onnxnoise import caveats
+from onnxnoise.cells import Hits, Meeting, by_chunk, by_draw, draw_hits, meetings, number, number_or_none
 from onnxnoise.estimates import LayerSum, count, estimate, estimate_accuracy
+from onnxnoise.looks import Looks, half_width
+from onnxnoise.nested import Chunks, estimate_chunks, estimate_chunks_accuracy, estimate_layers
 from onnxnoise.records import (
     Average,
     Bits,
@@ -34,14 +39,15 @@ from onnxnoise.store import RunStore
 
 SCHEMA = "onnxnoise/result/1"
 LAYERS_SCHEMA = "onnxnoise/layers/1"
-FEW_DRAWS = 10
+FEW_DRAWS = caveats.FEW_DRAWS
 
 
 @dataclass(frozen=True)
 class Question:
     """Which part of a run file is asked for; `layers` are the indices of the `single` and `cumulative` sweeps.
 
-    `target` is the share of the clean accuracy that a draw must keep to count in a yield.
+    `target` is the share of the clean accuracy that a draw must keep to count in a yield. In a nested run `draws` is the most
+    that a cell may have, and `precision` the half-width of `sampled` at which it stops; None: at the most.
     """
 
     snrs: tuple[float, ...]
@@ -51,6 +57,12 @@ class Question:
     layers: tuple[int, ...]
     metric: Metric
     target: float = 0.95
+    precision: float | None = None
+
+    @property
+    def looks(self) -> Looks:
+        """When a cell of a nested run has draws enough."""
+        return Looks(self.precision or 0.0, self.draws)
 
     @property
     def planned(self) -> int:
@@ -59,45 +71,33 @@ class Question:
         return len(self.snrs) * self.draws * cells
 
 
-@dataclass(frozen=True)
-class _Hits:
-    """Hit bits over the images asked for, in order: top1 and nonfinite (images,), top5 the same or (0,)."""
+CellKey = tuple[Sweep, int | None, float]
+"""(sweep, layer, snr)."""
 
-    top1: Bits
-    top5: Bits
-    nonfinite: Bits
-    negative_variances: int
+
+@dataclass(frozen=True)
+class _Part:
+    """What a run file holds of a question; `planned` counts passes."""
+
+    clean: CleanHits
+    cells: list[Cell]
+    averages: list[Average]
+    planned: int
 
 
 def summarize(store: RunStore, question: Question) -> Result | None:
     """The result of what is complete in `store`; None before the clean pass is. Cells that lack draws or images are left out.
 
-    One cell's hits are held at a time, and their sum over layers. Raises RunFileError if the file can't be read.
+    In a nested run, where each chunk of images meets draws of its own, it is the result of what is there. One cell's hits are
+    held at a time, and their sum over layers. Raises RunFileError if the file can't be read.
     """
     identity, description = store.identity, store.description
-    chunks = [chunk for chunk in store.chunks() if chunk.start < question.images]
-    clean = _by_draw(store.tallies("clean"), chunks, question.images).get(0)
-    if clean is None:
+    nested = is_nested(identity)
+    part = _nested(store, question) if nested else _crossed(store, question)
+    if part is None:
         return None
-    cells: list[Cell] = []
-    averages: list[Average] = []
-    for sweep, snr in product(question.sweeps, question.snrs):
-        layers: tuple[int | None, ...] = (None,) if sweep == "all" else question.layers
-        totals = [LayerSum(getattr(clean, metric)) for metric in METRICS]
-        for layer in layers:
-            by_draw = _by_draw(store.tallies(sweep, layer, snr), chunks, question.images)
-            draws = {draw: hits for draw, hits in by_draw.items() if draw < question.draws}
-            if len(draws) == question.draws:
-                stacks = [np.array([getattr(hits, metric) for hits in draws.values()]) for metric in METRICS]
-                cells.append(_cell(sweep, layer, snr, draws, clean, stacks, question.target))
-                if sweep == "single":
-                    for total, stack in zip(totals, stacks, strict=True):
-                        total.add(stack)
-        if sweep == "single" and layers and totals[0].layers == len(layers):
-            top1, top5 = (_estimate(total, question.target) for total in totals)
-            if top1 is not None:
-                averages.append(Average(sweep, snr, len(layers), top1, top5))
-    cells.sort(key=lambda cell: (question.sweeps.index(cell.sweep), cell.layer or 0))
+    cells = sorted(part.cells, key=lambda cell: (question.sweeps.index(cell.sweep), cell.layer or 0))
+    precision = question.precision if nested else None
     return Result(
         model={"name": description["model"], "sha256": identity["model"]},
         provider=identity["provider"],
@@ -106,21 +106,171 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         bn=identity["bn"],
         sigma_scope=identity["sigma_scope"],
         metric=question.metric,
-        clean=CleanHits(clean.top1.size, _count(clean.top1), _count_or_none(clean.top5), _count(clean.nonfinite)),
+        clean=part.clean,
         layers=tuple(layer_info(each) for each in description["layers"]),
         selected=question.layers,
         cells=tuple(cells),
-        a_avr=tuple(averages),
+        a_avr=tuple(part.averages),
         warnings=(
             *(Notice(**each) for each in description["notices"]),
-            *_no_clean_hits(clean),
-            *_warnings(identity["bn"], cells, question),
+            *caveats.notices(
+                identity["bn"], part.clean, cells, draws=question.draws, precision=precision, nested=nested
+            ),
         ),
         runs=tuple(store.runs()),
         measured=sum(len(cell.draws) for cell in cells),
-        planned=question.planned,
+        planned=part.planned,
+        design="nested" if nested else "crossed",
         target=question.target,
+        precision=precision,
     )
+
+
+def is_nested(identity: Mapping[str, Any]) -> bool:
+    """Of a run file: whether each chunk of images meets draws of its own."""
+    return bool(identity.get("design", "crossed") == "nested")
+
+
+def _layers(question: Question, sweep: Sweep) -> tuple[int | None, ...]:
+    return (None,) if sweep == "all" else question.layers
+
+
+def _crossed(store: RunStore, question: Question) -> _Part | None:
+    """Every draw meets every image."""
+    chunks = [chunk for chunk in store.chunks() if chunk.start < question.images]
+    clean = by_draw(store.tallies("clean"), chunks, question.images).get(0)
+    if clean is None:
+        return None
+    cells: list[Cell] = []
+    averages: list[Average] = []
+    for sweep, snr in product(question.sweeps, question.snrs):
+        layers = _layers(question, sweep)
+        totals = [LayerSum(getattr(clean, metric)) for metric in METRICS]
+        for layer in layers:
+            complete = by_draw(store.tallies(sweep, layer, snr), chunks, question.images)
+            draws = {draw: hits for draw, hits in complete.items() if draw < question.draws}
+            if len(draws) == question.draws:
+                stacks = [np.array([getattr(hits, metric) for hits in draws.values()]) for metric in METRICS]
+                hits = tuple(draw_hits(draw, each, clean) for draw, each in draws.items())
+                cells.append(_crossed_cell((sweep, layer, snr), hits, clean, stacks, question.target))
+                if sweep == "single":
+                    for total, stack in zip(totals, stacks, strict=True):
+                        total.add(stack)
+        if sweep == "single" and layers and totals[0].layers == len(layers):
+            top1, top5 = (estimate(total.sums(), question.target) if total.clean.any() else None for total in totals)
+            if top1 is not None:
+                averages.append(Average(sweep, snr, len(layers), top1, top5))
+    counts = CleanHits(clean.top1.size, number(clean.top1), number_or_none(clean.top5), number(clean.nonfinite))
+    return _Part(counts, cells, averages, question.planned)
+
+
+def _crossed_cell(key: CellKey, hits: tuple[DrawHits, ...], clean: Hits, stacks: Sequence[Bits], target: float) -> Cell:
+    sums = [
+        count([stack], getattr(clean, metric)) if stack.size else None
+        for stack, metric in zip(stacks, METRICS, strict=True)
+    ]
+    top1, top5 = (estimate(each, target) if each and each.clean else None for each in sums)
+    all1, all5 = (estimate_accuracy(each, target) if each else None for each in sums)
+    return Cell(*key, hits, top1, top5, all1, all5)
+
+
+def _nested(store: RunStore, question: Question) -> _Part | None:
+    """Each chunk of images meets draws of its own; cells differ in how many chunks they have."""
+    clean = _clean_chunks(store, question)
+    if not clean:
+        return None
+    looks = question.looks
+    cells: list[Cell] = []
+    averages: list[Average] = []
+    planned = 0
+    for sweep, snr in product(question.sweeps, question.snrs):
+        single: list[list[Meeting]] = []
+        for layer in _layers(question, sweep):
+            met = _met(store, (sweep, layer, snr), clean, question)
+            planned += max(_wanted(met, looks, question.metric) or 0, len(met))
+            if met:
+                cells.append(_nested_cell((sweep, layer, snr), met, question))
+                if sweep == "single":
+                    single.append(met)
+        if single and len(single) == len(question.layers):
+            top1, top5 = (_average(single, metric) for metric in METRICS)
+            if top1 is not None:
+                averages.append(Average(sweep, snr, len(single), top1, top5))
+    return _Part(_clean_counts(clean, question.images), cells, averages, planned)
+
+
+def next_draws(store: RunStore, question: Question) -> dict[CellKey, int]:
+    """Of a nested run: how many draws each cell must have before it is looked at again; cells that have enough are absent.
+
+    It depends on the tallies alone, so any process that goes on with the run file decides the same.
+    """
+    clean = _clean_chunks(store, question)
+    wanted: dict[CellKey, int] = {}
+    for sweep, snr in product(question.sweeps, question.snrs):
+        for layer in _layers(question, sweep):
+            draws = _wanted(_met(store, (sweep, layer, snr), clean, question), question.looks, question.metric)
+            if draws is not None:
+                wanted[sweep, layer, snr] = draws
+    return wanted
+
+
+def _clean_chunks(store: RunStore, question: Question) -> dict[int, Tally]:
+    return {tally.start: tally for tally in store.tallies("clean") if tally.start < question.images}
+
+
+def _clean_counts(clean: Mapping[int, Tally], images: int) -> CleanHits:
+    own = [meeting.hits for meeting in meetings(clean.values(), clean, images)]
+    top5 = [hits.top5_hits for hits in own if hits.top5_hits is not None]
+    return CleanHits(
+        sum(hits.images for hits in own),
+        sum(hits.top1_hits for hits in own),
+        sum(top5) if top5 else None,
+        sum(hits.nonfinite for hits in own),
+    )
+
+
+def _met(store: RunStore, key: CellKey, clean: Mapping[int, Tally], question: Question) -> list[Meeting]:
+    tallies = (tally for tally in store.tallies(*key) if tally.draw < question.draws)
+    return meetings(tallies, clean, question.images)
+
+
+def _wanted(met: Sequence[Meeting], looks: Looks, metric: Metric) -> int | None:
+    """As `Looks.next`, for a cell of which `met` are the draws that are there; a gap in their numbers ends them."""
+    drawn = {meeting.hits.draw for meeting in met}
+    together = next(draw for draw in range(len(drawn) + 1) if draw not in drawn)
+    return looks.next(
+        together, lambda draws: _half_width([meeting for meeting in met if meeting.hits.draw < draws], metric)
+    )
+
+
+def _half_width(met: Sequence[Meeting], metric: Metric) -> float:
+    found = _normalized(by_chunk(met, metric))
+    return half_width(found) if found else math.inf
+
+
+def _normalized(chunks: Chunks) -> Estimate | None:
+    return estimate_chunks(chunks) if any(chunk.clean for chunk in chunks.values()) else None
+
+
+def _nested_cell(key: CellKey, met: Sequence[Meeting], question: Question) -> Cell:
+    chunks = [by_chunk(met, metric) if metric == "top1" or met[0].top5 else None for metric in METRICS]
+    top1, top5 = (_normalized(each) if each else None for each in chunks)
+    all1, all5 = (estimate_chunks_accuracy(each) if each else None for each in chunks)
+    shown = top5 if question.metric == "top5" and all5 else top1
+    precise = None
+    if question.precision is not None:
+        precise = shown is not None and half_width(shown) <= question.precision
+    return Cell(*key, tuple(meeting.hits for meeting in met), top1, top5, all1, all5, precise)
+
+
+def _average(single: Sequence[Sequence[Meeting]], metric: Metric) -> Estimate | None:
+    """None without a top-5, or where a layer's chunks have no clean hit."""
+    if metric == "top5" and any(meeting.top5 is None for met in single for meeting in met[:1]):
+        return None
+    layers = [by_chunk(met, metric) for met in single]
+    if not all(any(chunk.clean for chunk in chunks.values()) for chunks in layers):
+        return None
+    return estimate_layers(layers)
 
 
 def layer_info(fields: dict[str, Any]) -> LayerInfo:
@@ -131,128 +281,9 @@ def layer_info(fields: dict[str, Any]) -> LayerInfo:
     return LayerInfo(**{**fields, "initializers": initializers})
 
 
-def _by_draw(tallies: Iterator[Tally], chunks: Sequence[range], images: int) -> dict[int, _Hits]:
-    """The draws that have every chunk; `tallies` come sorted by draw and start."""
-    complete = {}
-    for draw, group in groupby(tallies, key=lambda tally: tally.draw):
-        parts = [tally for tally in group if tally.start < images]
-        if [range(t.start, t.start + t.images) for t in parts] == list(chunks):
-            top1, top5, nonfinite = (_joined(parts, name, images) for name in ("top1", "top5", "nonfinite"))
-            complete[draw] = _Hits(top1, top5, nonfinite, parts[0].negative_variances)
-    return complete
-
-
-def _joined(tallies: Sequence[Tally], name: str, images: int) -> Bits:
-    parts = [getattr(tally, name) for tally in tallies]
-    if not any(parts):
-        return np.zeros(0, np.bool_)
-    if any(tally.images % 8 for tally in tallies[:-1]):
-        return np.concatenate([_unpacked(part, tally.images) for part, tally in zip(parts, tallies, strict=True)])[
-            :images
-        ]
-    return _unpacked(b"".join(parts), images)
-
-
-def _unpacked(packed: bytes, images: int) -> Bits:
-    return np.unpackbits(np.frombuffer(packed, np.uint8), count=images).view(np.bool_)
-
-
-def _count(bits: Bits) -> int:
-    return int(np.count_nonzero(bits))
-
-
-def _count_or_none(bits: Bits) -> int | None:
-    return _count(bits) if bits.size else None
-
-
-def _estimate(total: LayerSum, target: float) -> Estimate | None:
-    """None where the metric has no clean hit to normalize by."""
-    return estimate(total.sums(), target) if total.clean.any() else None
-
-
-def _cell(
-    sweep: Sweep,
-    layer: int | None,
-    snr: float,
-    draws: Mapping[int, _Hits],
-    clean: _Hits,
-    stacks: Sequence[Bits],
-    target: float,
-) -> Cell:
-    hits = tuple(
-        DrawHits(
-            draw=draw,
-            images=each.top1.size,
-            clean_top1_hits=_count(clean.top1),
-            clean_top5_hits=_count_or_none(clean.top5),
-            top1_hits=_count(each.top1),
-            top5_hits=_count_or_none(each.top5),
-            nonfinite=_count(each.nonfinite),
-            negative_variances=each.negative_variances,
-        )
-        for draw, each in draws.items()
-    )
-    sums = [
-        count([stack], getattr(clean, metric)) if stack.size else None
-        for stack, metric in zip(stacks, METRICS, strict=True)
-    ]
-    return Cell(
-        sweep,
-        layer,
-        snr,
-        hits,
-        *(estimate(each, target) if each and each.clean else None for each in sums),
-        *(estimate_accuracy(each, target) if each else None for each in sums),
-    )
-
-
-def _no_clean_hits(clean: _Hits) -> Iterator[Notice]:
-    if not clean.top1.any():
-        yield Notice(
-            "no_clean_hits",
-            f"none of {clean.top1.size} images is classified correctly without noise, so there is nothing to normalize by; "
-            "the model is untrained, or the card's [input] or the labels are wrong",
-        )
-
-
-def _warnings(bn: str, cells: Sequence[Cell], question: Question) -> Iterator[Notice]:
-    if question.draws == 1:
-        yield Notice(
-            "one_draw", "one draw: no intervals, since nothing shows how much chips differ; use --draws 10 or more"
-        )
-    elif question.draws < FEW_DRAWS:
-        yield Notice(
-            "few_draws", f"few draws ({question.draws}): the intervals are rough; use --draws {FEW_DRAWS} or more"
-        )
-    yield from _negative_variances(bn, cells, question)
-    nonfinite = sum(draw.nonfinite for cell in cells for draw in cell.draws)
-    if nonfinite:
-        yield Notice("nonfinite", f"{nonfinite:,} noisy outputs were not finite; each counts as a miss")
-
-
-def _negative_variances(bn: str, cells: Sequence[Cell], question: Question) -> Iterator[Notice]:
-    """In how many layers and draws, told by the single sweep where there is one."""
-    sweep = next((name for name in ("single", "all") if any(cell.sweep == name for cell in cells)), "cumulative")
-    seen = [(cell, draw) for cell in cells for draw in cell.draws if cell.sweep == sweep and draw.negative_variances]
-    if not seen:
-        return
-    layers = {cell.layer for cell, _ in seen} if sweep == "single" else ()
-    draws = {draw.draw for _, draw in seen}
-    channels = max(draw.negative_variances for _, draw in seen)
-    wide = "all" if sweep == "all" else "several"
-    where = f"in {len(layers)} layer{'s' if len(layers) > 1 else ''}" if layers else f"with noise in {wide} layers"
-    done = "kept: its outputs are NaN and every image is a miss" if bn == "raw" else "stored as 0"
-    yield Notice(
-        "negative_variances",
-        f"noise made batch-norm variances negative {where}, in {len(draws)} of {question.draws} draws, "
-        f"in up to {channels} channel{'s' if channels > 1 else ''} at once; such a variance is {done} (--bn {bn}). "
-        "--bn affine puts the noise on scale and shift instead",
-    )
-
-
 def to_json(result: Result) -> str:
     """The result as one JSON document, schema `onnxnoise/result/1`."""
-    return _json({"schema": SCHEMA, **asdict(result)})
+    return strict_json({"schema": SCHEMA, **asdict(result)})
 
 
 def layers_json(
@@ -263,7 +294,7 @@ def layers_json(
     notices: Sequence[Notice],
 ) -> str:
     """A model's noise layers as one JSON document, in the result's form."""
-    return _json(
+    return strict_json(
         {
             "schema": LAYERS_SCHEMA,
             "model": dict(model),
@@ -278,7 +309,7 @@ def layers_json(
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 
 
-def _json(content: dict[str, Any]) -> str:
+def strict_json(content: dict[str, Any]) -> str:
     """Strict JSON in ASCII; an infinite SNR is written 1e999, which every reader takes for infinite or its largest number."""
     text = json.dumps(content, indent=1)
     return _TOKEN.sub(lambda token: "1e999" if token[0] == "Infinity" else token[0], text) + "\n"

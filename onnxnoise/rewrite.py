@@ -37,23 +37,53 @@ class Cutter:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.end = len(network.nodes)
+        given = network.constants
+        self._constants = [
+            tuple(name for name in dict.fromkeys(reads(node)) if name in given) for node in network.nodes
+        ]
         self._reads = [
-            tuple(name for name in dict.fromkeys(reads(node)) if name not in network.constants)
-            for node in network.nodes
+            tuple(name for name in dict.fromkeys(reads(node)) if name not in given) for node in network.nodes
         ]
         self._last_use = {name: i for i, names in enumerate(self._reads) for name in names}
         self._last_use[network.logits] = self.end
+        made = [(name, i) for i, node in enumerate(network.nodes) for name in node.output if name]
+        self._made = {network.image.name: -1, **dict(made)}
+        self._live: dict[int, tuple[str, ...]] = {}
+        self._stages = sorted({layer.start for layer in network.layers if layer.kind in ("conv", "dense")})
+        self._bearers = self._nodes_with_noise()
+
+    def _nodes_with_noise(self) -> dict[int, tuple[int, ...]]:
+        """The positions of the nodes that read each layer's initializers, by layer index."""
+        owner = {tensor.value: layer.index for layer in self.network.layers for tensor in layer.tensors}
+        found: dict[int, list[int]] = {layer.index: [] for layer in self.network.layers}
+        for i, names in enumerate(self._constants):
+            for name in names:
+                if name in owner:
+                    found[owner[name]].append(i)
+        return {index: tuple(places) for index, places in found.items()}
 
     def live(self, position: int) -> tuple[str, ...]:
         """Values made before `position` and needed from there on, in the order they are made."""
-        made = [self.network.image.name]
-        made += [name for node in self.network.nodes[:position] for name in node.output if name]
-        return tuple(name for name in made if self._last_use.get(name, -1) >= position)
+        if position not in self._live:
+            self._live[position] = tuple(
+                name for name, at in self._made.items() if at < position <= self._last_use.get(name, -1)
+            )
+        return self._live[position]
+
+    def stage(self, position: int) -> int:
+        """Where the last convolution or dense layer up to `position` starts, or 0."""
+        return max((start for start in self._stages if start <= position), default=0)
 
     def join(self, layer: NoiseLayer) -> int:
-        """Where the first convolution or dense layer after `layer` starts, or `end`."""
-        starts = (each.start for each in self.network.layers if each.kind in ("conv", "dense"))
-        return min((start for start in starts if start > layer.start), default=self.end)
+        """Where the first convolution or dense layer starts behind all nodes of `layer` and the layers before it, or `end`."""
+        ours = (i for index, places in self._bearers.items() if index <= layer.index for i in places)
+        last = max(layer.start, *ours)
+        return min((start for start in self._stages if start > last), default=self.end)
+
+    def inside(self, layers: Iterable[NoiseLayer], start: int, stop: int) -> list[NoiseLayer]:
+        """Those of `layers` that have initializers read by nodes [start, stop)."""
+        here = set(range(start, stop))
+        return [layer for layer in layers if not here.isdisjoint(self._bearers[layer.index])]
 
     def segment(
         self,
@@ -62,11 +92,12 @@ class Cutter:
         types: Mapping[str, TensorType],
         *,
         replaced: Mapping[str, Array] | None = None,
+        lifted: Mapping[str, TensorType] | None = None,
         outputs: tuple[str, ...] | None = None,
     ) -> Segment:
         """Nodes [start, stop) as a model: `types` of the values live at `start`, `outputs` (default: those live at `stop`).
 
-        Constants in `replaced` get other values.
+        Constants in `replaced` get other values, those in `lifted` become inputs of these types.
         """
         nodes = self.network.nodes[start:stop]
         made = {name for node in nodes for name in node.output}
@@ -77,8 +108,11 @@ class Cutter:
             for name in self.live(start)
             if name in read and name not in made
         ]
+        lifted = lifted or {}
         values = {**self.network.constants, **(replaced or {})}
-        used = dict.fromkeys(name for node in nodes for name in reads(node) if name in values)
+        read_here = dict.fromkeys(name for names in self._constants[start:stop] for name in names)
+        inputs += [onnx.helper.make_tensor_value_info(name, *lifted[name]) for name in read_here if name in lifted]
+        used = [name for name in read_here if name not in lifted]
         return _model(self.network.opsets, nodes, inputs, outputs, {name: values[name] for name in used})
 
 

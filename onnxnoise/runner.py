@@ -6,26 +6,44 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
+from math import ceil, inf
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from onnxnoise import session
-from onnxnoise.checks import check_clean, layout_of
-from onnxnoise.errors import DataError
-from onnxnoise.plan import CLEAN, Crossed, Plan
+from onnxnoise.checks import check_clean
+from onnxnoise.claims import Claims
+from onnxnoise.crews import Crew
+from onnxnoise.errors import DataError, UsageError
+from onnxnoise.hiring import hired
+from onnxnoise.looks import chunk_images
 from onnxnoise.records import Bits, Metric, Result, Tally
 from onnxnoise.results import Question, summarize
+from onnxnoise.rounds import CLEAN, Crossed, Nested, Plan
 from onnxnoise.setup import Setup
 from onnxnoise.spec import BenchSpec
 from onnxnoise.store import RunStore
 from onnxnoise.subject import layer_info
-from onnxnoise.work import Job, measure
+from onnxnoise.work import Job, identity, measure
+
+DEFAULT_PRECISION = 0.01
+"""What a budget alone makes its chunks for."""
+
+SHARD_MEMORY = 2 << 30
+"""Bytes that a shard's chunks are made for where --memory says nothing: its machine's own memory must not decide."""
+
+BUDGET_PRECISION = 0.01
+"""What the chunks of a run with --budget and no --precision are made for."""
 
 
 class Watcher(Protocol):
@@ -49,6 +67,23 @@ class Silent:
     def measured(self, tally: Tally) -> None: ...
 
 
+Watching = Callable[[], AbstractContextManager[Watcher]]
+"""Makes a watcher for each run."""
+
+PlanOf = Callable[[Question, tuple[range, ...]], Plan]
+"""Makes a plan from the question and the chunks of images."""
+
+
+def unwatched() -> AbstractContextManager[Watcher]:
+    """A watcher that shows nothing."""
+    return nullcontext(Silent())
+
+
+def watched_by(watcher: Watcher | None) -> Watching:
+    """One watcher, which its owner ends."""
+    return lambda: nullcontext(watcher or Silent())
+
+
 @dataclass(frozen=True)
 class Run:
     """A run with its file open: what is asked for, and the first round of what of it is still missing (`todo`)."""
@@ -60,95 +95,176 @@ class Run:
     todo: tuple[Job, ...]
 
 
-def bench(spec: BenchSpec, watcher: Watcher | None = None) -> Result:
+def bench(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor | None = None) -> Result:
     """Measure a noise profile, or what is missing of it in the run file, and return its result.
 
+    `executor` measures if given: any concurrent.futures.Executor, its workers finding model and data under the same paths.
     Raises OnnxNoiseError's subclasses with what to do; a KeyboardInterrupt leaves everything measured so far in the run file.
     """
-    run = open_run(Setup.opened(spec))
-    with run.store:
-        complete(run, watcher or Silent())
+    if spec.shard is not None:
+        raise UsageError("--shard: a shard has no result of its own; measure_shard measures one, merge joins them")
+    with measured(spec, watched_by(watcher), executor=executor) as run:
         result = summarize(run.store, run.question)
     assert result is not None, "a finished run has its clean pass"
     return result
 
 
-def complete(run: Run, watcher: Watcher) -> None:
-    """Measure what the run's plan asks for, round by round, and keep it in the run file; raises as `bench`."""
-    watcher.started(run)
-    try:
-        if run.todo:
-            run.store.begin(_provenance(run.setup))
-            _measure(run, watcher)
-    except DataError:
-        run.store.discard()
-        raise
+@dataclass(frozen=True)
+class Shard:
+    """What one of several runs that share the work has done: `number` of `count`, its share of the images, its run file."""
+
+    number: int
+    count: int
+    images: int
+    images_in_all: int
+    path: Path
 
 
-def _measure(run: Run, watcher: Watcher) -> None:
-    jobs: list[Job] = list(run.todo)
+def measure_shard(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor | None = None) -> Shard:
+    """Measure what is missing of one shard, as `bench` does for a whole; raises as `bench`."""
+    if spec.shard is None:
+        raise UsageError("--shard: which one? Write for example --shard 3/8")
+    with measured(spec, watched_by(watcher), executor=executor) as run:
+        chunks = shard_of(run.store.chunks(), spec)
+        images = run.question.images
+        return Shard(*spec.shard, sum(len(c) for c in chunks if c.start < images), images, run.store.path)
+
+
+@contextmanager
+def measured(
+    spec: BenchSpec,
+    watching: Watching = unwatched,
+    *,
+    executor: Executor | None = None,
+    plan_for: Callable[[Setup], PlanOf] | None = None,
+) -> Iterator[Run]:
+    """A run that has all that its plan asked for; what its run file lacks is measured first.
+
+    `plan_for` tells from what was opened how the plan is made; by default every cell of the spec. Raises as `bench`.
+    """
+    with hired(spec, executor) as crew:
+        run = open_run(crew.setup, plan_for and plan_for(crew.setup), chunk_size=crew.chunk_size)
+        with run.store:
+            with watching() as watcher:
+                watcher.started(run)
+                if run.todo:
+                    _measure(run, crew, watcher)
+            yield run
+
+
+def _measure(run: Run, crew: Crew, watcher: Watcher) -> None:
+    jobs: Sequence[Job] = run.todo
     unchecked = run.setup.spec.clean_check
-    while jobs:
-        watcher.planned(jobs)
-        for part in measure(run.setup, jobs, watcher.measured):
-            run.store.check_images(part.start, part.images_sha256)
-            if unchecked:  # before it is kept: after a mistake in the card the file must not be in the way
-                _check_clean(run, [tally for tally in part.tallies if tally.sweep == "clean"])
-                unchecked = False
-            run.store.append(part.tallies)
-        jobs = run.plan.round(run.store)
+    end = time.monotonic() + (run.setup.spec.budget or inf)
+    run.store.begin({**_provenance(run.setup), "measured_by": crew.members})
+    with Claims(run.store) as claims:
+        try:
+            while jobs:
+                watcher.planned(jobs)
+                idle = True
+                for part in crew.measure(_claimed(claims, crew.divided(jobs)), watcher.measured):
+                    idle = False
+                    run.store.check_images(part.start, part.images_sha256)
+                    if unchecked:  # before it is kept: after a mistake in the card the file must not be in the way
+                        unchecked = not _check_clean(run, [tally for tally in part.tallies if tally.sweep == "clean"])
+                    run.store.append(part.tallies)
+                    if time.monotonic() > end:
+                        return
+                jobs = run.plan.round(run.store)
+                if jobs and idle:  # another process is at what is left
+                    claims.wait()
+                    if time.monotonic() > end:
+                        return
+        except DataError:
+            if not claims.others():
+                run.store.discard()
+            raise
+
+
+def _claimed(claims: Claims, jobs: Iterable[Job]) -> Iterator[Job]:
+    for job in jobs:
+        if keys := claims.take(job.keys):
+            yield Job(job.chunk, keys)
 
 
 def clean_hits(spec: BenchSpec) -> tuple[Metric, int, int]:
     """(metric, hits, images) of the clean model on the images of `spec`; raises as `Setup.opened`."""
     setup = Setup.opened(spec)
-    count = min(len(setup.images), spec.limit or len(setup.images))
+    count = setup.count
     size = setup.chunk_size()
     jobs = [Job(range(i, min(i + size, count)), ((*CLEAN, i),)) for i in range(0, count, size)]
     tallies = [tally for part in measure(setup, jobs, lambda _: None) for tally in part.tallies]
     return setup.metric, *_counted(tallies, setup.metric)
 
 
-def open_run(setup: Setup, plan_of: Callable[[Question, tuple[range, ...]], Plan] = Crossed) -> Run:
+def open_run(
+    setup: Setup,
+    plan_of: PlanOf | None = None,
+    *,
+    chunk_size: Callable[[], int] | None = None,
+) -> Run:
     """Open or make the run file; raises RunFileError where it can't be used or belongs to another run.
 
-    `plan_of` makes the plan from the question and the chunks of images.
+    `plan_of` makes the plan from the question and the chunks of images, by default as the spec asks. `chunk_size` tells the
+    images of a new chunk; by default those that the memory here has room for.
     """
-    spec, card, network = setup.spec, setup.card, setup.subject.network
+    spec, network = setup.spec, setup.subject.network
     indices = tuple(layer.index for layer in setup.subject.layers)
     question = Question(
         snrs=spec.snrs,
         sweeps=spec.sweeps,
-        draws=spec.draws,
-        images=min(len(setup.images), spec.limit or len(setup.images)),
+        draws=spec.most_draws,
+        images=setup.count,
         layers=indices,
         metric=setup.metric,
         target=spec.target,
+        precision=spec.precision,
     )
-    identity = {
-        "model": network.sha256,
-        "data": setup.images.digest,
-        "seed": spec.seed,
-        "bn": spec.bn,
-        "sigma_scope": spec.sigma_scope,
-        "layers": list(indices),
-        "preprocessing": {**asdict(card.input), "layout": layout_of(network.image, card)},
-        "output": network.logits,
-        "provider": setup.provider.name,
-    }
     description = {
         "model": network.name,
         "dataset": setup.images.name,
         "layers": [asdict(layer_info(layer)) for layer in network.layers],
-        "notices": [asdict(notice) for notice in network.notices],
+        "notices": [asdict(notice) for notice in (*network.notices, *setup.notices())],
     }
-    store = RunStore.open(Path(spec.out or f"{network.name}-{network.sha256[:8]}.sqlite"), identity, description)
+    store = RunStore.open(Path(spec.out or f"{network.name}-{network.sha256[:8]}.sqlite"), identity(setup), description)
     try:
-        plan = plan_of(question, tuple(store.lay_down(question.images, setup.chunk_size)))
+        size = chunk_size or setup.chunk_size
+        if spec.shard:
+            size = partial(shard_size, setup, question.images)
+        if spec.nested:
+            size = partial(nested_size, setup, question.images, size())
+        chunks = store.lay_down(question.images, size)
+        plan = (plan_of or (Nested if spec.nested else Crossed))(question, tuple(shard_of(chunks, spec)))
         return Run(setup, question, store, plan, tuple(plan.round(store)))
     except BaseException:
         store.close()
         raise
+
+
+def nested_size(setup: Setup, images: int, most: int) -> int:
+    """Images in a chunk of a nested run, as few as the precision asks for and at most what memory has room for."""
+    fixed = setup.subject.network.image.batch or 1
+    wanted = min(most, chunk_images(images, setup.spec.precision or BUDGET_PRECISION))
+    return max(fixed, wanted // fixed * fixed)
+
+
+def shard_size(setup: Setup, images: int) -> int:
+    """Images in a chunk, so that every shard has as many chunks: the same on every machine, whatever its memory and devices."""
+    spec = setup.spec
+    _, shards = spec.shard or (1, 1)
+    anywhere = replace(spec, memory=spec.memory or SHARD_MEMORY)
+    most = replace(setup, spec=anywhere, provider=session.find_provider("cpu")).chunk_size()
+    rounds = ceil(images / (shards * most))
+    fixed = setup.subject.network.image.batch or 1
+    return ceil(images / (shards * rounds) / fixed) * fixed
+
+
+def shard_of(chunks: Sequence[range], spec: BenchSpec) -> Sequence[range]:
+    """The chunks that the spec asks for: all, or every n-th from the i-th on."""
+    if spec.shard is None:
+        return chunks
+    number, count = spec.shard
+    return chunks[number - 1 :: count]
 
 
 def _provenance(setup: Setup) -> dict[str, object]:
@@ -164,14 +280,18 @@ def _provenance(setup: Setup) -> dict[str, object]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "spec": asdict(setup.spec),
         "provider_options": dict(setup.provider.options),
+        "placement": setup.probe.placement,
+        "metric": setup.metric,
     }
 
 
-def _check_clean(run: Run, clean: Iterable[Tally]) -> None:
-    """Hold the clean passes kept so far, and new ones, against the card; raises DataError."""
+def _check_clean(run: Run, clean: Iterable[Tally]) -> bool:
+    """Hold the clean passes kept so far, and new ones, against the card; False where there are none. Raises DataError."""
     setup, metric = run.setup, run.question.metric
     hits, images = _counted([*run.store.tallies("clean"), *clean], metric)
-    check_clean(setup.spec.model, setup.subject.network.image, setup.card, metric, hits, images)
+    if images:
+        check_clean(setup.spec.model, setup.subject.network.image, setup.card, metric, hits, images)
+    return images > 0
 
 
 def _counted(clean: Iterable[Tally], metric: Metric) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -14,27 +14,36 @@ import numpy.typing as npt
 from onnxnoise import session
 from onnxnoise.cards import Card
 from onnxnoise.checks import check_fit, layout_of
+from onnxnoise.cuda import driver
+from onnxnoise.cuts import Probe, probe
+from onnxnoise.draws import NoiseSpec
 from onnxnoise.images import ImageSource, open_images
 from onnxnoise.images.preprocess import to_input
-from onnxnoise.records import Metric, Pixels
+from onnxnoise.machine import memory
+from onnxnoise.records import Metric, Notice, Pixels
 from onnxnoise.session import Provider
 from onnxnoise.spec import BenchSpec
 from onnxnoise.subject import Subject, open_with_card
-from onnxnoise.sweep import NoiseSpec, Probe, probe
 
 Array = npt.NDArray[Any]
 
-_MEMORY = 2 << 30
 _LARGEST_CHUNK = 1000
 """Images: beyond this a chunk costs memory and progress, and its sessions are long paid for."""
 
-_BATCH_BYTES = 2 << 20
-"""At the largest cut: a mini-batch's values should stay in a core's cache."""
+_LARGEST_DEVICE_CHUNK = 10_000
+"""There a session costs more, beside the passes."""
+
+_CPU_BATCH = (2 << 20, 4, 64)
+"""Bytes at the largest cut (a mini-batch's values should stay in a core's cache), fewest and most images."""
+
+_DEVICE_BATCH = (256 << 20, 16, 512)
+"""The same for a device, which wants enough to do at a time."""
+
+_LEAST_DEVICE_BYTES = 2 << 30
+_HEAVY = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"))
 
 _WORKING_BYTES = 600 << 20
 """Sessions' activations, libraries, and what is decoded ahead."""
-
-_SMALLEST_BATCH, _LARGEST_BATCH = 4, 64
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,11 @@ class Setup:
     def noise(self) -> NoiseSpec:
         """What a draw's number means in this run."""
         return NoiseSpec(self.spec.seed, self.spec.sigma_scope, self.spec.bn)
+
+    @property
+    def count(self) -> int:
+        """Images asked for."""
+        return min(len(self.images), self.spec.limit or len(self.images))
 
     @property
     def metric(self) -> Metric:
@@ -90,22 +104,51 @@ class Setup:
         """Images in a mini-batch, so that the mini-batches of a chunk are about equal."""
         if self.subject.network.image.batch is not None:
             return self.subject.network.image.batch
-        largest = min(max(_BATCH_BYTES // self.probe.cut_bytes, _SMALLEST_BATCH), _LARGEST_BATCH)
+        room, least, most = _CPU_BATCH if self.provider.device == "cpu" else _DEVICE_BATCH
+        largest = min(max(room // self.probe.cut_bytes, least), most)
         return ceil(images / ceil(images / largest))
 
     def chunk_size(self) -> int:
         """Images whose pixels, inputs and values at the largest cut fit the memory that the model leaves."""
-        weights = sum(value.nbytes for value in self.subject.network.constants.values())
-        memory = self.spec.memory or _memory()
-        left = max(memory - 2 * weights - _WORKING_BYTES, memory // 8)
-        most = left // (self.probe.cut_bytes + self.probe.input_bytes + 6 * self.card.input.size**2)
+        pixels = self.probe.input_bytes + 6 * self.card.input.size**2
+        if self.provider.device == "cpu":
+            most = min(_LARGEST_CHUNK, self._left() // (self.probe.cut_bytes + pixels))
+        else:
+            most = min(_LARGEST_DEVICE_CHUNK, self._left() // pixels, self._device_bytes() // self.probe.cut_bytes)
         fixed = self.subject.network.image.batch or 1
-        return max(fixed, min(_LARGEST_CHUNK, most) // fixed * fixed)
+        return max(fixed, most // fixed * fixed)
 
+    def together(self, images: int) -> int:
+        """How many variants' noisy values of a chunk `cumulative` holds at once, in the memory that the model leaves."""
+        left = self._left() if self.provider.device == "cpu" else self._device_bytes()
+        return max(1, left // (images * self.probe.stage_bytes) - 1)
 
-def _memory() -> int:
-    """The default budget in bytes: 2 GiB, or half of the machine's memory where that is less."""
-    try:
-        return min(_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    except (AttributeError, ValueError):  # not a POSIX system
-        return _MEMORY
+    def _left(self) -> int:
+        """Bytes of host memory for images and the values at cuts."""
+        weights = sum(value.nbytes for value in self.subject.network.constants.values())
+        most = self.spec.memory or memory().budget
+        return max(most - 2 * weights - _WORKING_BYTES, most // 8)
+
+    def _device_bytes(self) -> int:
+        """Half of the GPU's memory: the rest is for weights and activations."""
+        found = driver()
+        return found.gpus[0].memory_bytes // 2 if found and found.gpus else _LEAST_DEVICE_BYTES
+
+    def notices(self) -> Iterator[Notice]:
+        """What the provider makes of the model that somebody should know."""
+        if self.provider.note:
+            yield Notice("gpu_unused", self.provider.note)
+        if self.provider.device == "cpu":
+            return
+        left_out = {
+            operator: count
+            for provider, nodes in self.probe.placement.items()
+            for operator, count in nodes.items()
+            if provider != self.provider.name and operator in _HEAVY
+        }
+        if left_out:
+            said = ", ".join(f"{count} {operator}" for operator, count in sorted(left_out.items()))
+            yield Notice(
+                "cpu_nodes",
+                f"{self.provider.name} has no kernel for {said} of this model: these run on the CPU, slowly",
+            )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from math import prod
 from pathlib import Path
 
 import onnx
 
 from onnxnoise.errors import ModelError
+from onnxnoise.machine import memory
 from onnxnoise.modelfile import graphs
 
 Shape = tuple[int | None, ...]
 """None for a dimension that is free or unknown."""
+
+_UNTOLD = 1 << 34
+"""Bytes of memory of a machine that does not tell."""
 
 _SMALL = 1024
 """Elements of an initializer that can be a shape, axes or repeats, whose values inference needs."""
@@ -37,14 +40,24 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     return {name: shape for name, shape in found.items() if shape is not None}
 
 
+def infer_types(model: onnx.ModelProto) -> dict[str, int]:
+    """ONNX element type by name of every tensor whose type is known."""
+    inferred = _inferred(model)
+    made = {} if inferred is None else {info.name: info.type.tensor_type.elem_type for info in _infos(inferred)}
+    return made | {tensor.name: tensor.data_type for graph in graphs(model.graph) for tensor in graph.initializer}
+
+
 def _value_shapes(model: onnx.ModelProto) -> dict[str, Shape | None]:
-    infos = [
+    return {info.name: dims(info) for info in _infos(model)}
+
+
+def _infos(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    return [
         info
         for graph in graphs(model.graph)
         for info in (*graph.input, *graph.value_info, *graph.output)
         if info.type.HasField("tensor_type")
     ]
-    return {info.name: dims(info) for info in infos}
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -75,7 +88,7 @@ def check_sizes(model: onnx.ModelProto, path: Path) -> None:
         return
     shapes = _value_shapes(inferred)
     sizes = {tensor.name: 4 * prod(tensor.dims) for graph in graphs(model.graph) for tensor in graph.initializer}
-    limit, grown = _memory() // 4, 0
+    limit, grown = (memory().usable or _UNTOLD) // 4, 0
     for graph in graphs(inferred.graph):
         for node in graph.node:
             if not all(name in sizes for name in node.input if name):
@@ -90,11 +103,3 @@ def check_sizes(model: onnx.ModelProto, path: Path) -> None:
                         f"{sizes[name] / 1e9:,.1f} GB of this machine's memory; "
                         "the file is broken or made to do harm: export it again"
                     )
-
-
-def _memory() -> int:
-    """Bytes of memory that this machine has; 16 GiB where it doesn't tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 34

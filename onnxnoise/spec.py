@@ -6,18 +6,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise import DEFAULT_SEED, PAPER_SNRS
-from onnxnoise.records import Kind, Metric, NoiseLayer, Policy, SigmaScope, Sweep
+from onnxnoise.records import Kind, Metric, Policy, SigmaScope, Sweep
 
-SWEEPS: tuple[Sweep, ...] = ("single", "all")
+SWEEPS: tuple[Sweep, ...] = ("single", "cumulative", "all")
 DEFAULT_SWEEPS: tuple[Sweep, ...] = ("single", "all")
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 SIGMA_SCOPES: tuple[SigmaScope, ...] = get_args(SigmaScope)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 DEFAULT_DRAWS = 3
+DEFAULT_MAX_DRAWS = 64
+UNLIMITED_DRAWS = 1 << 16
+"""Of a run that only its budget ends."""
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _Word = TypeVar("_Word", bound=str)
@@ -28,6 +31,9 @@ class BenchSpec:
     """A noise profile to measure: `model` is a path or a bundled card's name, None means "the default of".
 
     `target` is the share of the clean accuracy that a draw must keep to count in a yield, `memory` the most bytes to use.
+    `workers` are processes on this machine, `cluster` the address of a Dask scheduler, `resources` what a task takes of its
+    worker; `precision` is the half-width of the `sampled` interval at which a cell has draws enough (at most `max_draws`),
+    `budget` the seconds that may be spent; `shard` (i, n) asks for every n-th chunk from the i-th on, counted from 1.
     """
 
     model: str
@@ -48,6 +54,25 @@ class BenchSpec:
     output: str | None = None
     out: str | None = None
     clean_check: bool = True
+    workers: int | None = None
+    cluster: str | None = None
+    resources: tuple[tuple[str, float], ...] = ()
+    shard: tuple[int, int] | None = None
+    precision: float | None = None
+    max_draws: int | None = None
+    budget: float | None = None
+
+    @property
+    def nested(self) -> bool:
+        """Whether each chunk of images meets draws of its own, as many as `precision` or `budget` ask for."""
+        return self.precision is not None or self.budget is not None
+
+    @property
+    def most_draws(self) -> int:
+        """The most draws that a cell can have."""
+        if not self.nested:
+            return self.draws
+        return self.max_draws or (DEFAULT_MAX_DRAWS if self.precision is not None else UNLIMITED_DRAWS)
 
     def __post_init__(self) -> None:
         """Raise UsageError for a value that no run could use."""
@@ -67,7 +92,27 @@ class BenchSpec:
             one_of("--metric", self.metric, METRICS)
         if not 0 < self.target <= 1:
             raise UsageError(f"--target: {self.target:g} is no share of the clean accuracy; give a number from 0 to 1")
-        for flag, number, least in (("--draws", self.draws, 1), ("--seed", self.seed, 0), ("--limit", self.limit, 1)):
+        if self.precision is not None and not 0 < self.precision < 1:
+            raise UsageError(
+                f"--precision: {self.precision:g} is no half-width of an interval; give a share of the clean accuracy, as 0.01"
+            )
+        if self.max_draws is not None and not self.nested:
+            raise UsageError("--max-draws is for --precision and --budget; for a fixed number give --draws")
+        if self.nested and self.shard is not None:
+            raise UsageError("--shard needs a fixed number of draws: leave out --precision and --budget")
+        if self.workers is not None and self.cluster is not None:
+            raise UsageError("--workers are processes on this machine, --cluster has workers of its own; leave out one")
+        if self.resources and self.cluster is None:
+            raise UsageError("--cluster-resources are those of Dask workers; give --cluster too")
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise UsageError(f"--shard: {self.shard[0]}/{self.shard[1]} is none; with N shards they are 1/N to N/N")
+        for flag, number, least in (
+            ("--draws", self.draws, 1),
+            ("--seed", self.seed, 0),
+            ("--limit", self.limit, 1),
+            ("--workers", self.workers, 1),
+            ("--max-draws", self.max_draws, 2),
+        ):
             if number is not None and number < least:
                 raise UsageError(f"{flag}: {number} is too small; give a whole number from {least} up")
 
@@ -82,6 +127,12 @@ def from_flags(
     limit: str | None = None,
     target: str | None = None,
     memory: str | None = None,
+    workers: str | None = None,
+    resources: str | None = None,
+    shard: str | None = None,
+    precision: str | None = None,
+    max_draws: str | None = None,
+    budget: str | None = None,
     protocol: str | None = None,
     bn: str | None = None,
     sigma_scope: str | None = None,
@@ -93,18 +144,26 @@ def from_flags(
 
     Raises UsageError naming flag and value.
     """
+    if draws is not None and (precision or budget) is not None:
+        raise UsageError("--draws is a fixed number; with --precision or --budget give --max-draws")
     if protocol is not None:
         one_of("--protocol", protocol, ("paper",))
         bn = _implied("--bn", bn, "group")
         sigma_scope = _implied("--sigma-scope", sigma_scope, "layer")
     given: dict[str, Any] = {
-        "snrs": None if snrs is None else tuple(_number("--snr", part) for part in snrs.split(",")),
+        "snrs": None if snrs is None else tuple(number("--snr", part) for part in snrs.split(",")),
         "sweeps": None if sweeps is None else _sweeps(sweeps),
-        "draws": _whole("--draws", draws),
-        "seed": _whole("--seed", seed),
-        "limit": _whole("--limit", limit),
-        "target": None if target is None else _number("--target", target),
+        "draws": whole("--draws", draws),
+        "seed": whole("--seed", seed),
+        "limit": whole("--limit", limit),
+        "target": None if target is None else number("--target", target),
         "memory": None if memory is None else _bytes("--memory", memory),
+        "workers": whole("--workers", workers),
+        "resources": None if resources is None else tuple(_resource(part) for part in resources.split(",")),
+        "shard": None if shard is None else _shard(shard),
+        "precision": None if precision is None else number("--precision", precision),
+        "max_draws": whole("--max-draws", max_draws),
+        "budget": None if budget is None else _seconds("--budget", budget),
         "bn": None if bn is None else one_of("--bn", bn, POLICIES),
         "sigma_scope": None if sigma_scope is None else one_of("--sigma-scope", sigma_scope, SIGMA_SCOPES),
         "metric": None if metric is None else one_of("--metric", metric, METRICS),
@@ -141,7 +200,15 @@ def _sweeps(text: str) -> tuple[Sweep, ...]:
     return tuple(sorted(asked, key=SWEEPS.index))
 
 
-def _number(flag: str, text: str) -> float:
+def only_snr(snrs: Sequence[float]) -> float:
+    """The SNR of a command that takes one; UsageError for several."""
+    if len(snrs) != 1:
+        raise UsageError(f"--snr: {len(snrs)} are given, but this takes one; write for example --snr 5")
+    return snrs[0]
+
+
+def number(flag: str, text: str) -> float:
+    """A flag's value as a number, or UsageError."""
     try:
         return float(text)
     except ValueError:
@@ -159,7 +226,39 @@ def _bytes(flag: str, text: str) -> int:
     return int(float(size[1]) * _UNITS[size[2].lower()])
 
 
-def _whole(flag: str, text: str | None) -> int | None:
+_SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    shard = _SHARD.fullmatch(text.strip())
+    if shard is None:
+        raise UsageError(f"--shard: {_shown(text)} is no share of the work; write for example --shard 3/8")
+    return int(shard[1]), int(shard[2])
+
+
+def _resource(text: str) -> tuple[str, float]:
+    name, _, amount = text.partition("=")
+    try:
+        return name.strip(), float(amount)
+    except ValueError:
+        raise UsageError(
+            f"--cluster-resources: {_shown(text)} is no name and amount; write for example --cluster-resources GPU=1"
+        ) from None
+
+
+_TIME = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?", re.IGNORECASE)
+
+
+def _seconds(flag: str, text: str) -> float:
+    time = _TIME.fullmatch(text.strip())
+    seconds = sum(int(part or 0) * unit for part, unit in zip(time.groups(), (3600, 60, 1), strict=True)) if time else 0
+    if not seconds:
+        raise UsageError(f"{flag}: {_shown(text)} is no length of time; write for example {flag} 10m, 90s or 1h30m")
+    return float(seconds)
+
+
+def whole(flag: str, text: str | None) -> int | None:
+    """A flag's value as a whole number, None where it is not given, or UsageError."""
     if text is None:
         return None
     try:
@@ -172,7 +271,21 @@ def _shown(text: str) -> str:
     return repr(text.strip() if len(text) <= 40 else f"{text[:37]}...")
 
 
-def select_layers(layers: Sequence[NoiseLayer], pattern: str | None) -> tuple[NoiseLayer, ...]:
+class Selectable(Protocol):
+    """A layer that a pattern can name."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
+
+
+_Layer = TypeVar("_Layer", bound=Selectable)
+
+
+def select_layers(layers: Sequence[_Layer], pattern: str | None) -> tuple[_Layer, ...]:
     """The layers that any comma-separated part names: a glob on the name, a kind, an index or a range `3-10`.
 
     Raises UsageError for a part that matches none.
@@ -192,7 +305,18 @@ def select_layers(layers: Sequence[NoiseLayer], pattern: str | None) -> tuple[No
     return tuple(layer for layer in layers if layer.index in chosen)
 
 
-def _matches(layer: NoiseLayer, part: str) -> bool:
+def index_ranges(indices: Sequence[int]) -> str:
+    """Rising layer indices as `--layers` takes them: 1-3,5."""
+    parts: list[list[int]] = []
+    for index in indices:
+        if parts and index == parts[-1][1] + 1:
+            parts[-1][1] = index
+        else:
+            parts.append([index, index])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def _matches(layer: Selectable, part: str) -> bool:
     if part in get_args(Kind):
         return layer.kind == part
     if numbers := _RANGE.fullmatch(part):

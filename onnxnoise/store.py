@@ -16,7 +16,7 @@ from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally, TallyKey
 
 _APPLICATION_ID = 0x4F4E4E58
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE record (name TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE run (number INTEGER PRIMARY KEY, json TEXT NOT NULL);
@@ -28,11 +28,24 @@ CREATE TABLE tally (
     PRIMARY KEY (sweep, layer, snr, draw, start)
 ) WITHOUT ROWID;
 """
+_CLAIMS = """
+CREATE TABLE IF NOT EXISTS owner (
+    number INTEGER PRIMARY KEY, place TEXT NOT NULL, pid INTEGER NOT NULL, born INTEGER NOT NULL, seen REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS claim (
+    sweep TEXT NOT NULL, layer INTEGER NOT NULL, snr REAL NOT NULL, draw INTEGER NOT NULL, start INTEGER NOT NULL,
+    owner INTEGER NOT NULL,
+    PRIMARY KEY (sweep, layer, snr, draw, start)
+) WITHOUT ROWID;
+"""
+"""Which process measures what at this moment: what format 2 adds (see `claims`)."""
+
 _PATIENCE = 30
 """Seconds to wait while another process writes."""
 
-_WHOLE = 0
+WHOLE = 0
 """Stands for "no one layer" in the table's key, which can't hold NULL."""
+
 
 class RunStore:
     """An open run file. Every method raises RunFileError with what to do."""
@@ -58,11 +71,12 @@ class RunStore:
         with cls(path, "rwc")._closed_on_error() as store:
             if not store._tables():
                 store._use_wal()
-                with store._errors(), store._transaction():
+                with store.transaction():
                     if not store._tables():
                         store._create(identity, description)
             store._check_kind()
             store._check_identity(identity)
+            store._upgrade()
         return store
 
     @classmethod
@@ -83,7 +97,7 @@ class RunStore:
             raise
 
     def _create(self, identity: Mapping[str, Any], description: Mapping[str, Any]) -> None:
-        for statement in _SCHEMA.split(";"):
+        for statement in (_SCHEMA + _CLAIMS).split(";"):
             self._connection.execute(statement)
         self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         self._connection.execute(f"PRAGMA user_version = {_VERSION}")
@@ -109,20 +123,34 @@ class RunStore:
             )
         self._use_wal()
 
+    def _upgrade(self) -> None:
+        """A file of format 1 gets what it lacks; its tallies stay as they are."""
+        with self._errors():
+            current = self._pragma("user_version")
+        if current < _VERSION:
+            with self.transaction() as connection:
+                for statement in _CLAIMS.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+
     def _use_wal(self) -> None:
-        """One sync a commit, and readers that don't stop a writer; the extra files go when the last process closes."""
+        """One sync a commit, and readers that don't stop a writer; the extra files go when the last process closes.
+
+        What is committed stays, even where the power goes off; SQLite's own default depends on who built it.
+        """
+        with self._errors():
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA fullfsync = ON")
         with suppress(sqlite3.OperationalError):  # another process is at it: this one wants the same, and works without
             self._connection.execute("PRAGMA journal_mode = WAL")
 
     def _check_identity(self, asked: Mapping[str, Any]) -> None:
-        kept, asked = _flat(self.identity), _flat(json.loads(json.dumps(asked)))
-        for name in {**kept, **asked}:
-            if kept.get(name) != asked.get(name):
-                raise RunFileError(
-                    f"{self.path}: holds a run with another {name.replace('_', ' ')} ({_short(kept.get(name))} there, "
-                    f"{_short(asked.get(name))} asked for); one run file holds one policy, seed, data and choice of "
-                    "layers: name another file with --out, or move this one away"
-                )
+        if differing := difference(self.identity, asked):
+            name, there, wanted = differing
+            raise RunFileError(
+                f"{self.path}: holds a run with another {name} ({there} there, {wanted} asked for); one run file holds one "
+                "policy, seed, data and choice of layers: name another file with --out, or move this one away"
+            )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -152,14 +180,17 @@ class RunStore:
 
     def begin(self, run: Mapping[str, Any]) -> None:
         """Remember who measures from now on: command, versions, machine."""
-        with self._errors(), self._transaction():
+        with self.transaction():
             self._connection.execute("INSERT INTO run (json) VALUES (?)", (json.dumps(run),))
 
     def runs(self) -> list[dict[str, Any]]:
         """What `begin` was told, oldest first: all that had a part in this file's tallies."""
+        return [json.loads(text) for text in self.runs_as_kept()]
+
+    def runs_as_kept(self) -> list[str]:
+        """The same as JSON."""
         with self._errors():
-            rows = self._connection.execute("SELECT json FROM run ORDER BY number").fetchall()
-        return [json.loads(row[0]) for row in rows]
+            return [row[0] for row in self._connection.execute("SELECT json FROM run ORDER BY number").fetchall()]
 
     def chunks(self) -> list[range]:
         """The chunks of images laid down so far, in order: each as the range of positions in the data."""
@@ -175,41 +206,48 @@ class RunStore:
         covered = max((chunk.stop for chunk in self.chunks()), default=0)
         if covered < images:
             step = size()
-            with self._errors(), self._transaction():
-                covered = max(
-                    (chunk.stop for chunk in self.chunks()), default=0
-                )  # another process may have been faster
+            with self.transaction():  # another process may have been faster
+                covered = max((chunk.stop for chunk in self.chunks()), default=0)
                 new = [(start, min(step, images - start)) for start in range(covered, images, step)]
                 self._connection.executemany("INSERT INTO chunk (start, images) VALUES (?, ?)", new)
         return [chunk for chunk in self.chunks() if chunk.start < images]
 
     def check_images(self, start: int, sha256: str) -> None:
         """Remember the digest of a chunk's pixels and labels; refuse other images in the same place."""
-        with self._errors(), self._transaction():
-            row = self._connection.execute("SELECT sha256 FROM chunk WHERE start = ?", (start,)).fetchone()
-            if row is not None and row[0] is None:
-                self._connection.execute("UPDATE chunk SET sha256 = ? WHERE start = ?", (sha256, start))
-        if row is not None and row[0] not in (None, sha256):
+        if self.digests().get(start) is None:
+            with self.transaction():
+                query = "UPDATE chunk SET sha256 = ? WHERE start = ? AND sha256 IS NULL"
+                self._connection.execute(query, (sha256, start))
+        if self.digests().get(start, sha256) != sha256:
             raise RunFileError(
                 f"{self.path}: the images from number {start} on are not those it was measured with "
                 "(changed files, or another Pillow decodes them differently); name another file with --out"
             )
 
+    def digests(self) -> dict[int, str | None]:
+        """By each chunk's start, the digest of its pixels and labels; None where nothing of it is measured."""
+        with self._errors():
+            return dict(self._connection.execute("SELECT start, sha256 FROM chunk").fetchall())
+
     def append(self, tallies: Iterable[Tally]) -> None:
-        """Keep tallies, all of them or none; one that is there already stays as it is."""
-        rows = [(tally.sweep, tally.layer or _WHOLE, *astuple(tally)[2:]) for tally in tallies]
-        with self._errors(), self._transaction():
+        """Keep tallies, all of them or none; one that is there already stays as it is. Nobody claims them any more."""
+        rows = [(tally.sweep, tally.layer or WHOLE, *astuple(tally)[2:]) for tally in tallies]
+        with self.transaction():
             self._connection.executemany("INSERT OR IGNORE INTO tally VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+            query = "DELETE FROM claim WHERE sweep = ? AND layer = ? AND snr = ? AND draw = ? AND start = ?"
+            self._connection.executemany(query, (row[:5] for row in rows))
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.commit()
-        except BaseException:
-            self._connection.rollback()
-            raise
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of what is done in the block or nothing, no other process writing meanwhile; not to be nested."""
+        with self._errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.commit()
+            except BaseException:
+                self._connection.rollback()
+                raise
 
     def done(self) -> set[TallyKey]:
         """Keys of all tallies that are there."""
@@ -221,8 +259,13 @@ class RunStore:
         """A cell's tallies, by draw and chunk; the clean pass is the cell ("clean", None, inf)."""
         query = "SELECT * FROM tally WHERE sweep = ? AND layer = ? AND snr = ? ORDER BY draw, start"
         with self._errors():
-            for row in self._connection.execute(query, (sweep, layer or _WHOLE, snr)):
+            for row in self._connection.execute(query, (sweep, layer or WHOLE, snr)):
                 yield Tally(sweep, layer, *row[2:])
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Every tally as the table has it, ordered by its key."""
+        with self._errors():
+            yield from self._connection.execute("SELECT * FROM tally ORDER BY sweep, layer, snr, draw, start")
 
     def close(self) -> None:
         self._connection.close()
@@ -252,6 +295,15 @@ def _check_place(path: Path) -> None:
         )
     if path.exists() and not path.is_file():
         raise RunFileError(f"{path}: is no regular file; name another file with --out")
+
+
+def difference(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """The first key in which two identities differ, and both values, as a person reads them; None where they are equal."""
+    kept, asked = (_flat(json.loads(json.dumps(each))) for each in (kept, asked))
+    for name in {**kept, **asked}:
+        if kept.get(name) != asked.get(name):
+            return name.replace("_", " "), _short(kept.get(name)), _short(asked.get(name))
+    return None
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:

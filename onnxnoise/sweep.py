@@ -1,61 +1,75 @@
-"""One chunk of images through all layers and variants: a prefix is run once, clean, and only what follows again."""
+"""One chunk of images through all layers and variants: what was run once is not run again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import cache, partial
+from itertools import chain, repeat
 from typing import Any, Self
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxnoise import session
-from onnxnoise.batchnorm import LayerNoise
-from onnxnoise.images.stream import usable_cores
+from onnxnoise.cuts import Cut, Part, Types, Values, only, room
+from onnxnoise.draws import Draws, NoiseSpec
+from onnxnoise.judge import judge
+from onnxnoise.machine import cores
 from onnxnoise.network import Network
-from onnxnoise.records import Bits, Labels, NoiseLayer, Policy, SigmaScope, Tally, Variant
-from onnxnoise.rewrite import Cutter, Segment
+from onnxnoise.records import Labels, NoiseLayer, Tally, Variant
+from onnxnoise.rewrite import Cutter
 from onnxnoise.session import Provider, Session, Value
+from onnxnoise.upload import Uploader
 
 Array = npt.NDArray[Any]
-Cut = list[dict[str, Value]]
-"""The values live at a cut, one dictionary for each mini-batch of the chunk."""
+Noisy = Mapping[str, Array | Value]
+"""Noisy constants by name; on the provider's device where they are inputs of a session."""
 
-Collect = Callable[[], Tally]
-"""Waits for a pass that is under way."""
+Todo = Mapping[int, Sequence[Variant]]
+"""What to measure: variants by layer index."""
 
-_SLAB_BYTES = 64 << 20
+_LIGHT_BYTES = 128 << 20
+"""Weights of a network of which two sessions may be in memory at a time."""
 
 
 @dataclass(frozen=True)
-class NoiseSpec:
-    """What a draw's number means: seed, scope of sigma, batch-norm policy."""
+class _Row:
+    """What a mini-batch came to: logits (images, classes), and the values behind the first part where they are kept."""
 
-    seed: int
-    scope: SigmaScope
-    policy: Policy
+    logits: npt.NDArray[np.float32]
+    values: Values
 
 
-def judge(logits: npt.NDArray[np.floating], labels: Labels) -> tuple[Bits, Bits, Bits]:
-    """(top-1 hits, top-5 hits, rows that are not all finite), each (images,), of logits (images, classes).
+@dataclass(frozen=True)
+class _Started:
+    """A pass of the chunk that is under way: `collect` waits for its tally, `last` ends what is reported together.
 
-    Ties go to the lowest index; a row that is not all finite is never a hit. With five classes or fewer top-5 has no bits.
+    `behind` has the values behind its first part, where they are kept.
     """
-    own = logits[np.arange(len(labels)), labels][:, None]
-    lower = np.arange(logits.shape[1])[None, :] < labels[:, None]
-    with np.errstate(invalid="ignore"):
-        rank = (logits > own).sum(axis=1) + ((logits == own) & lower).sum(axis=1)
-    nonfinite = ~np.isfinite(logits).all(axis=1)
-    top5 = (rank < 5) & ~nonfinite if logits.shape[1] > 5 else np.zeros(0, bool)
-    return (rank == 0) & ~nonfinite, top5, nonfinite
+
+    collect: Callable[[], Tally]
+    last: bool
+    behind: Cut
+
+
+@dataclass
+class _Prefix:
+    """How far one variant's noisy prefix has come: the values at `position`, negative variances by layer index."""
+
+    cut: Cut
+    position: int = 0
+    negative: dict[int, int] = field(default_factory=dict)
 
 
 class ChunkSweep:
     """All measurements on one chunk: `batches` are the model's inputs, mini-batches of one size, the last one padded.
 
     `labels` (images,) are the classes of the images without the padding, `start` the first one's position in the data.
-    `step` is told of each tally. Use it in a `with` block, which ends its threads.
+    `step` is told of each tally. Use it in a `with` block, which ends what is under way. `lifted`: the noisy constants are
+    inputs of sessions that all variants share (default: on a device, where making a session takes longer than running it).
     """
 
     def __init__(
@@ -69,192 +83,274 @@ class ChunkSweep:
         *,
         threads: int | None = None,
         step: Callable[[Tally], None] = lambda _: None,
+        lifted: bool | None = None,
     ) -> None:
-        self.network, self.noise, self.provider, self.labels, self.start = network, noise, provider, labels, start
-        self.step = step
+        self.network, self.provider, self.labels, self.start, self.step = network, provider, labels, start, step
+        self.lifted = provider.device != "cpu" if lifted is None else lifted
+        self.draws = Draws(network, noise, Uploader(provider) if self.lifted else None)
         self.cutter = Cutter(network)
-        self.images: Cut = [{network.image.name: session.to_device(batch, provider)} for batch in batches]
+        self.images: Cut = [_held({network.image.name: session.to_device(batch, provider)}) for batch in batches]
         # On CPUs a mini-batch to a core, each run on one thread, beats all cores on one mini-batch, and no result depends on them
-        self.lanes = ThreadPoolExecutor((threads or usable_cores()) if provider.device == "cpu" else 1)
+        self.lanes = _lanes((threads or cores().threads) if provider.device == "cpu" else 1)
+        self.heavy = sum(value.nbytes for value in network.constants.values()) > _LIGHT_BYTES
+        self._under_way: WeakSet[Future[Any]] = WeakSet()
+        self._types: dict[int, Types] = {0: session.types(self.images[0]())}
+        self._rest = _Rest(-1, [])
+        self._shared: tuple[object, Session] | None = None
+        self._rows: Sequence[Future[_Row]] = ()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.lanes.shutdown(cancel_futures=True)
+        for future in self._under_way:
+            future.cancel()
+        wait([future for future in self._under_way if not future.cancelled()])
 
     def clean(self) -> Tally:
         """The noise-free pass."""
-        whole = self._session(self.cutter.segment(0, self.cutter.end, session.types(self.images[0])), prepacked=True)
-        return self._submitted([whole], self.images, "clean", None, Variant(float("inf"), 0), 0)()
+        whole = self._part(0, self.cutter.end, prepacked=True)
+        return self._started("clean", None, Variant(float("inf"), 0), 0, self.images, [whole]).collect()
 
-    def single(self, todo: Mapping[int, Sequence[Variant]]) -> Iterator[list[Tally]]:
+    def single(self, todo: Todo) -> Iterator[list[Tally]]:
         """With noise in one layer at a time: for each layer index of `todo`, its variants' tallies."""
-        cut, position, rest = self.images, 0, _Rest(self.cutter.end, None)
-        for layer in self.network.layers:
-            variants = todo.get(layer.index)
-            if variants:
-                cut = self._advanced(cut, position, layer.start)
-                position = layer.start
-                start = self.cutter.join(layer)
-                if start != rest.start:
-                    rest = _Rest(start, None)  # the old session gives its memory back before the new one takes its own
-                    rest = self._rest(cut, layer, start)
-                yield list(_one_ahead(self._single(layer, cut, rest, variants)))
+        return self._told(self._single(todo))
+
+    def cumulative(
+        self, todo: Todo, layers: Sequence[NoiseLayer], *, together: int | None = None
+    ) -> Iterator[list[Tally]]:
+        """With noise in all of `layers` up to one: for each layer index of `todo`, its variants' tallies.
+
+        `together` variants at a time (default: all) go through the layers, each with noisy values of its own at one cut.
+        """
+        variants = list(dict.fromkeys(variant for each in todo.values() for variant in each))
+        size = together or max(1, len(variants))
+        for i in range(0, len(variants), size):
+            group = set(variants[i : i + size])
+            part = {index: [variant for variant in each if variant in group] for index, each in todo.items()}
+            yield from self._told(self._cumulative(part, layers))
 
     def all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[list[Tally]]:
         """With noise in all `layers` at once: one list of one tally for each variant."""
-        for tally in _one_ahead(self._all(variants, layers)):
-            yield [tally]
+        return self._told(self._all(variants, layers))
 
-    def _single(self, layer: NoiseLayer, cut: Cut, rest: _Rest, variants: Sequence[Variant]) -> Iterator[Collect]:
-        types = session.types(cut[0])
-        for draw in dict.fromkeys(variant.draw for variant in variants):
-            drawn = self._drawn(layer, draw)
+    def _single(self, todo: Todo) -> Iterator[_Started]:
+        cut, position = self.images, 0
+        for layer in self.network.layers:
+            variants = _by_draw(todo.get(layer.index, ()))
+            if not variants:
+                continue
+            cut, position = self._onward(cut, position, layer.start), layer.start
+            join = self.cutter.join(layer)
+            self._make_rest(join, cut, position)
             for variant in variants:
-                if variant.draw == draw:
-                    noisy, negative = drawn.at(variant.snr)
-                    piece = self._session(self.cutter.segment(layer.start, rest.start, types, replaced=noisy))
-                    yield self._submitted([piece, rest.run], cut, "single", layer.index, variant, negative)
+                noisy, negative = self._noise([layer], variant)
+                piece = self._part(position, join, noisy)
+                yield self._started(
+                    "single",
+                    layer.index,
+                    variant,
+                    sum(negative.values()),
+                    cut,
+                    [piece, *self._rest.parts],
+                    last=variant is variants[-1],
+                )
 
-    def _all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[Collect]:
-        types = session.types(self.images[0])
-        for variant in variants:
-            noisy: dict[str, Array] = {}
-            negative = 0
-            for layer in layers:
-                values, below = self._drawn(layer, variant.draw).at(variant.snr)
-                noisy |= values
-                negative += below
-            whole = self._session(self.cutter.segment(0, self.cutter.end, types, replaced=noisy))
-            yield self._submitted([whole], self.images, "all", None, variant, negative)
+    def _cumulative(self, todo: Todo, layers: Sequence[NoiseLayer]) -> Iterator[_Started]:
+        """Each variant's noisy values wait where a convolution or dense layer starts, before the first layer to be measured.
 
-    def _rest(self, cut: Cut, layer: NoiseLayer, start: int) -> _Rest:
-        """The clean graph from the next convolution or dense layer on, shared by the variants of all layers up to there.
-
-        Only the piece before it is noisy and gets a session for each variant: of a few nodes, whole with its batch norm and
-        activation, its weights constant, so that ONNX Runtime fuses and lays it out as it would in the whole graph.
+        The piece from there to the next one has the noise of all layers up to the one measured. With the last layer inside it,
+        what comes out are the noisy values at the next place to wait.
         """
-        if start == self.cutter.end:
-            return _Rest(start, None)
-        step = self.cutter.segment(layer.start, start, session.types(cut[0]))
-        types = session.types({**cut[0], **self._session(step).run(cut[0])})
-        return _Rest(start, self._session(self.cutter.segment(start, self.cutter.end, types), prepacked=True))
+        prefixes = {variant: _Prefix(self.images) for variants in todo.values() for variant in variants}
+        wanted = [layer.index for layer in layers if todo.get(layer.index)]
+        for at, layer in enumerate(layers):
+            variants = _by_draw(todo.get(layer.index, ()))
+            if not variants:
+                continue
+            wait_at, join = self.cutter.stage(layer.start), self.cutter.join(layer)
+            noisy_layers = layers[: at + 1]
+            moves = layer.index != wanted[-1] and layers[at + 1].start >= join
+            for variant in variants:
+                prefix = prefixes[variant]
+                if prefix.position < wait_at:
+                    noisy = self._counted_noise(prefix, noisy_layers, variant, wait_at)
+                    prefix.cut = self._onward(prefix.cut, prefix.position, wait_at, noisy)
+                    prefix.position = wait_at
+                self._make_rest(join, prefix.cut, prefix.position)
+                piece = self._part(prefix.position, join, self._counted_noise(prefix, noisy_layers, variant, join))
+                started = self._started(
+                    "cumulative",
+                    layer.index,
+                    variant,
+                    sum(prefix.negative.values()),
+                    prefix.cut,
+                    [piece, *self._rest.parts],
+                    last=variant is variants[-1],
+                    keep=join if moves else None,
+                )
+                if moves:
+                    prefix.cut, prefix.position = started.behind, join
+                yield started
 
-    def _drawn(self, layer: NoiseLayer, draw: int) -> LayerNoise:
-        spec = self.noise
-        return LayerNoise.drawn(
-            layer, self.network.constants, seed=spec.seed, draw=draw, scope=spec.scope, policy=spec.policy
-        )
+    def _all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[_Started]:
+        for variant in _by_draw(variants):
+            noisy, negative = self._noise(layers, variant)
+            whole = self._part(0, self.cutter.end, noisy)
+            started = self._started("all", None, variant, sum(negative.values()), self.images, [whole])
+            del whole, noisy  # before the next are made
+            yield started
 
-    def _session(self, segment: Segment, *, prepacked: bool = False) -> Session:
-        return Session(segment.stub, segment.references, self.provider, prepacked=prepacked)
+    def _noise(self, layers: Sequence[NoiseLayer], variant: Variant) -> tuple[Noisy, dict[int, int]]:
+        """(noisy constants by name, how many variances the noise made negative by layer index)."""
+        noisy: dict[str, Array | Value] = {}
+        negative: dict[int, int] = {}
+        for layer in layers:
+            values, negative[layer.index] = self.draws.of(layer, variant.draw).at(variant.snr)
+            noisy |= values
+        return noisy, negative
 
-    def _advanced(self, cut: Cut, start: int, stop: int) -> Cut:
-        """The clean values at a later cut. Each mini-batch's old values go as its new ones come."""
-        segment = self.cutter.segment(start, stop, session.types(cut[0])) if start < stop else None
-        if segment is None or not segment.outputs:
+    def _counted_noise(self, prefix: _Prefix, layers: Sequence[NoiseLayer], variant: Variant, stop: int) -> Noisy:
+        """The noise that a variant meets between its noisy values and `stop`."""
+        noisy, negative = self._noise(self.cutter.inside(layers, prefix.position, stop), variant)
+        prefix.negative |= negative
+        return noisy
+
+    def _part(self, start: int, stop: int, noisy: Noisy | None = None, *, prepacked: bool = False) -> Part:
+        """Nodes [start, stop) with some constants noisy, ready to run.
+
+        On CPUs these are constants of the session too, so that ONNX Runtime fuses and lays it out as it would in the whole
+        graph; of a few nodes it takes a millisecond to make.
+        """
+        if not noisy or not self.lifted:
+            segment = self.cutter.segment(start, stop, self._types[start], replaced=noisy)
+            return Part(Session(segment.stub, segment.references, self.provider, prepacked=prepacked))
+        key = (start, stop, tuple(noisy))
+        if self._shared is None or self._shared[0] != key:
+            segment = self.cutter.segment(start, stop, self._types[start], lifted=session.types(noisy))
+            self._shared = key, Session(segment.stub, segment.references, self.provider)
+        return Part(self._shared[1], noisy)
+
+    def _told(self, passes: Iterator[_Started]) -> Iterator[list[Tally]]:
+        """Tallies in order, those that belong together in one list. Of a heavy network only one pass is in memory."""
+        together: list[Tally] = []
+        for each in passes if self.heavy else _one_ahead(passes):
+            together.append(each.collect())
+            if each.last:
+                yield together
+                together = []
+
+    def _submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future = self.lanes.submit(work, *arguments)
+        self._under_way.add(future)
+        return future
+
+    def _make_rest(self, start: int, cut: Cut, position: int) -> None:
+        """The clean graph from `start` on, shared by all variants of the layers between it and the one before.
+
+        `cut` has values at an earlier `position`, from which those at `start` are made once to know their types.
+        """
+        if self._rest.start == start:
+            return
+        self._rest = _Rest(start, [])
+        if start < self.cutter.end:
+            if start not in self._types:
+                self._learn(start, self._part(position, start), cut)
+            if self.heavy:
+                wait(self._rows)  # the old session gives its memory back before the new one takes its own
+            self._rest = _Rest(start, [self._part(start, self.cutter.end, prepacked=True)])
+
+    def _learn(self, position: int, part: Part, cut: Cut) -> None:
+        """Keep the types of the values at `position`, which `part` makes from `cut`."""
+        if position not in self._types:
+            self._types[position] = session.types(only(part.run(cut[0]()), self.cutter.live(position)))
+
+    def _onward(self, cut: Cut, start: int, stop: int, noisy: Noisy | None = None) -> Cut:
+        """The values at a later cut. Each mini-batch's old values go as its new ones come."""
+        if start == stop:
             return cut
-        live = set(self.cutter.live(stop))
-        step = self._session(segment)
+        part, names = self._part(start, stop, noisy), self.cutter.live(stop)
+        self._learn(stop, part, cut)
 
-        def advance(i: int, into: Mapping[str, Value] | None) -> dict[str, Value]:
-            values = cut[i]
-            if cut is not self.images:
-                cut[i] = {}
-            return {name: value for name, value in {**values, **step.run(values, into)}.items() if name in live}
+        def onward(values: Callable[[], Values], into: Values | None) -> Values:
+            return only(part.run(values(), into), names)
 
-        first = advance(0, None)
-        room = _Room({name: first[name] for name in step.outputs}, self.provider)
-        return [first, *self.lanes.map(advance, range(1, len(cut)), room.of(len(cut) - 1))]
+        return [
+            self._submit(onward, values, into).result
+            for values, into in zip(cut, self._room(part, stop, len(cut)), strict=True)
+        ]
 
-    def _submitted(
-        self, runs: Sequence[Session | None], cut: Cut, sweep: str, layer: int | None, variant: Variant, negative: int
-    ) -> Collect:
-        """Start a pass of the chunk through sessions that follow each other; the returned function waits for its tally."""
+    def _room(self, part: Part, stop: int, batches: int) -> Iterator[Values | None]:
+        return room({name: self._types[stop][name] for name in part.session.outputs}, batches, self.provider)
 
-        def logits_of(values: dict[str, Value]) -> npt.NDArray[np.float32]:
-            for run in runs:
-                if run is not None:
-                    values = {**values, **run.run(values)}
-            logits = session.to_host(values[self.network.logits])
-            return logits.reshape(logits.shape[0], -1)
+    def _started(
+        self,
+        sweep: str,
+        layer: int | None,
+        variant: Variant,
+        negative: int,
+        cut: Cut,
+        parts: Sequence[Part],
+        *,
+        last: bool = True,
+        keep: int | None = None,
+    ) -> _Started:
+        """Start a pass of the chunk through parts that follow each other; `keep`: the cut behind the first whose values stay."""
+        names = () if keep is None else self.cutter.live(keep)
 
-        rows = [self.lanes.submit(logits_of, values) for values in cut]
+        def row(values: Callable[[], Values], into: Values | None) -> _Row:
+            now = parts[0].run(values(), into)
+            kept = only(now, names)
+            for part in parts[1:]:
+                now = part.run(now)
+            logits = session.to_host(now[self.network.logits])
+            return _Row(logits.reshape(logits.shape[0], -1), kept)
+
+        intos = repeat(None) if keep is None else self._room(parts[0], keep, len(cut))
+        rows = self._rows = [self._submit(row, values, into) for values, into in zip(cut, intos, strict=False)]
 
         def collect() -> Tally:
-            logits = np.concatenate([row.result() for row in rows])[: len(self.labels)]
+            logits = np.concatenate([row.result().logits for row in rows])[: len(self.labels)]
             top1, top5, nonfinite = (np.packbits(bits).tobytes() for bits in judge(logits, self.labels))
             images = len(self.labels)
             tally = Tally(sweep, layer, variant.snr, variant.draw, self.start, images, top1, top5, nonfinite, negative)
             self.step(tally)
             return tally
 
-        return collect
-
-
-class _Room:
-    """Where the values of a cut are kept in host memory: in slabs that the system gets back when their last mini-batch goes.
-
-    Values in the allocator's own small pieces would leave it in possession of several times what is alive.
-    """
-
-    def __init__(self, like: Mapping[str, Value], provider: Provider) -> None:
-        self.like = {name: session.to_host(value) for name, value in like.items()}
-        self.provider = provider
-
-    def of(self, batches: int) -> Iterator[Mapping[str, Value] | None]:
-        """For each mini-batch, a value to write each output to; None on a device, which has an allocator of its own."""
-        if self.provider.device != "cpu":
-            yield from [None] * batches
-            return
-        together = max(1, _SLAB_BYTES // max(1, min(array.nbytes for array in self.like.values())))
-        for start in range(0, batches, together):
-            count = min(together, batches - start)
-            slabs = {name: np.empty((count, *array.shape), array.dtype) for name, array in self.like.items()}
-            for i in range(count):
-                yield {name: session.to_device(slab[i], self.provider) for name, slab in slabs.items()}
+        return _Started(collect, last, [partial(_kept, row) for row in rows])
 
 
 @dataclass(frozen=True)
 class _Rest:
-    """The nodes from `start` to the end, ready to run; None where nothing is left."""
+    """The clean nodes from `start` to the end, ready to run; no part where nothing is left."""
 
     start: int
-    run: Session | None
+    parts: list[Part]
 
 
-def _one_ahead(passes: Iterator[Collect]) -> Iterator[Tally]:
-    """Tallies in order, the next pass started before one is waited for, so that no core idles in between."""
-    last: Collect | None = None
-    for each in passes:
-        if last is not None:
-            yield last()
-        last = each
-    if last is not None:
-        yield last()
+def _held(values: Values) -> Callable[[], Values]:
+    return lambda: values
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What one pass shows: bytes an image takes at the largest cut and as the model's input, and the number of logits."""
-
-    cut_bytes: int
-    input_bytes: int
-    classes: int
+def _kept(row: Future[_Row]) -> Values:
+    return row.result().values
 
 
-def probe(network: Network, provider: Provider, batch: Array) -> Probe:
-    """Run one mini-batch of the model's inputs with every cut's values as outputs. Raises ModelError if it does not run."""
-    cutter = Cutter(network)
-    starts = sorted({layer.start for layer in network.layers})
-    image = {network.image.name: session.to_device(batch, provider)}
-    names = dict.fromkeys(
-        [network.logits, *(name for start in starts for name in cutter.live(start) if name not in image)]
-    )
-    whole = cutter.segment(0, cutter.end, session.types(image), outputs=tuple(names))
-    values = Session(whole.stub, whole.references, provider).run(image)
-    sizes = {name: value.tensor_size_in_bytes() for name, value in {**image, **values}.items()}
-    largest = max(sum(sizes[name] for name in cutter.live(start)) for start in starts)
-    logits = session.to_host(values[network.logits])
-    return Probe(max(1, largest // len(batch)), batch[0].nbytes, logits.size // len(batch))
+def _by_draw(variants: Sequence[Variant]) -> list[Variant]:
+    """Those of a draw together: they share its normals."""
+    return sorted(variants, key=lambda variant: variant.draw)
+
+
+@cache
+def _lanes(threads: int) -> ThreadPoolExecutor:
+    """The process's own, for all its sweeps: memory that threads of their own had used would stay scattered when they end."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="onnxnoise-lane")
+
+
+def _one_ahead(passes: Iterator[_Started]) -> Iterator[_Started]:
+    """Each pass after the next one has started, so that no core idles in between."""
+    before: _Started | None = None
+    for each in chain(passes, [None]):
+        if before is not None:
+            yield before
+        before = each

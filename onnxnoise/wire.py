@@ -10,7 +10,8 @@ import onnx
 INLINE_BYTES = 1024
 """Tensors up to this size stay inside the copy."""
 
-_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
+_MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
+_TENSOR_RAW_DATA, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 9, 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -41,16 +42,18 @@ def _graph_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
 
 
 def _tensor_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
-    out = bytearray()
-    for number, start, value, stop in _fields(data, at, end):
-        if number == _TENSOR_RAW_DATA and stop - value > INLINE_BYTES:
-            reference = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
-            for key, text in (("location", location), ("offset", value), ("length", stop - value)):
-                reference.external_data.add(key=key, value=str(text))
-            out += reference.SerializeToString()
-        else:
-            out += data[start:stop]
-    return bytes(out)
+    fields = list(_fields(data, at, end))
+    large = [field for field in fields if field[0] == _TENSOR_RAW_DATA and field[3] - field[2] > INLINE_BYTES]
+    if not large:
+        return bytes(data[at:end])
+    reference = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
+    _, _, value, stop = large[-1]
+    for key, text in (("location", location), ("offset", value), ("length", stop - value)):
+        reference.external_data.add(key=key, value=str(text))
+    # a writer can say that the data is inside: of two places the last would count
+    replaced = (_TENSOR_RAW_DATA, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION)
+    kept = b"".join(data[start:stop] for number, start, _, stop in fields if number not in replaced)
+    return bytes(kept + reference.SerializeToString())
 
 
 def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:

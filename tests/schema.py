@@ -30,6 +30,10 @@ def snr(value: Any) -> None:
     assert value > 0
 
 
+def flag(value: Any) -> None:
+    assert isinstance(value, bool), value
+
+
 def interval(value: Any) -> None:
     each(number)(value)
     low, high = value
@@ -111,6 +115,7 @@ result = table(
             normalized_top5=maybe(estimate),
             accuracy_top1=estimate,
             accuracy_top5=maybe(estimate),
+            precise=maybe(flag),
         )
     ),
     a_avr=each(table(sweep=text, snr=snr, layers=count, top1=estimate, top5=maybe(estimate))),

@@ -62,7 +62,7 @@ def test_the_bundled_model_is_what_its_card_says() -> None:
     assert [(finding.what, finding.agrees) for finding in findings] == [
         ("layers", True),
         ("parameters", True),
-        ("input layout", None),
+        ("input layout", True),
         ("input channels", True),
         ("input size", True),
         ("input type", True),
@@ -75,7 +75,7 @@ def test_where_the_card_says_nothing_nothing_disagrees(tmp_path: Path) -> None:
     findings = found(residual(tmp_path), tmp_path)
     assert findings["layers"] == Finding("layers", None, 5, None)
     assert findings["parameters"] == Finding("parameters", None, PARAMETERS, None)
-    assert findings["input layout"] == Finding("input layout", None, "nchw", None)
+    assert findings["input layout"] == Finding("input layout", "auto", "nchw", True)
 
 
 def test_another_network_is_told_by_its_layers(tmp_path: Path) -> None:
@@ -204,3 +204,23 @@ def test_card_text_has_what_the_card_says_in_its_order() -> None:
     assert text["model.recipe"].splitlines()[0].startswith("# Python 3.11")
     assert not {"model.file", "measured.clean", "input.preset"} & set(text)
     assert dict(card_text(load_bundled("resnet20-cifar10")))["model.file"].endswith("resnet20-cifar10.onnx")
+
+
+@pytest.mark.parametrize(
+    ("metric", "hits", "guess"),
+    [("top1", 0, True), ("top1", 7, True), ("top1", 40, False), ("top5", 45, True), ("top5", 99, False)],
+)
+def test_a_clean_accuracy_that_guessing_has_too_is_said_to_be_so(metric, hits, guess, tmp_path: Path) -> None:
+    bare = card(tmp_path, '[input]\ndataset = "cifar10"')
+    finding = clean_finding(metric, hits, 100, bare)
+    assert (finding.agrees, finding.file) == (None, hits / 100)
+    assert finding.why is not None
+    assert finding.why.startswith(f"the card has no {metric} without noise")
+    assert ("guessing does as well" in finding.why) == guess
+
+
+def test_an_input_whose_layout_nobody_tells(tmp_path: Path) -> None:
+    text = "(float[N,3,3,3] x, float[10,27] w, float[10] b) => (float[N,10] y) { f = Flatten(x)  y = Gemm<transB = 1>(f, w, b) }"
+    layout = found(written(text, tmp_path), tmp_path)["input layout"]
+    assert (layout.card, layout.file, layout.agrees) == ("auto", None, None)
+    assert layout.why == "the file does not tell; images go in as nchw"

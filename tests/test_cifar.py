@@ -136,7 +136,7 @@ def test_other_sizes_go_through_the_card_s_geometry(tmp_path):
         DataError, match=r"32 x 32 pixels are smaller than the card's crop = 64: give the card a resize"
     ):
         next(open_images(tmp_path, cifar_card(tmp_path, more="crop = 64")).chunks([range(1)]))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("onnxnoise")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("onnxnoise-decode")]
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

@@ -234,7 +234,8 @@ def test_a_free_number_of_classes(tmp_path: Path) -> None:
         ("h = com.microsoft.QLinearAdd(x, w, w, x, w, w, w, w)", {"domains": ["com.microsoft"]}, "quantized with integer operators"),
         ("h = com.microsoft.nchwc.Conv(x, w)", {"domains": ["com.microsoft.nchwc"]}, "vendor layout"),
         ("h = Conv(nowhere, w)  g2 = Relu(x)", {}, "nothing in the file makes the value 'nowhere'"),
-        ("c = Conv(x, w)  h = custom.Swish(c)", {"domains": ["custom"]}, "custom:Swish"),
+        ("c = Conv(x, w)  h = custom.Swish(c)", {"domains": ["custom"]}, "knows no operator custom:Swish; export without it"),
+        ("c = Conv(x, w)  h = Gelu(c)", {"opset": 18}, "knows no operator Gelu; export without it"),
         ("h = Conv(z, w)  z = Relu(h)", {}, "malformed: Graph contains a cycle"),
     ],
 )  # fmt: skip
@@ -243,6 +244,34 @@ def test_refused(body: str, options: dict[str, Any], found: str, tmp_path: Path)
     inputs = NORM + (", bool on" if values else "")
     with pytest.raises(ModelError, match=found):
         graphs.load(graphs.model(net(body, inputs=inputs), values, **options), tmp_path)
+
+
+def test_newer_versions_than_the_libraries_know(tmp_path: Path) -> None:
+    proto = graphs.model(PLAIN)
+    proto.ir_version = onnx.IR_VERSION  # ONNX Runtime is a release behind
+    find_layers(graphs.load(proto, tmp_path))
+    proto.ir_version = onnx.IR_VERSION + 1
+    with pytest.raises(ModelError, match=rf"IR version {onnx.IR_VERSION + 1} is newer than .*pip install -U onnx"):
+        graphs.load(proto, tmp_path)
+    proto = graphs.model(PLAIN)
+    proto.opset_import[0].version = 999
+    with pytest.raises(ModelError, match=r"opset 999 is newer than what ONNX Runtime .*export with opset \d+ or older"):
+        graphs.load(proto, tmp_path)
+
+
+def test_double_precision_becomes_float(tmp_path: Path) -> None:
+    text = (
+        "(double[N,3,4,4] x, double[6,3] a, double[6] b, double[5,6] fw, double[5] fb) => (double[N,5] y) {"
+        " s = Constant<value = double {0.5}>()  i = Mul(x, s)  axes = Constant<value_ints = [2, 3]>()"
+        " g = ReduceMean<keepdims = 0>(i, axes)  h = Gemm<transB = 1>(g, a, b)  r = Relu(h)"
+        " c = Cast<to = 11>(r)  y = Gemm<transB = 1>(c, fw, fb) }"
+    )
+    proto = graphs.model(text)
+    network = find_layers(graphs.load(proto, tmp_path))
+    assert graphs.members(network) == [("dense", {0: "a", 1: "b"}), ("dense", {0: "fw", 1: "fb"})]
+    assert network.image.dtype == "float32"
+    x = graphs.image((2, 3, 4, 4))
+    np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x.astype(np.float64)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("fill", [None, (1, 0)])

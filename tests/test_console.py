@@ -255,7 +255,8 @@ def run_of(layers: int, images: int = 1000, chunks: int = 4, snrs: Sequence[floa
     )
     question = SimpleNamespace(snrs=snrs, draws=3, images=images, metric="top1")
     store = SimpleNamespace(path="run.sqlite", tallies=lambda sweep: [], runs=lambda: [])
-    return SimpleNamespace(setup=setup, question=question, todo=todo, store=store)
+    plan = SimpleNamespace(about=f"{len(snrs)} SNRs, 3 draws")
+    return SimpleNamespace(setup=setup, question=question, todo=todo, store=store, plan=plan)
 
 
 def watched(run: Any, terminal: Console) -> None:

@@ -3,15 +3,18 @@
 An image has a margin, its distance from being misread, normal over images: those near zero are the fragile ones. A
 draw shifts all margins (the draw effect), those of each class apart (classes fail together), and each image's by its
 own amount (the interaction); what is left above zero is a hit. A collapsed draw calls every image one class.
+
+Runs are of both designs: crossed, where every draw meets every image, and nested, where each chunk of images meets a draw of
+its own and a cell stops when it is precise enough (looks.py), which must not spoil its interval.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from statistics import NormalDist
 
 import numpy as np
@@ -20,6 +23,9 @@ import pytest
 from scipy.special import ndtr, ndtri
 
 from onnxnoise.estimates import count, estimate
+from onnxnoise.looks import Looks, half_width
+from onnxnoise.nested import ChunkHits, estimate_chunks, estimate_layers
+from onnxnoise.records import Estimate
 from onnxnoise.student import quantile
 
 Floats = npt.NDArray[np.float64]
@@ -71,6 +77,18 @@ class Family:
         clean = margin > 0.0
         return hits, clean, np.interp(margin, *self.chance).sum(axis=1) / clean.sum(axis=1)
 
+    def changes(
+        self, random: np.random.Generator, margin: Floats, label: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Hits lost and gained (runs, chunks) where each chunk of images (runs, chunks, images) meets one draw of its own."""
+        shape = margin.shape[:2]
+        shift = self.shift(random.random(shape))[..., None] + self.by_class * random.standard_normal((*shape, CLASSES))
+        noise = random.standard_normal(margin.shape, dtype=np.float32)
+        hits = margin + np.float32(self.noise) * noise > np.take_along_axis(shift.astype(np.float32), label, axis=-1)
+        said = random.integers(CLASSES, size=(*shape, 1))
+        hits = np.where(random.random((*shape, 1)) < self.collapse, label == said, hits)
+        return np.count_nonzero((margin > 0) & ~hits, axis=2), np.count_nonzero((margin <= 0) & hits, axis=2)
+
 
 FAMILIES = (
     Family("normal", lambda u: 0.5 + 0.35 * ndtri(u), noise=0.6, by_class=0.2),
@@ -78,8 +96,8 @@ FAMILIES = (
     Family("skewed", lambda u: 0.2 - 0.5 * np.log1p(-u), noise=0.5, by_class=0.2),
     Family("cliff 0.5", lambda u: 0.2 + 0.1 * ndtri(u), noise=0.4, by_class=0.1, collapse=0.5),
     Family("cliff 0.3", lambda u: 0.2 + 0.1 * ndtri(u), noise=0.4, by_class=0.1, collapse=0.3),
-    Family("few changes", lambda u: 0.01 + 0.005 * ndtri(u), noise=0.02, by_class=0.005, images=1000),
-    Family("fewest changes", lambda u: 0.003 + 0.002 * ndtri(u), noise=0.005, by_class=0.002, images=1000),
+    Family("nearly perfect", lambda u: 0.01 + 0.005 * ndtri(u), noise=0.02, by_class=0.005, images=1000),
+    Family("but one in 2000", lambda u: 0.003 + 0.002 * ndtri(u), noise=0.005, by_class=0.002, images=1000),
 )
 # Out of reach of ten draws, and known to be: what a run has not seen, no interval around its mean can tell
 BEYOND = (
@@ -157,20 +175,172 @@ def test_a_rare_collapse_is_beyond_ten_draws() -> None:
     assert measure(BEYOND[1], draws=10, runs=200).fixed < 1.0 - 0.9**10 + 0.1
 
 
+CHUNK, MOST = 50, 64
+"""Images in a chunk, and the most draws a cell may have."""
+
+PRECISIONS = (0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
+CLOSE = tuple(
+    replace(
+        family, name=f"{family.name}, close", shift=partial(lambda shift, u: 0.2 * shift(u), family.shift), noise=0.2
+    )
+    for family in FAMILIES[:3:2]
+)
+"""Families of a fifth of the draw effect, which reach 0.01 before they have all draws, and so make the rule decide."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What stopping at one precision did: shares of runs that held the truth, and the mean number of draws."""
+
+    precision: float
+    covered: float
+    early: float  # share of runs stopped before the last look
+    covered_early: float  # of these; what chance alone let stop is never representative
+    draws: float
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Cells of one family measured chunk by chunk; `fixed` is the coverage by number of draws, without stopping."""
+
+    stopped: tuple[Stopped, ...]
+    fixed: dict[int, float]
+    pooled: float  # all draws, images as one binomial sample
+
+
+def simulate(family: Family, runs: int, seed: int = 40) -> Iterator[list[ChunkHits]]:
+    """Chunks of one cell, each with one draw, for each run."""
+    random = np.random.default_rng([seed, 7])
+    for _ in range(0, runs, batch := 100):
+        margin, label, clean = _images(random, batch)
+        lost, gained = family.changes(random, margin, label)
+        yield from _cells(clean, lost, gained)
+
+
+def _images(random: np.random.Generator, runs: int) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    margin = random.standard_normal((runs, MOST, CHUNK), dtype=np.float32) + np.float32(MARGIN)
+    return margin, random.integers(CLASSES, size=margin.shape), np.count_nonzero(margin > 0, axis=2)
+
+
+def _cells(*counts: npt.NDArray[np.int64]) -> Iterator[list[ChunkHits]]:
+    for clean, lost, gained in zip(*(each.tolist() for each in counts), strict=True):
+        yield [ChunkHits(CHUNK, c, 1, one, other) for c, one, other in zip(clean, lost, gained, strict=True)]
+
+
+def draws_needed(looks: Looks, width: Callable[[int], float]) -> int:
+    """As a run does it: to the next look, until there is none."""
+    draws = 0
+    while (more := looks.next(draws, width)) is not None:
+        draws = more
+    return draws
+
+
+def measure_stopping(family: Family, runs: int, precisions: Sequence[float] = PRECISIONS) -> Nested:
+    rows: list[list[tuple[bool, int]]] = []
+    fixed: dict[int, list[bool]] = {}
+    pooled = []
+    for chunks in simulate(family, runs):
+        found = {look: estimate_chunks(dict(enumerate(chunks[:look]))) for look in Looks(0.0, MOST).schedule()}
+        held = {look: _holds(result, family.truth) for look, result in found.items()}
+        widths = {look: half_width(result) for look, result in found.items()}
+        for look, each in held.items():
+            fixed.setdefault(look, []).append(each)
+        stops = [draws_needed(Looks(precision, MOST), widths.__getitem__) for precision in precisions]
+        rows.append([(held[stop], stop) for stop in stops])
+        rate, images = found[MOST].mean, sum(chunk.images for chunk in chunks)
+        hits = rate * sum(chunk.clean for chunk in chunks) / images
+        error = NormalDist().inv_cdf(0.975) * (hits * (1.0 - hits) / images) ** 0.5 / (hits / rate)
+        pooled.append(abs(rate - family.truth) <= error)
+    table = np.array(rows, dtype=np.float64)
+    stopped = []
+    for column, precision in enumerate(precisions):
+        own, draws = table[:, column, 0], table[:, column, 1]
+        early = draws < MOST
+        kept = float(own[early].mean()) if early.any() else float("nan")
+        stopped.append(Stopped(precision, float(own.mean()), float(early.mean()), kept, float(draws.mean())))
+    return Nested(tuple(stopped), {look: float(np.mean(each)) for look, each in fixed.items()}, float(np.mean(pooled)))
+
+
+def _holds(result: Estimate, truth: float) -> bool:
+    assert result.sampled is not None
+    return result.sampled[0] <= truth <= result.sampled[1]
+
+
+NESTED_RUNS = 2000
+NESTED_LEAST = 0.94 - 2.5 * (0.94 * 0.06 / NESTED_RUNS) ** 0.5
+NESTED = tuple(family for family in FAMILIES if family.layers == 1) + CLOSE
+
+
+@pytest.mark.parametrize("family", NESTED, ids=lambda family: family.name)
+def test_stopping_when_precise_spoils_no_interval(family: Family) -> None:
+    result = measure_stopping(family, NESTED_RUNS)
+    assert min(result.fixed.values()) >= NESTED_LEAST
+    assert min(each.covered for each in result.stopped) >= NESTED_LEAST, "whatever the precision asked for"
+    assert [each.draws for each in result.stopped] == sorted((each.draws for each in result.stopped), reverse=True)
+
+
+def test_an_average_of_layers_that_stop_apart_keeps_its_interval() -> None:
+    """The layers meet the same images, with draws of their own; the calm ones stop long before the others."""
+    layers = (FAMILIES[0], FAMILIES[2], *CLOSE, FAMILIES[5])
+    truth = float(np.mean([family.truth for family in layers]))
+    random = np.random.default_rng(40)
+    held, stops = [], []
+    for _ in range(8):
+        margin, label, clean = _images(random, 125)
+        for cells in zip(*(_cells(clean, *family.changes(random, margin, label)) for family in layers), strict=True):
+            stop = [
+                draws_needed(
+                    Looks(0.02, MOST), lambda n, cell=cell: half_width(estimate_chunks(dict(enumerate(cell[:n]))))
+                )
+                for cell in cells
+            ]
+            average = estimate_layers([dict(enumerate(cell[:n])) for cell, n in zip(cells, stop, strict=True)])
+            held.append(_holds(average, truth))
+            stops.append(stop)
+    assert np.mean(held) >= 0.94 - 2.5 * (0.94 * 0.06 / len(held)) ** 0.5
+    assert np.mean(stops, axis=0)[0] == MOST
+    assert np.mean(stops, axis=0)[-1] < 40
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Coverage of the 95 % intervals, in percent of runs.")
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--draws", type=int, nargs="+", default=[3, 5, 10, 20])
+    parser.add_argument("--design", choices=["crossed", "nested", "both"], default="both")
     arguments = parser.parse_args()
+    if arguments.design != "nested":
+        _print_crossed(arguments.runs, arguments.draws)
+    if arguments.design != "crossed":
+        _print_nested(arguments.runs)
+
+
+def _print_crossed(runs: int, draws: Sequence[int]) -> None:
+    print("every draw meets every image")
     print("family           A      draws  fixed (width)   sampled (width)  plain t  pooled: fixed  sampled")
     for family in (*FAMILIES, *BEYOND):
-        for draws in arguments.draws:
+        for number in draws:
             begun = time.perf_counter()
-            c = measure(family, draws, arguments.runs)
+            c = measure(family, number, runs)
             print(
-                f"{family.name:15s} {family.truth:6.4f} {draws:6d} {c.fixed:8.1%} ({c.fixed_width:.4f})"
+                f"{family.name:15s} {family.truth:6.4f} {number:6d} {c.fixed:8.1%} ({c.fixed_width:.4f})"
                 f" {c.sampled:8.1%} ({c.sampled_width:.4f}) {c.plain_t:8.1%} {c.pooled_fixed:10.1%}"
                 f" {c.pooled_sampled:11.1%}   {time.perf_counter() - begun:.0f} s",
+                flush=True,
+            )
+
+
+def _print_nested(runs: int) -> None:
+    print(f"each chunk of {CHUNK} images meets a draw of its own, {MOST} at most, until precise")
+    print("family           A      precision  covered   draws   stopped early  covered of these")
+    for family in (*NESTED, *BEYOND):
+        result = measure_stopping(family, runs)
+        whatever = ", ".join(f"{look}: {covered:.1%}" for look, covered in result.fixed.items())
+        print(
+            f"{family.name:15s} {family.truth:6.4f}  without stopping, by draws: {whatever}; pooled {result.pooled:.1%}"
+        )
+        for each in result.stopped:
+            print(
+                f"{each.precision:33.3f} {each.covered:8.1%} {each.draws:7.1f} {each.early:15.1%} {each.covered_early:17.1%}",
                 flush=True,
             )
 

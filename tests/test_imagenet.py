@@ -8,6 +8,7 @@ import tarfile
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.images import open_images
+from onnxnoise.images.devkit import GROUND_TRUTH, ground_truth_labels
 from onnxnoise.images.ilsvrc import validation_label, validation_labels, wnids
 from onnxnoise.images.stream import stream
 from onnxnoise.images.tars import expand_braces, list_tars
@@ -24,7 +26,7 @@ TENCH, GOLDFISH, TISSUE = "n01440764", "n01443537", "n15075141"  # classes 0, 1 
 
 
 def decoding_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("onnxnoise")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("onnxnoise-decode")]
 
 
 def read(source, chunk: int = 4):
@@ -172,11 +174,99 @@ def test_flat_folder_with_the_standard_labels(tmp_path):
     assert source.name == "imagenet-val"
 
 
-def test_the_devkit_s_labels_are_refused_by_name(tmp_path):
-    file = tmp_path / "ILSVRC2012_validation_ground_truth.txt"
-    file.write_text("490\n")
-    with pytest.raises(DataError, match=r"devkit's own order \(ILSVRC2012_ID\)\. It is not needed"):
-        open_images(file, imagenet_card(tmp_path))
+# --- the development kit's ground truth
+
+
+def ground_truth(count: int = 50_000, seed: int = 0) -> list[int]:
+    """ILSVRC2012_IDs of the first validation images, the classes numbered in a random order."""
+    numbers = np.random.default_rng(seed).permutation(1000) + 1
+    return [int(numbers[label]) for label in validation_labels()[:count]]
+
+
+def truth_file(folder: Path, numbers: list[int]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / GROUND_TRUTH
+    file.write_text("".join(f"{number}\n" for number in numbers))
+    return file
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("count", [50_000, 49_000, 3])
+def test_ground_truth_in_any_order_of_the_classes_is_converted(tmp_path, seed, count):
+    numbers = ground_truth(count, seed)
+    assert numbers != list(validation_labels()[:count])
+    assert ground_truth_labels(truth_file(tmp_path, numbers)) == validation_labels()
+
+
+def test_ground_truth_s_real_beginning(tmp_path):
+    assert ground_truth_labels(truth_file(tmp_path, [490, 361, 171, 822, 297]))[:5] == (65, 970, 230, 809, 516)
+
+
+@pytest.mark.parametrize("lines", [(1, 2), (17, 40_000), (49_999, 50_000)])
+def test_a_single_wrong_line_of_a_ground_truth_is_found(tmp_path, lines):
+    numbers = ground_truth()
+    first, second = (line - 1 for line in lines)
+    numbers[first], numbers[second] = numbers[second], numbers[first]
+    with pytest.raises(DataError, match=r"lines \d+ and \d+ contradict the standard labels.*built in"):
+        ground_truth_labels(truth_file(tmp_path, numbers))
+
+
+def test_a_ground_truth_that_merges_two_classes_is_found(tmp_path):
+    numbers = [1 if number == 2 else number for number in ground_truth()]
+    with pytest.raises(DataError, match=r"both lines have 1, but the images are of two classes"):
+        ground_truth_labels(truth_file(tmp_path, numbers))
+
+
+def test_a_ground_truth_that_splits_a_class_is_found(tmp_path):
+    numbers = ground_truth(500)
+    again = max(line for line, number in enumerate(numbers) if number in numbers[:line])
+    numbers[again] = next(number for number in range(1, 1001) if number not in numbers)
+    with pytest.raises(DataError, match=rf"lines \d+ and {again + 1} contradict.*but the lines have two numbers"):
+        ground_truth_labels(truth_file(tmp_path, numbers))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("490\n0\n", r"line 2: '0' is no ILSVRC2012_ID, a number from 1 to 1000"),
+        ("490\n1001\n", r"line 2: '1001' is no"),
+        ("490\n\n361\n", r"line 2: '' is no"),
+        ("490\n-3\n", r"line 2: '-3' is no"),
+        ("490\n\u00b2\n", r"line 2: .* is no"),
+        ("tench\n", r"line 1: 'tench' is no"),
+        ("7\n" * 50_001, r"50,001 lines; there are 50,000 validation images"),
+    ],
+)
+def test_a_ground_truth_that_is_none(tmp_path, content, expected):
+    file = tmp_path / GROUND_TRUTH
+    file.write_text(content, "utf-8")
+    with pytest.raises(DataError, match=expected):
+        ground_truth_labels(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"can't be read as text"):
+        ground_truth_labels(file)
+
+
+@pytest.mark.parametrize("place", ["", "ILSVRC2012_devkit_t12/data", "ILSVRC2012_devkit_t12"])
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_a_ground_truth_beside_the_images_is_converted_and_checked(tmp_path, place, form):
+    files = {validation_name(number): flat_color(number) for number in (2, 3, 1)}
+    folder = tmp_path / "imagenet"
+    truth = truth_file(folder / place, ground_truth())
+    data = write(folder, files) if form == "folder" else write_tar(folder / "ILSVRC2012_img_val.tar", files)
+    found = imagenet_card(tmp_path)
+    given = [data, folder, truth] if truth.parent == folder else [data, folder]
+    for each in given:
+        assert sorted(labels(read(open_images(each, found)))) == [65, 230, 970]
+    truth_file(folder / place, [number % 1000 + (number > 500) for number in ground_truth()])
+    for each in given:
+        with pytest.raises(DataError, match=r"ground_truth\.txt: lines \d+ and \d+ contradict the standard labels"):
+            open_images(each, found)
+
+
+def test_a_ground_truth_without_images(tmp_path):
+    with pytest.raises(DataError, match=r"ground_truth\.txt: there are no validation images beside it"):
+        open_images(truth_file(tmp_path / "data", ground_truth()), imagenet_card(tmp_path))
 
 
 # --- a list with labels

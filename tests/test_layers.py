@@ -79,8 +79,10 @@ RULES: dict[str, tuple[str, str, list[tuple[str, dict[int, str]]]]] = {
     "torch's group norm": (f"float[2] one, float[2] zero, {C} ga, {C} be", "c = Conv(x, w)  i = Constant<value_ints = [0, 2, -1]>()  r = Reshape(c, i)  n = InstanceNormalization(r, one, zero)  s = Shape(c)  q = Reshape(n, s)  m = Mul(q, ga)  h = Add(m, be)", [("norm", {0: "ga", 1: "be"})]),
     "decomposed layer norm": (f"{LAST} ga, {LAST} be", f"c = Conv(x, w)  {STD}  n = Div(d, s)  p = Mul(n, ga)  h = Add(p, be)", [("norm", {0: "ga", 1: "be"})]),
     "Keras 3 layer norm": (f"{LAST} ga, {LAST} be", f"c = Conv(x, w)  {STD}  r = Reciprocal(s)  a = Mul(r, ga)  p = Mul(c, a)  n = Neg(m)  o = Mul(n, a)  t = Add(o, be)  h = Add(p, t)", [("norm", {0: "ga", 1: "be"})]),
+    "Keras' layer norm from JAX": (f"{LAST} ga, {LAST} be", f"c = Conv(x, w)  {STD.replace('e = Add(v, eps)', 'nil = Constant<value_float = 0.0>()  ok = Greater(v, nil)  k = Where(ok, v, nil)  e = Add(k, eps)')}  a = Div(ga, s)  p = Mul(c, a)  n = Neg(m)  o = Mul(n, a)  t = Add(o, be)  h = Add(p, t)", [("norm", {0: "ga", 1: "be"})]),
     "root mean square norm": (f"{LAST} ga", "c = Conv(x, w)  axis = Constant<value_ints = [-1]>()  q = Mul(c, c)  v = ReduceMean(q, axis)  eps = Constant<value_float = 0.001>()  e = Add(v, eps)  s = Sqrt(e)  n = Div(c, s)  h = Mul(n, ga)", [("norm", {0: "ga"})]),
     "tf.keras 2 layer norm": ("float[6] ga, float[6] be", "c = Conv(x, w)  i = Constant<value_ints = [1, -1, 6, 1]>()  r = Reshape(c, i)  axis = Constant<value_ints = [2, 3]>()  m = ReduceMean<keepdims = 0>(r, axis)  k = ReduceMean(r, axis)  d = Sub(r, k)  q = Mul(d, d)  v = ReduceMean<keepdims = 0>(q, axis)  flat = Constant<value_ints = [-1]>()  m1 = Reshape(m, flat)  v1 = Reshape(v, flat)  n = Shape(m1)  one = Constant<value_float = 1.0>()  zero = Constant<value_float = 0.0>()  ones = Expand(one, n)  zeros = Expand(zero, n)  b = BatchNormalization<epsilon = 0.001>(r, ones, zeros, m1, v1)  s = Shape(c)  p = Reshape(b, s)  o = Mul(p, ga)  h = Add(o, be)", [("norm", {0: "ga", 1: "be"})]),
+    "a quantized layer norm": (f"{LAST} ga, {LAST} be, float step, int8 z", f"c = Conv(x, w)  {STD}  n = Div(d, s)  p = Mul(n, ga)  q1 = QuantizeLinear(p, step, z)  e1 = DequantizeLinear(q1, step, z)  h = Add(e1, be)", [("norm", {0: "ga", 1: "be"})]),
     # biases that stayed an Add
     "bias on rank 3": ("float[4,4] k, float[4] b", f"c = Conv(x, w)  {TO_TOKENS}  p = MatMul(t, k)  o = Add(p, b)  {FROM_TOKENS}", [("dense", {0: "k", 1: "b"})]),
     "bias on rank 3, constant first": ("float[4,4] k, float[4] b", f"c = Conv(x, w)  {TO_TOKENS}  p = MatMul(t, k)  o = Add(b, p)  {FROM_TOKENS}", [("dense", {0: "k", 1: "b"})]),
@@ -99,6 +101,7 @@ RULES: dict[str, tuple[str, str, list[tuple[str, dict[int, str]]]]] = {
     "average pooling": ("float[4,1,2,2] ones", "c = Conv(x, w)  h = Conv<group = 4>(c, ones)", []),
     "a scalar": ("float a", "c = Conv(x, w)  h = Mul(c, a)", []),
     "a mask made of scalars": ("int64[4] n", "c = Conv(x, w)  z = ConstantOfShape<value = float[1] {0.0}>(n)  k = Constant<value_float = -5.0>()  p = Add(z, k)  h = Add(c, p)", []),
+    "an attention mask": ("float[6,6] mask, float[6,6] upper", "c = Conv(x, w)  a = Add(c, mask)  b = Softmax(a)  d = Add(upper, b)  h = Softmax(d)", []),
     "clip bounds": ("float lo, float hi", "c = Conv(x, w)  h = Clip(c, lo, hi)", []),
     "scales of a resize": ("float[4] scales", "c = Conv(x, w)  h = Resize(c, , scales)", []),
     "sizes computed in float": ("float[2] two, float[2] twice", "c = Conv(x, w)  s = Shape(c)  a = Constant<value_ints = [2]>()  b = Constant<value_ints = [4]>()  n = Slice(s, a, b)  q = Cast<to = 1>(n)  u = Mul(q, twice)  o = Div(u, q)  k = Concat<axis = 0>(two, o)  h = Resize(c, , k)", []),
@@ -108,6 +111,7 @@ RULES: dict[str, tuple[str, str, list[tuple[str, dict[int, str]]]]] = {
 VALUES = {
     "q": np.arange(16), "p8": [1, 2, 3, 4], "ones": 1, "one": 1, "zero": 0, "step": 0.05, "z": 0, "lo": -1, "hi": 1, "n": [1, 4, 6, 6],
     "scales": [1, 1, 2, 2], "two": 1, "twice": 2,
+    "mask": np.triu(np.full((6, 6), -100.0), 1), "upper": np.triu(np.full((6, 6), -np.inf), 1),
 }  # fmt: skip
 
 
@@ -152,14 +156,17 @@ def test_preprocessing_is_no_layer(before: str, tmp_path: Path) -> None:
         ("ys, yh = GRU<hidden_size = 4>(t, k, rec, b)", {0: "k", 1: "rec", 2: "b"}),
         ("ys, yh = RNN<hidden_size = 4>(t, k, rec, b)", {0: "k", 1: "rec", 2: "b"}),
         ("ys, yh = RNN<hidden_size = 4>(t, k, rec)", {0: "k", 1: "rec"}),
+        ("ys, yh = GRU<hidden_size = 4>(t, k, rec, b, , zero)", {0: "k", 1: "rec", 2: "b"}),
     ],
 )
 def test_recurrent(node: str, roles: dict[int, str], tmp_path: Path) -> None:
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[node.split("= ")[1].split("<", maxsplit=1)[0]]
-    inputs = f"float[1,{4 * gates},4] k, float[1,{4 * gates},4] rec, float[1,{8 * gates}] b"
+    inputs = f"float[1,{4 * gates},4] k, float[1,{4 * gates},4] rec, float[1,{8 * gates}] b, float[1,2,4] zero"
     body = f"c = Conv(x, w)  {TO_TOKENS.replace('[0, 2, 1]', '[2, 0, 1]')}  {node}  z = Constant<value_ints = [0]>()  f = Squeeze(yh, z)"
-    network = found(net(inputs, body, "y = Gemm<transB = 1>(f, fw, fb)"), tmp_path)
+    text = net(inputs, body, "y = Gemm<transB = 1>(f, fw, fb)")
+    network = found(text.replace("float[N,", "float[2,") if "zero)" in node else text, tmp_path, {"zero": 0})
     assert middle(network) == [("recurrent", roles)]
+    assert not [notice for notice in network.notices if notice.code == "unattached"]
 
 
 def test_embedding(tmp_path: Path) -> None:
@@ -180,6 +187,7 @@ DENSE = {
     "MatMul and Add": ("float[3,4] k, float[4] b", "p = MatMul(a, k)  o = Add(b, p)", (4, 3), True),
     "constant on the left": ("float[4,3] k, float[4,1] b", "p = MatMul(k, ta)  q = Add(p, b)  o = Transpose<perm = [1, 0]>(q)", (4, 3), False),
     "left, transA": ("float[3,4] k, float[4,1] b", "q = Gemm<transA = 1>(k, ta, b)  o = Transpose<perm = [1, 0]>(q)", (4, 3), True),
+    "fused by ONNX Runtime": ("float[3,4] k, float[4] b", 'o = com.microsoft.FusedGemm<activation = "Relu">(a, k, b)', (4, 3), True),
     "a batch of one": ("float[1,3,4] k, float[4] b", "z = Constant<value_ints = [0]>()  u = Unsqueeze(a, z)  p = MatMul(u, k)  q = Add(p, b)  o = Squeeze(q, z)", (4, 3), True),
 }  # fmt: skip
 
@@ -190,11 +198,23 @@ def test_dense(inputs: str, body: str, shape: tuple[int, ...], transposed: bool,
         f"(float[2,3,4,4] x, {inputs}) => (float[2,4] y) {{ g = GlobalAveragePool(x)  a = Flatten(g)"
         f" ta = Transpose<perm = [1, 0]>(a)  {body}  y = Relu(o) }}"
     )
-    network = found(text, tmp_path)
+    network = found(text, tmp_path, domains=["com.microsoft"] if "com.microsoft" in body else [])
     assert graphs.members(network) == [("dense", {0: "k", 1: "b"})]
     kernel, bias = network.layers[0].tensors
     assert (kernel.shape, kernel.transposed) == (shape, transposed)
     assert (bias.shape, bias.transposed) == ((4,), False)
+
+
+def test_a_token_stored_for_each_image_of_a_fixed_batch_is_one(tmp_path: Path) -> None:
+    body = f"c = Conv(x, w)  {TO_TOKENS}  o = Concat<axis = 1>(token, t)  p = Add(o, table)  first = Constant<value_int = 0>()  f = Gather<axis = 1>(p, first)"
+    text = net("float[2,1,4] token, float[2,37,4] table", body, "y = Gemm<transB = 1>(f, fw, fb)").replace("[N,", "[2,")
+    token, table = (np.random.default_rng(k).normal(size=(1, n, 4)).repeat(2, 0) for k, n in ((0, 1), (1, 37)))
+    network = found(text, tmp_path, {"token": token, "table": table})
+    assert middle(network) == [("parameter", {0: "token"}), ("parameter", {0: "table"})]
+    assert [layer.parameters for layer in network.layers[1:3]] == [4, 148]
+    assert network.layers[1].tensors[0].shape == (1, 1, 4)
+    token[1] += 1
+    assert found(text, tmp_path, {"token": token, "table": table}).layers[1].parameters == 8
 
 
 def test_a_matrix_that_became_a_gemms_c_is_a_parameter(tmp_path: Path) -> None:

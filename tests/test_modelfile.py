@@ -210,3 +210,27 @@ def test_typed_data_is_fine(tmp_path: Path) -> None:
     tensor.float_data.extend(onnx.numpy_helper.to_array(tensor).tolist())
     tensor.ClearField("raw_data")
     assert find_layers(graphs.load(proto, tmp_path)).parameters == 40 * 27 + 40 + 205
+
+
+def test_a_tensor_may_say_that_its_data_is_inside(tmp_path: Path) -> None:
+    proto = graphs.model(NET)
+    for tensor in proto.graph.initializer:
+        tensor.data_location = onnx.TensorProto.DEFAULT  # as onnx leaves it after reading external data
+    said = find_layers(load_classifier(graphs.saved(proto, tmp_path, "said.onnx")))
+    plain = find_layers(load_classifier(graphs.saved(graphs.model(NET), tmp_path, "plain.onnx")))
+    assert said.constants.keys() == plain.constants.keys()
+    for name, value in plain.constants.items():
+        np.testing.assert_array_equal(said.constants[name], value)
+
+
+def test_shapes_and_axes_may_lie_outside_too(tmp_path: Path) -> None:
+    text = (
+        "(float[N,3,8,8] x, float[4,3,3,3] w, int64[2] to, float[5,144] fw) => (float[N,5] y)"
+        " { c = Conv(x, w)  f = Reshape(c, to)  y = Gemm<transB = 1>(f, fw) }"
+    )
+    proto = graphs.model(text, {"to": [0, -1]})
+    path = tmp_path / "outside.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="all.bin", size_threshold=0)
+    network = find_layers(load_classifier(path))
+    x = graphs.image((2, 3, 8, 8))
+    np.testing.assert_allclose(graphs.logits(network, x), graphs.run(graphs.model(text, {"to": [0, -1]}), x), atol=1e-5)

@@ -4,6 +4,7 @@ import io
 import math
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 from imaging import card, encoded, picture
@@ -125,6 +126,21 @@ def test_opencv_cubic_against_opencv(size):
     pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     want = np.frombuffer(bytes.fromhex(OPENCV[size]), np.uint8).reshape(size[1], size[0], 3)
     assert np.abs(resize_cubic(pixels, size, (0, 0, *size)).astype(int) - want).max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [*SIZES, (31, 47), (224, 224), (1200, 900)])
+def test_tensorpack_s_resize_and_crop_against_opencv(height, width, tmp_path):
+    spec = card(tmp_path, '[input]\ndataset = "imagenet"\npreset = "tensorpack"').input
+    random = np.random.default_rng(height + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    for pixels in (picture(height, width), random):
+        scale = 256 / min(height, width)  # tensorpack's ResizeShortestEdge, then CenterCrop
+        size = (256, int(scale * height + 0.5)) if width < height else (int(scale * width + 0.5), 256)
+        whole = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
+        top, left = (whole.shape[0] - 224) // 2, (whole.shape[1] - 224) // 2
+        want = whole[top : top + 224, left : left + 224].astype(int)
+        difference = np.abs(fit(Image.fromarray(pixels), spec) - want)
+        assert difference.max() <= 1
+        assert difference.mean() < 0.1
 
 
 def test_the_tensorpack_preset_resizes_then_crops(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """The words of every onnxnoise command in a block of its own."""
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("onnxnoise ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
 def test_the_first_command_runs_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,21 +53,37 @@ def test_the_checks_of_a_change_run_the_test_command() -> None:
     assert found.stdout.strip() == command
 
 
-def test_every_flag_of_bench_is_in_the_readme_or_its_help_and_no_other() -> None:
-    text = onnxnoise("bench", "--help").out
-    known = set(re.findall(r"--[a-z][a-z-]+", text))
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    assert named <= known
+def test_the_readme_names_every_command_and_only_flags_that_there_are() -> None:
+    names = re.findall(r"^  ([a-z]+)  ", onnxnoise("--help").out.partition("Commands:")[2], re.MULTILINE)
+    assert len(names) == 11
+    assert [name for name in names if not re.search(rf"onnxnoise {name}|`{name}`", README)] == []
+    known = {flag for name in names for flag in re.findall(r"--[a-z][a-z-]+", onnxnoise(name, "--help").out)}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known | {"--card"}
+    table = set(re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE))
+    assert table <= set(re.findall(r"--[a-z][a-z-]+", onnxnoise("bench", "--help").out))
 
 
-def test_the_commands_for_an_own_model_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a small network under the names that the README uses, with few images."""
     files = nets.bench_files(tmp_path)
+    for name in ("model", "a", "b"):
+        shutil.copy(files.model, tmp_path / f"{name}.onnx")
+        (tmp_path / f"{name}.toml").write_text(nets.CARD)
+    shutil.copy(tmp_path / "model.toml", tmp_path / "card.toml")
     monkeypatch.chdir(tmp_path)
-    for line in blocks("sh")[1].splitlines():
-        words = shlex.split(line, comments=True)
-        swaps = {"model.onnx": files.model, "card.toml": files.model.with_suffix(".toml"), "imagenet/val": files.data}
-        outcome = onnxnoise(*(swaps.get(word, word) for word in words[1:]))
-        assert outcome.code == 0, outcome.err
+    found = commands()
+    assert {words[0] for words in found} >= {"compare", "margin", "plan", "gate", "bench", "report", "apply", "layers"}
+    for words in found:
+        swaps = {
+            "imagenet/val": str(files.data),
+            "examples/gate/onnxnoise.toml": str(ROOT / "examples/gate/onnxnoise.toml"),
+        }
+        given = [swaps.get(word, word) for word in words]
+        if words[0] in ("bench", "compare", "margin", "plan") and "--data" not in words:
+            given += ["--data", str(files.data), "--limit", "16"]
+        outcome = onnxnoise(*given)
+        allowed = {"plan": (0, 1), "gate": (0, 5)}.get(words[0], (0,))
+        assert outcome.code in allowed, (words, outcome.err)
 
 
 def test_the_card_is_a_card(tmp_path: Path) -> None:
@@ -71,6 +94,17 @@ def test_the_card_is_a_card(tmp_path: Path) -> None:
     assert (card.input.resize, card.input.crop, card.measured.clean) == (256, 224, 0.7613)
 
 
-def test_python_snippets_are_python() -> None:
-    for snippet in blocks("python"):
-        ast.parse(snippet)
+def test_the_python_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = nets.bench_files(tmp_path)
+    shutil.copy(files.model, tmp_path / "model.onnx")
+    (tmp_path / "card.toml").write_text(nets.CARD)
+    (tmp_path / "onnxnoise.toml").write_text('[[rule]]\nname = "any"\nsnr = 100\nmin = 0.1\n')
+    monkeypatch.chdir(tmp_path)
+    other = onnxnoise("bench", files.model, "--data", files.data, "--snr", "100,10,5", "--out", "other.sqlite")
+    assert other.code == 0, other.err
+    (snippet,) = blocks("python")
+    ast.parse(snippet)
+    names: dict[str, object] = {}
+    exec(snippet.replace('data="val"', f"data={str(files.data)!r}"), names)
+    assert len(names["rows"]) == 3 * 6  # type: ignore[arg-type]
+    assert names["verdict"].verdict in ("pass", "inconclusive")  # type: ignore[attr-defined]

@@ -80,6 +80,23 @@ def test_one_tensor_in_two_roles(tmp_path: Path) -> None:
     assert len({tensor.value for tensor in layer.tensors}) == 4
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "a = Sub(c, me)  b = Div(a, std)  e = Mul(b, ga)  h = Add(e, be)",
+        "a = Sub(c, me)  b = Mul(ga, a)  e = Div(b, std)  h = Add(be, e)",
+    ],
+)
+def test_a_standard_deviation_that_an_exporter_computed(body: str, tmp_path: Path) -> None:
+    proto = graphs.model(net(body).replace(" var", " std"), {"std": [0.5, 1.5, 2, 0.25]})
+    network = find_layers(graphs.load(proto, tmp_path))
+    layer = batch_norm(network)
+    assert roles(layer) == {0: "ga", 1: "be", 2: "me", 3: "std"}
+    np.testing.assert_allclose(network.constants[layer.tensors[3].value], np.square([0.5, 1.5, 2, 0.25]))
+    x = graphs.image((2, 3, 8, 8))
+    np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", ["4", "1,1,1,4"])
 def test_channels_last(shape: str, tmp_path: Path) -> None:
     body = FORMS["mul, add"].replace("Mul(c, s)", "Mul(cl, s)").replace("h = Add", "hl = Add")
@@ -242,4 +259,28 @@ def test_weights_cut_by_a_sequence(split: str, at: int, tmp_path: Path) -> None:
         stored.T if kernel.transposed else stored, graphs.initializers(proto)["w"][2 * at : 2 * at + 2]
     )
     x = graphs.image((2, 2, 8, 8))
+    np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=1e-5)
+
+
+LIKE = (
+    "(float[N,3,8,8] x, float[4,3,3,3] w, float[4] cb, float[4] me, float[4] var, float[5,4] fw, float[5] fb)"
+    " => (float[N,5] y) { axes = Constant<value_ints = [1, 2, 3]>()  q = ReduceSumSquare(w, axes)"
+    " n = Constant<value_int = 27>()  like = CastLike(n, %s)  v = Div(q, like)  s = Sqrt(v)  k = Div(w, s)"
+    " one = Constant<value_int = 1>()  o = CastLike(one, me)  size = Shape(me)  ga = Expand(o, size)"
+    " zero = Constant<value_int = 0>()  z = CastLike(zero, c)  be = Expand(z, size)"
+    " c = Conv(x, k, cb)  h = BatchNormalization(c, ga, be, me, var)  " + HEAD + " }"
+)
+
+
+@pytest.mark.parametrize("of", ["w", "q", "x"])
+def test_constants_behind_a_type_taken_from_another_value(of: str, tmp_path: Path) -> None:
+    proto = graphs.model(LIKE % of)
+    network = find_layers(graphs.load(proto, tmp_path))
+    assert graphs.members(network) == [
+        ("conv", {0: "w", 1: "cb"}),
+        ("batchnorm", {0: "ga", 1: "be", 2: "me", 3: "var"}),
+        ("dense", {0: "fw", 1: "fb"}),
+    ]
+    assert batch_norm(network).parameters == 4 * C
+    x = graphs.image((2, 3, 8, 8))
     np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=1e-5)

@@ -1,8 +1,7 @@
-"""Whole runs: the counts are the slow way's, however a run is grown, cut into chunks, interrupted or killed."""
+"""Whole runs: the counts are the slow way's, however a run is grown, cut into chunks or interrupted."""
 
 from __future__ import annotations
 
-import random
 import signal
 import sqlite3
 import subprocess
@@ -202,21 +201,6 @@ def stopped(files: nets.Files, out: Path, how: signal.Signals, after: float) -> 
     return run.returncode, errors
 
 
-def test_a_killed_run_goes_on_to_the_same_tallies(
-    files: nets.Files, whole: list[tuple[Any, ...]], tmp_path: Path
-) -> None:
-    out = tmp_path / "run.sqlite"
-    moments = random.Random(0)
-    cut = 0
-    for _ in range(3):
-        code, _ = stopped(files, out, signal.SIGKILL, moments.uniform(0.01, 0.2))
-        cut += code == -signal.SIGKILL
-    assert cut > 0, "at least one run was still going"
-    assert onnxnoise(*command(files, out)[3:]).code == 0
-    assert tallies(out) == whole
-    assert [file.name for file in tmp_path.iterdir()] == ["run.sqlite"]
-
-
 def test_ctrl_c_keeps_what_is_done(files: nets.Files, whole: list[tuple[Any, ...]], tmp_path: Path) -> None:
     out = tmp_path / "run.sqlite"
     code, errors = stopped(files, out, signal.SIGINT, 0.1)
@@ -227,17 +211,6 @@ def test_ctrl_c_keeps_what_is_done(files: nets.Files, whole: list[tuple[Any, ...
     assert set(tallies(out)) < set(whole)
     assert onnxnoise(*command(files, out)[3:]).code == 0
     assert tallies(out) == whole
-
-
-def test_two_runs_at_once_share_a_run_file(files: nets.Files, whole: list[tuple[Any, ...]], tmp_path: Path) -> None:
-    out = tmp_path / "run.sqlite"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    runs = [subprocess.Popen(command(files, out), **quiet) for _ in range(2)]  # type: ignore[call-overload]
-    for run in runs:
-        _, errors = run.communicate(timeout=60)
-        assert run.returncode == 0, errors
-    assert tallies(out) == whole
-    assert [file.name for file in tmp_path.iterdir()] == ["run.sqlite"]
 
 
 def test_an_impossible_clean_accuracy_stops_the_run(files: nets.Files, reference: Result, tmp_path: Path) -> None:

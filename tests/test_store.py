@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def edited(path: Path, statement: str) -> None:
     [
         (text_file, "not an onnxnoise run file"),
         (other_database, "not an onnxnoise run file"),
-        (newer_version, r"newer onnxnoise \(format 7, this one reads 1\)"),
+        (newer_version, r"newer onnxnoise \(format 7, this one reads 2\)"),
         (cut_short, "damaged"),
         (without_record, "damaged: it lacks its identity"),
         (broken_record, "damaged: its identity is no JSON"),
@@ -257,6 +258,39 @@ def test_another_process_that_does_not_let_go(path: Path, monkeypatch: pytest.Mo
         other._connection.rollback()
         store.append([tally()])
         assert other.done() == store.done()
+
+
+def test_what_is_committed_is_on_the_disk(path: Path) -> None:
+    """Also after a power failure: SQLite's own promise, where it is asked to wait for the disk at each commit."""
+    opened(path).close()
+    for store in (opened(path), RunStore.existing(path)):
+        pragma = {
+            name: store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+        }
+        assert pragma == {"journal_mode": "wal", "synchronous": 2}
+        store.close()
+
+
+def test_a_torn_write_costs_the_last_commits_only(path: Path, tmp_path: Path) -> None:
+    """What a disk may have after a power failure: the file, and any first part of what was written beside it."""
+    torn = random.Random(0)
+    with opened(path) as store:
+        store._connection.execute("PRAGMA wal_autocheckpoint = 0")
+        sizes = [0]
+        for layer in range(1, 31):
+            store.append([tally(layer=layer, draw=draw) for draw in range(3)])
+            sizes.append(path.with_name("run.sqlite-wal").stat().st_size)
+        main, wal = path.read_bytes(), path.with_name("run.sqlite-wal").read_bytes()
+    for number in range(40):
+        copy = tmp_path / f"{number}.sqlite"
+        copy.write_bytes(main)
+        length = torn.randrange(sizes[0], len(wal) + 1)
+        copy.with_name(f"{copy.name}-wal").write_bytes(wal[:length] + torn.randbytes(torn.choice([0, 700])))
+        whole = sum(size <= length for size in sizes[1:])
+        with opened(copy) as store:
+            kept = store.done()
+            assert kept == {("single", layer, 10.0, draw, 0) for layer in range(1, whole + 1) for draw in range(3)}
+            store.append([tally(layer=layer) for layer in range(1, 31)])
 
 
 WRITER = """

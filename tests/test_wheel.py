@@ -72,6 +72,10 @@ def test_contents(wheel: Path) -> None:
     assert sorted(name for name in names if "dist-info" not in name and name not in source | data) == [
         "onnxnoise/ARCHITECTURE.md",
         "onnxnoise/py.typed",
+        "onnxnoise/reports/page.css",
+        "onnxnoise/reports/page.html",
+        "onnxnoise/reports/page.js",
+        "onnxnoise/reports/reading.html",
     ]
     assert "onnxnoise = onnxnoise.cli:main" in entry_points
     assert "License-Expression: MIT" in metadata

@@ -8,26 +8,34 @@ import typer
 
 from onnxnoise.commands.options import (
     BnOption,
+    BudgetOption,
     CardOption,
     CleanCheckOption,
+    ClusterOption,
     DataOption,
     DrawsOption,
+    DryRunOption,
     JsonOption,
     LayersOption,
     LimitOption,
+    MaxDrawsOption,
     MemoryOption,
     MetricOption,
     ModelArgument,
     OutOption,
     OutputOption,
+    PrecisionOption,
     ProtocolOption,
     ProviderOption,
     QuietOption,
+    ResourcesOption,
     ScopeOption,
     SeedOption,
+    ShardOption,
     SnrOption,
     SweepOption,
     TargetOption,
+    WorkersOption,
     check_target,
     write,
 )
@@ -40,6 +48,9 @@ def bench(
     snr: SnrOption = None,
     sweep: SweepOption = None,
     draws: DrawsOption = None,
+    precision: PrecisionOption = None,
+    max_draws: MaxDrawsOption = None,
+    budget: BudgetOption = None,
     seed: SeedOption = None,
     protocol: ProtocolOption = None,
     layers: LayersOption = None,
@@ -48,8 +59,13 @@ def bench(
     metric: MetricOption = None,
     target: TargetOption = None,
     limit: LimitOption = None,
+    dry_run: DryRunOption = False,
     memory: MemoryOption = None,
     provider: ProviderOption = None,
+    workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    cluster_resources: ResourcesOption = None,
+    shard: ShardOption = None,
     out: OutOption = None,
     json_file: JsonOption = None,
     output: OutputOption = None,
@@ -58,8 +74,9 @@ def bench(
     quiet: QuietOption = False,
 ) -> None:
     """Measure how a model's accuracy falls under weight noise, layer by layer and all together."""
-    from onnxnoise import results, runner  # noqa: PLC0415
-    from onnxnoise.console import profile, terminal  # noqa: PLC0415
+    from onnxnoise import forecast, results, runner  # noqa: PLC0415
+    from onnxnoise.console import forecasts, profile, shards, terminal  # noqa: PLC0415
+    from onnxnoise.errors import UsageError  # noqa: PLC0415
     from onnxnoise.progress import LiveProgress  # noqa: PLC0415
     from onnxnoise.spec import from_flags  # noqa: PLC0415
 
@@ -80,12 +97,33 @@ def bench(
         limit=limit,
         memory=memory,
         provider=provider,
+        workers=workers,
+        cluster=cluster,
+        resources=cluster_resources,
+        shard=shard,
+        precision=precision,
+        max_draws=max_draws,
+        budget=budget,
         out=out,
         output=output,
         clean_check=clean_check,
     )
+    if spec.shard is not None and json_file is not None:
+        raise UsageError("--json: a shard has no result of its own; ask for it once the shards are merged")
     check_target(json_file)
+    if dry_run:
+        told = forecast.forecast(spec)
+        if json_file is not None:
+            write(json_file, forecast.to_json(told))
+        if json_file != "-":
+            forecasts.forecast(terminal.consoles(quiet=False)[0], told)
+        return
     shown, aside = terminal.consoles(quiet=quiet)
+    if spec.shard is not None:
+        with LiveProgress(aside) as progress:
+            done = runner.measure_shard(spec, progress)
+        shards.shard_done(shown, done)
+        return
     with LiveProgress(aside) as progress:
         result = runner.bench(spec, progress)
     if json_file is not None:

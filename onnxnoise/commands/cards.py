@@ -46,11 +46,10 @@ def show(
 
     from onnxnoise.cardcheck import card_text  # noqa: PLC0415
     from onnxnoise.cards import load_bundled, load_card  # noqa: PLC0415
-    from onnxnoise.console import cards as view  # noqa: PLC0415
     from onnxnoise.console import terminal  # noqa: PLC0415
 
     card = load_card(Path(name)) if Path(name).is_file() else load_bundled(name)
-    view.pairs(terminal.consoles(quiet=False)[0], card_text(card))
+    terminal.pairs(terminal.consoles(quiet=False)[0], card_text(card))
 
 
 @cards.command()

@@ -15,7 +15,7 @@ from onnxnoise.errors import RunFileError
 POLICIES = ("group", "raw", "affine", "fold", "clean")
 SIGMA_SCOPES = ("tensor", "layer")
 METRICS = ("top1", "top5")
-SWEEPS = ("single", "all")
+SWEEPS = ("single", "cumulative", "all")
 PROVIDERS = ("auto", "cpu", "cuda")
 
 
@@ -130,6 +130,47 @@ OutOption = Annotated[
     str | None,
     typer.Option(
         "--out", metavar="FILE", help="Run file, continued if it is there (default: ./<model>-<digest>.sqlite)."
+    ),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="SHARE",
+        help="Draws until the 95 % interval's half-width is this share of the clean accuracy (0.01), for each cell apart.",
+    ),
+]
+MaxDrawsOption = Annotated[
+    str | None,
+    typer.Option("--max-draws", metavar="N", help="The most draws of a cell with --precision (default: 64)."),
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="TIME", help="Stop after this time (10m, 1h30m); says how precise it got."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what there is to measure, and how long it will take.")
+]
+WorkersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="So many processes on this machine: one for each GPU, or a share of the cores each (default: this process).",
+    ),
+]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="ADDRESS", help="Measure on a Dask cluster's workers (tcp://scheduler:8786)."),
+]
+ResourcesOption = Annotated[
+    str | None,
+    typer.Option("--cluster-resources", metavar="NAME=N", help="What each task takes of its Dask worker (GPU=1)."),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N", help="Only every N-th chunk of images; `onnxnoise merge` joins the N run files."
     ),
 ]
 CleanCheckOption = Annotated[

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.console.terminal import plain_table, print_table, safe
+from onnxnoise.console.terminal import plain_table, print_table
+from onnxnoise.text import safe
 
 if TYPE_CHECKING:
     from onnxnoise.cardcheck import Finding
@@ -24,18 +25,6 @@ def card_list(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> No
     print_table(console, table, 0)
 
 
-def pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
-    """Keys and values, one a line; a value of several lines stands below its key, indented."""
-    for key, value in rows:
-        lines = value.rstrip("\n").split("\n")
-        if len(lines) == 1:
-            console.print(Text.assemble((f"{safe(key)}: ", "bold"), safe(value)), soft_wrap=True)
-            continue
-        console.print(Text(f"{safe(key)}:", "bold"))
-        for line in lines:
-            console.print(Text(f"    {safe(line)}"), soft_wrap=True)
-
-
 def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -> None:
     """What a card says beside what the file has, one line each, and the reason where they differ."""
     console.print(f"{safe(name)} held against {safe(card)}", soft_wrap=True)
@@ -47,10 +36,15 @@ def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -
         table.add_row(safe(each.what), _said(each.card), _said(each.file), words[each.agrees])
     print_table(console, table, 0)
     for each in found:
-        if each.agrees is False and each.why:
+        if each.agrees is not True and each.why:
             console.print(f"{safe(each.what)}: {safe(each.why)}", soft_wrap=True)
-    agreed = not any(each.agrees is False for each in found)
-    console.print("file and card agree" if agreed else "file and card do not agree")
+    unsaid = [each.what for each in found if each.agrees is None]
+    if any(each.agrees is False for each in found):
+        console.print("file and card do not agree")
+    elif unsaid:
+        console.print(f"file and card agree in what both say; not said: {', '.join(unsaid)}")
+    else:
+        console.print("file and card agree")
 
 
 def _said(value: object) -> str:

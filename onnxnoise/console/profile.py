@@ -9,8 +9,9 @@ from statistics import fmean
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.console.terminal import METRIC_TITLES, named_table, plain_table, policy_line, print_table, safe
+from onnxnoise.console.terminal import METRIC_TITLES, named_table, plain_table, policy_line, print_table
 from onnxnoise.records import Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Result
+from onnxnoise.text import safe
 
 SHOWN_LAYERS = 20
 _ROOM_FOR_INTERVALS = 72
@@ -42,6 +43,8 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
         soft_wrap=True,
     )
     console.print(f"clean accuracy: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}", soft_wrap=True)
+    if result.design == "nested":
+        console.print(f"each chunk of images met draws of its own; {_reached(result, metric)}", soft_wrap=True)
     if result.measured < result.planned:
         console.print(
             Text.assemble(
@@ -50,8 +53,9 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
             ),
             soft_wrap=True,
         )
-    draws = max((len(cell.draws) for cell in result.cells), default=0)
-    mean = f"mean of {draws} draws" if draws > 1 else _ONE_DRAW
+    counts = [len(cell.draws) for cell in result.cells] or [0]
+    least, most = min(counts), max(counts)
+    mean = f"mean of {most if least == most else f'{least} to {most}'} draws" if most > 1 else _ONE_DRAW
     snrs = list(dict.fromkeys(cell.snr for cell in result.cells))
     single = [cell for cell in result.cells if cell.sweep == "single"]
     if single:
@@ -62,6 +66,16 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
         )
         _single_table(console, result, single, snrs, metric, all_layers=all_layers)
     _whole_table(console, result, snrs, metric, mean)
+
+
+def _reached(result: Result, metric: Metric) -> str:
+    """How precise the cells of a nested run got."""
+    found = [_normalized(cell, metric) for cell in result.cells]
+    widths = sorted((each.sampled[1] - each.sampled[0]) / 2 for each in found if each and each.sampled)
+    if not widths:
+        return "no interval yet"
+    asked = "" if result.precision is None else f", {result.precision:g} asked for"
+    return f"half-widths of the 95 % intervals: median {widths[len(widths) // 2]:.2g}, largest {widths[-1]:.2g}{asked}"
 
 
 def _accuracies(clean: CleanHits) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Sequence
 
 from rich import box
@@ -13,19 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxnoise.records import Metric, Notice
+from onnxnoise.text import safe
 
 _SHORTEST_NAME, _LONGEST_NAME = 12, 60
 _GAP = 2
 
-_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories that move the cursor, turn the direction or can't be encoded: no terminal sees them from a file."""
-
 METRIC_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
-
-
-def safe(text: str) -> str:
-    """Untrusted text on one line: whatever is no visible character becomes a replacement character."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _HIDDEN else c for c in text)
 
 
 def fitted(text: str, cells: int) -> str:
@@ -108,3 +100,15 @@ def print_table(console: Console, table: Table, cells: int) -> None:
     """Rather too wide for the terminal than with its numbers cut."""
     console.print()
     console.print(table, width=max(console.width, cells), crop=False)
+
+
+def pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
+    """Keys and values, one a line; a value of several lines stands below its key, indented."""
+    for key, value in rows:
+        lines = value.rstrip("\n").split("\n")
+        if len(lines) == 1:
+            console.print(Text.assemble((f"{safe(key)}: ", "bold"), safe(value)), soft_wrap=True)
+            continue
+        console.print(Text(f"{safe(key)}:", "bold"))
+        for line in lines:
+            console.print(Text(f"    {safe(line)}"), soft_wrap=True)

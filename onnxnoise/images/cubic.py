@@ -9,6 +9,7 @@ from onnxnoise.records import Floats, Pixels
 
 A = np.float32(-0.75)
 ONE = np.float32(1)
+BLOCK = 32
 
 
 def resize_cubic(pixels: Pixels, size: tuple[int, int], box: tuple[int, int, int, int]) -> Pixels:
@@ -17,14 +18,29 @@ def resize_cubic(pixels: Pixels, size: tuple[int, int], box: tuple[int, int, int
     rows, row_weights = taps(pixels.shape[0], size[1], top, bottom)
     columns, column_weights = taps(pixels.shape[1], size[0], left, right)
     first, last = int(columns.min()), int(columns.max())
-    needed = pixels[:, first : last + 1]
-    tall = np.zeros((bottom - top, needed.shape[1], 3), np.float32)
-    for tap in range(4):
-        tall += needed[rows[tap]] * row_weights[tap][:, None, None]
-    resized = np.zeros((bottom - top, right - left, 3), np.float32)
-    for tap in range(4):
-        resized += tall[:, columns[tap] - first] * column_weights[tap][None, :, None]
-    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
+    needed, columns = pixels[:, first : last + 1], columns - first
+    each_channel = np.repeat(column_weights, 3, axis=1).reshape(4, 1, right - left, 3)
+    resized = np.empty((bottom - top, right - left, 3), np.uint8)
+    # a few rows at a time, in the same memory: they stay in the cache
+    tall, tall_part = np.empty((2, BLOCK, needed.shape[1], 3), np.float32)
+    wide, wide_part = np.empty((2, BLOCK, right - left, 3), np.float32)
+    for start in range(0, bottom - top, BLOCK):
+        block = slice(start, min(start + BLOCK, bottom - top))
+        count = block.stop - start
+        high, broad = tall[:count], wide[:count]
+        for tap in range(4):
+            part = tall_part[:count] if tap else high
+            np.multiply(needed[rows[tap, block]], row_weights[tap, block, None, None], out=part)
+            if tap:
+                high += part
+        for tap in range(4):
+            part = wide_part[:count] if tap else broad
+            np.take(high, columns[tap], axis=1, out=part, mode="clip")  # without mode, take copies `out`
+            part *= each_channel[tap]
+            if tap:
+                broad += part
+        resized[block] = np.clip(np.rint(broad, out=broad), 0, 255, out=broad)
+    return resized
 
 
 def taps(length: int, target: int, start: int, stop: int) -> tuple[npt.NDArray[np.int64], Floats]:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from onnxnoise.errors import DataError
+from onnxnoise.images.devkit import DEVKIT, ground_truth_beside, ground_truth_labels
 from onnxnoise.images.ilsvrc import CLASSES, WNID, Item, validation_label, wnids
 
 NOT_IMAGES = {
@@ -25,6 +26,7 @@ NOT_IMAGES = {
     ".sh",
     ".py",
     ".mat",
+    ".gz",
 }
 LIST = "val.txt"
 
@@ -53,10 +55,15 @@ def list_class_folders(folder: Path) -> list[Item]:
 
 
 def list_validation_images(folder: Path) -> list[Item]:
-    """A flat folder of ILSVRC2012_val_*.JPEG with the standard labels. Raises DataError: another file is in it."""
+    """A flat folder of ILSVRC2012_val_*.JPEG with the standard labels, or the development kit's, converted, if it is there.
+
+    Raises DataError: another file is in it, or the development kit's labels are not those of these images.
+    """
+    truth = ground_truth_beside(folder)
+    labels = None if truth is None else ground_truth_labels(truth)
     items = []
     for entry in _image_files(folder):
-        label = validation_label(entry.name)
+        label = validation_label(entry.name, labels)
         if label is None:
             raise DataError(
                 f"{entry.path}: has no known label. Flat folders may hold ILSVRC2012_val_*.JPEG only; for other images "
@@ -99,6 +106,8 @@ def _image_files(folder: Path) -> list[os.DirEntry[str]]:
     """Every file that is not plainly something else: whether it is an image, decoding tells."""
     files = []
     for entry in entries(folder):
+        if entry.is_dir() and entry.name == DEVKIT:
+            continue
         if entry.is_dir():
             raise DataError(f"{entry.path}: is a folder where images were expected")
         if PurePosixPath(entry.name).suffix.lower() not in NOT_IMAGES:

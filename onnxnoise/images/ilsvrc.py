@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -61,8 +62,8 @@ def validation_labels() -> tuple[int, ...]:
     return tuple(int(line) for line in gzip.decompress(packed.read_bytes()).split())
 
 
-def validation_label(name: str) -> int | None:
-    """The standard label of a validation image, by its file name; None for any other name."""
+def validation_label(name: str, labels: Sequence[int] | None = None) -> int | None:
+    """The label of a validation image, by its file name, among `labels` (default: the standard ones); None for any other name."""
     match = VALIDATION.match(PurePosixPath(name).name)
-    labels = validation_labels()
+    labels = validation_labels() if labels is None else labels
     return labels[int(match[1]) - 1] if match and 1 <= int(match[1]) <= len(labels) else None

@@ -12,6 +12,7 @@ import numpy as np
 from onnxnoise.cards import InputSpec
 from onnxnoise.errors import DataError
 from onnxnoise.images.decode import decode
+from onnxnoise.images.devkit import GROUND_TRUTH
 from onnxnoise.images.folders import (
     LIST,
     entries,
@@ -31,7 +32,6 @@ FORMS = (
     "or webdataset tars (a folder, or NAME-{0000..0009}.tar)"
 )
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"
-DEVKIT_LABELS = "ILSVRC2012_validation_ground_truth.txt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +92,28 @@ def _list_folder(folder: Path) -> list[Item]:
 
 def _list_file(data: Path) -> list[Item]:
     if data.is_file():
-        if data.name == DEVKIT_LABELS:
-            raise DataError(
-                f"{data}: this file counts classes in the devkit's own order (ILSVRC2012_ID). It is not needed: pass "
-                "the folder or the tar of the validation images, whose standard labels are built in"
-            )
+        if data.name == GROUND_TRUTH:
+            return _list_beside(data)
         return list_labelled(data) if data.suffix == ".txt" else list_tars([data])
     shards = expand_braces(str(data))
     for shard in shards:
         if not shard.is_file():
             raise DataError(f"{shard}: there is no such file or folder. --data takes {FORMS}")
     return list_tars(shards)
+
+
+def _list_beside(truth: Path) -> list[Item]:
+    """The validation images in the folder of the development kit's ground truth."""
+    folder = truth.parent
+    if (folder / VALIDATION_TAR).is_file():
+        return list_tars([folder / VALIDATION_TAR])
+    items = list_validation_images(folder)
+    if not items:
+        raise DataError(
+            f"{truth}: there are no validation images beside it. Put it into their folder or beside their tar and pass "
+            "that; or leave it out: the standard labels are built in"
+        )
+    return items
 
 
 def _digest(items: Iterable[Item]) -> str:

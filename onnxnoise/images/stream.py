@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from onnxnoise.machine import cores
 from onnxnoise.records import ImageChunk, Labels, Pixels
 
 AHEAD_BYTES = 256 << 20  # pixels decoded ahead, whatever the chunk
@@ -23,7 +23,7 @@ def stream(
     At most one chunk, and at most 256 MiB, is decoded ahead. `threads` None: one for each core. What `decode` raises is
     raised here; closing the generator ends the threads.
     """
-    threads = threads or usable_cores()
+    threads = threads or cores().threads
     longest = max((len(positions) for positions in ranges), default=0)
     window = max(2 * threads, min(longest, AHEAD_BYTES // (side * side * 3)))
     waiting = itertools.chain.from_iterable(ranges)
@@ -39,10 +39,3 @@ def stream(
             yield ImageChunk(positions.start, pixels, labels[positions.start : positions.stop])
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

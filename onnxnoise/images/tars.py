@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from onnxnoise.errors import DataError
+from onnxnoise.images.devkit import ground_truth_beside, ground_truth_labels
 from onnxnoise.images.ilsvrc import CLASSES, VALIDATION, Item, validation_label
 
 IMAGE_SUFFIXES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"}
@@ -54,8 +55,10 @@ def _list_tar(path: Path) -> list[Item]:
 
 
 def _validation_images(path: Path, members: Iterable[tarfile.TarInfo]) -> Iterator[Item]:
+    truth = ground_truth_beside(path.parent)
+    labels = None if truth is None else ground_truth_labels(truth)
     for member in members:
-        label = validation_label(member.name)
+        label = validation_label(member.name, labels)
         if label is None:
             raise DataError(f"{path}: {member.name}: is none of the 50,000 validation images, so it has no known label")
         yield Item(path, member.name, label, member.size, member.offset_data)

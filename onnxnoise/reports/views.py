@@ -1,0 +1,202 @@
+"""Runs as a report shows them: a label each, the estimates of one metric, and the small tables that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+from onnxnoise.opened import OpenedRun
+from onnxnoise.ranks import RankCorrelation, spearman
+from onnxnoise.records import Average, Cell, DrawHits, Estimate, LayerInfo, Metric, Result, Sweep
+from onnxnoise.text import shortened
+
+METRIC_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
+_LABEL = 40
+
+
+@dataclass(frozen=True)
+class View:
+    """One run under the label that the whole report uses for it; `metric` is what its figures show."""
+
+    label: str
+    opened: OpenedRun
+    metric: Metric
+
+    @property
+    def result(self) -> Result:
+        return self.opened.result
+
+    @cached_property
+    def layers(self) -> dict[int, LayerInfo]:
+        """The noise layers by index; those that bear noise here are `result.selected`."""
+        return {layer.index: layer for layer in self.result.layers}
+
+    @property
+    def snrs(self) -> tuple[float, ...]:
+        """Of all cells, from little noise to much."""
+        return tuple(sorted({cell.snr for cell in self.result.cells}, reverse=True))
+
+    @property
+    def crossed(self) -> bool:
+        """Whether every draw met every image, so that draws can be shown one by one."""
+        return self.result.design == "crossed"
+
+    @property
+    def clean(self) -> float:
+        """Accuracy without noise, a fraction of 1."""
+        clean = self.result.clean
+        hits = clean.top5_hits if self.metric == "top5" else clean.top1_hits
+        return (hits or 0) / clean.images
+
+    @property
+    def chance(self) -> float | None:
+        """Accuracy of guessing, a fraction of 1: 1 / classes, 5 / classes for top-5; None where the classes are not known."""
+        classes = self.opened.classes
+        return None if classes is None else (5 if self.metric == "top5" else 1) / classes
+
+    def cells(self, sweep: Sweep, snr: float | None = None) -> list[Cell]:
+        return [cell for cell in self.result.cells if cell.sweep == sweep and snr in (None, cell.snr)]
+
+    def normalized(self, cell: Cell) -> Estimate | None:
+        return cell.normalized_top5 if self.metric == "top5" else cell.normalized_top1
+
+    def accuracy(self, cell: Cell) -> Estimate | None:
+        return cell.accuracy_top5 if self.metric == "top5" else cell.accuracy_top1
+
+    def average(self, average: Average) -> Estimate | None:
+        return average.top5 if self.metric == "top5" else average.top1
+
+    def draw(self, draw: DrawHits) -> tuple[float, float | None]:
+        """(accuracy, accuracy / clean) of one draw; the second is None without a clean hit."""
+        hits, clean = draw.top1_hits, draw.clean_top1_hits
+        if self.metric == "top5":
+            hits, clean = draw.top5_hits or 0, draw.clean_top5_hits or 0
+        return hits / draw.images, hits / clean if clean else None
+
+
+def views(runs: Sequence[OpenedRun], metric: Metric | None = None) -> list[View]:
+    """Every run with a label of its own and its metric; `metric` for all, top-1 where there are five classes or fewer."""
+    found = []
+    for label, run in zip(_labels(runs), runs, strict=True):
+        shown = metric or run.result.metric
+        found.append(View(label, run, "top1" if run.result.clean.top5_hits is None else shown))
+    return found
+
+
+_TRAITS: tuple[tuple[str, Callable[[View], str]], ...] = (
+    ("data", lambda view: f"{view.result.dataset['name']}, {str(view.result.dataset.get('sha256', ''))[:8]}"),
+    ("number of images", lambda view: f"{view.result.clean.images:,}"),
+    ("batch-norm policy", lambda view: view.result.bn),
+    ("sigma scope", lambda view: view.result.sigma_scope),
+    ("design", lambda view: view.result.design),
+    ("metric", lambda view: METRIC_TITLES[view.metric]),
+    ("seed", lambda view: str(view.result.seed)),
+    ("provider", lambda view: view.result.provider),
+)
+
+
+def differences(found: Sequence[View]) -> list[tuple[str, list[str]]]:
+    """What keeps runs from being compared: each trait in which they differ, with its values in the order of the runs."""
+    values = ((name, [trait(view) for view in found]) for name, trait in _TRAITS)
+    return [(name, said) for name, said in values if len(set(said)) > 1]
+
+
+def _labels(runs: Sequence[OpenedRun]) -> list[str]:
+    """Model names; of runs of the same name also what differs between them, else their file's name."""
+    names = [shortened(run.result.model["name"], _LABEL) for run in runs]
+    labels = []
+    for name, run in zip(names, runs, strict=True):
+        twins = [each for other, each in zip(names, runs, strict=True) if other == name]
+        said = [trait(run) for trait in _LABELLED if len({trait(twin) for twin in twins}) > 1]
+        labels.append(f"{name} ({', '.join(said)})" if said else name)
+    return [
+        label
+        if labels.count(label) == 1
+        else f"{label} [{labels[:i].count(label) + 1}: {shortened(runs[i].path.name, _LABEL)}]"
+        for i, label in enumerate(labels)
+    ]
+
+
+_LABELLED: tuple[Callable[[OpenedRun], str], ...] = (
+    lambda run: f"bn {run.result.bn}",
+    lambda run: f"sigma per {run.result.sigma_scope}",
+    lambda run: run.result.model["sha256"][:8],
+    lambda run: f"seed {run.result.seed}",
+    lambda run: f"{run.result.clean.images:,} images",
+    lambda run: run.result.provider,
+)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Rank correlation of A_i with the layer's index at one SNR; `draws` has the rho of each draw alone."""
+
+    snr: float
+    correlation: RankCorrelation | None
+    draws: tuple[float, ...]
+
+
+def depths(view: View) -> Iterator[Depth]:
+    """One for each SNR of the single sweep at which all selected layers were measured."""
+    for snr in view.snrs:
+        cells = sorted(view.cells("single", snr), key=lambda cell: cell.layer or 0)
+        estimates = [view.normalized(cell) for cell in cells]
+        if len(cells) < len(view.result.selected) or None in estimates:
+            continue
+        indices = [float(cell.layer or 0) for cell in cells]
+        values = [each.mean for each in estimates if each is not None]
+        draws = []
+        for d in range(len(cells[0].draws) if view.crossed else 0):
+            alone = spearman(indices, [view.draw(cell.draws[d])[0] for cell in cells])
+            draws += [alone.rho] if alone else []
+        yield Depth(snr, spearman(indices, values), tuple(draws))
+
+
+@dataclass(frozen=True)
+class Fall:
+    """Where a cumulative curve meets chance: from `cell` on, no accuracy can be told from it. None: it never does.
+
+    `above` is the last L whose accuracy is surely above chance, `below` the first from which on all are surely below twice
+    chance; None where none is. With few draws the two lie far apart.
+    """
+
+    snr: float
+    cell: Cell | None
+    above: int | None
+    below: int | None
+
+
+def falls(view: View) -> Iterator[Fall]:
+    """One for each SNR of the cumulative sweep; none where chance is not known.
+
+    An accuracy can't be told from chance where the lower end of its 95 % interval (for other draws and images) is at or below
+    it; with one draw, which has no interval, where the accuracy itself is. Fewer draws so mean an earlier L.
+    """
+    chance = view.chance
+    if chance is None:
+        return
+    for snr in view.snrs:
+        cells = sorted(view.cells("cumulative", snr), key=lambda cell: cell.layer or 0)
+        above = [cell for cell in cells if _ends(view.accuracy(cell))[0] > chance]
+        last = above[-1].layer if above else None
+        after = [cell for cell in cells if (cell.layer or 0) > (last or 0)]
+        open_ = [cell.layer or 0 for cell in cells if _ends(view.accuracy(cell))[1] >= 2 * chance]
+        below = [cell.layer for cell in cells if (cell.layer or 0) > max(open_, default=0)]
+        if cells:
+            yield Fall(snr, after[0] if after else None, last, below[0] if below else None)
+
+
+def _ends(estimate: Estimate | None) -> tuple[float, float]:
+    """Of the interval, or twice the mean where there is none."""
+    if estimate is None:
+        return 0.0, 1.0
+    return estimate.sampled or (estimate.mean, estimate.mean)
+
+
+def worst(view: View, layer: int) -> float | None:
+    """The mean over SNRs of A_i of a layer: what layers are ranked by, worst first."""
+    found = (view.normalized(cell) for cell in view.cells("single") if cell.layer == layer)
+    values = [each.mean for each in found if each is not None]
+    return fmean(values) if values else None

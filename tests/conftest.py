@@ -1,0 +1,21 @@
+"""Skips the tests marked `cuda` where no GPU can be used, with the reason that a user would get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from onnxnoise.errors import ProviderError
+from onnxnoise.session import find_provider
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if not marked:
+        return
+    try:
+        find_provider("cuda")
+    except ProviderError as error:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
