@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,12 @@ Cut = list[Callable[[], Values]]
 """The values live at a cut: for each mini-batch of a chunk, what waits for them."""
 
 _SLAB_BYTES = 64 << 20
+
+
+@cache
+def lanes(threads: int) -> ThreadPoolExecutor:
+    """The process's own, for all its sweeps: memory that threads of their own had used would stay scattered when they end."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="onnxnoise-lane")
 
 
 @dataclass(frozen=True)

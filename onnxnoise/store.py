@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally, TallyKey
+from onnxnoise.spec import index_ranges
 
 _APPLICATION_ID = 0x4F4E4E58
 _VERSION = 2
@@ -315,19 +316,10 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = _ranges(value) if isinstance(value, list) and all(isinstance(v, int) for v in value) else json.dumps(value)
+    text = (
+        index_ranges(value) if isinstance(value, list) and all(isinstance(v, int) for v in value) else json.dumps(value)
+    )
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _ranges(indices: list[int]) -> str:
-    """Rising numbers as `--layers` takes them: 1-3,5."""
-    parts: list[list[int]] = []
-    for index in indices:
-        if parts and index == parts[-1][1] + 1:
-            parts[-1][1] = index
-        else:
-            parts.append([index, index])
-    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
 
 
 _ADVICE = {

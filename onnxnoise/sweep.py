@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from itertools import chain, repeat
 from typing import Any, Self
 from weakref import WeakSet
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise import session
-from onnxnoise.cuts import Cut, Part, Types, Values, only, room
+from onnxnoise.cuts import Cut, Part, Types, Values, lanes, only, room
 from onnxnoise.draws import Draws, NoiseSpec
 from onnxnoise.judge import judge
 from onnxnoise.machine import cores
@@ -91,7 +91,7 @@ class ChunkSweep:
         self.cutter = Cutter(network)
         self.images: Cut = [_held({network.image.name: session.to_device(batch, provider)}) for batch in batches]
         # On CPUs a mini-batch to a core, each run on one thread, beats all cores on one mini-batch, and no result depends on them
-        self.lanes = _lanes((threads or cores().threads) if provider.device == "cpu" else 1)
+        self.lanes = lanes((threads or cores().threads) if provider.device == "cpu" else 1)
         self.heavy = sum(value.nbytes for value in network.constants.values()) > _LIGHT_BYTES
         self._under_way: WeakSet[Future[Any]] = WeakSet()
         self._types: dict[int, Types] = {0: session.types(self.images[0]())}
@@ -339,12 +339,6 @@ def _kept(row: Future[_Row]) -> Values:
 def _by_draw(variants: Sequence[Variant]) -> list[Variant]:
     """Those of a draw together: they share its normals."""
     return sorted(variants, key=lambda variant: variant.draw)
-
-
-@cache
-def _lanes(threads: int) -> ThreadPoolExecutor:
-    """The process's own, for all its sweeps: memory that threads of their own had used would stay scattered when they end."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="onnxnoise-lane")
 
 
 def _one_ahead(passes: Iterator[_Started]) -> Iterator[_Started]:
