@@ -67,6 +67,10 @@ def apply(
     Softmax. Its hits are those of the run's cell: `all` for all layers, `single` for one, `cumulative` for the first ones. A file
     of more than 2 GB keeps its weights in a second one beside it, `<out>.data`.
 
+    >>> chip = apply("resnet20-cifar10", snr=5, draw=1, layers="conv1,bn1", out="noisy.onnx")
+    >>> chip.layers, chip.parameters
+    ((1, 2), 512)
+
     Raises UsageError for an SNR or draw that is none and a pattern that matches nothing, ModelError for a model that can't be
     used, RunFileError where `out` can't be written.
     """

@@ -70,7 +70,13 @@ def plan(
     ranking that meets the target is kept digital, then what turns out not to be needed is given back, largest first. The choice
     is made on `spec.draws` draws and verified on fresh ones; where those miss the target, the search goes on with a higher one.
     No smaller set is ruled out. `max_share` is the largest share of parameters to keep digital; `spec.layers` are the layers that
-    bear noise at all; `tell` is told of each evaluation. Raises UsageError for values out of range, otherwise as `runner.bench`.
+    bear noise at all; `tell` is told of each evaluation.
+
+    >>> made = plan(BenchSpec("resnet20-cifar10", draws=2, limit=40, out="run.sqlite"), snr=1000, fresh_draws=2)
+    >>> made.digital, made.share, made.met
+    ((), 0.0, True)
+
+    Raises UsageError for values out of range, otherwise as `runner.bench`.
     """
     if not snr > 0 or snr == inf:
         raise UsageError(f"--snr: {snr:g} is no noise to plan for; give a number above 0, 5 is noise of 20 %")

@@ -30,11 +30,16 @@ def gate(
     spec: BenchSpec | None = None,
     watching: Watching = unwatched,
 ) -> GateVerdict:
-    """Hold a model (a path, or a bundled name) or a run file to rules: what `onnxnoise gate` does, as a record.
+    r"""Hold a model (a path, or a bundled name) or a run file to rules: what `onnxnoise gate` does, as a record.
 
     `rules` is a rules file, by default the one of this folder (`rules.find_rules`). `spec` says how a model is benched, by
     default as the rules file's `[bench]` does; of a run file only its `limit` counts. Raises OnnxNoiseError's subclasses
     as `gate_run`, `gate_model` and `rules.load_rules`.
+
+    >>> _ = Path("rules.toml").write_text("[[rule]]\nname = 'far from the limit'\nsnr = 50\nmin = 0.3\n")
+    >>> verdict = gate("resnet20-cifar10", "rules.toml", BenchSpec("resnet20-cifar10", limit=40, out="run.sqlite"))
+    >>> verdict.verdict, [rule.name for rule in verdict.rules]
+    ('pass', ['far from the limit'])
     """
     book = rules if isinstance(rules, Rules) else load_rules(find_rules(None if rules is None else str(rules)))
     settings: dict[str, Any] = dict(book.bench)

@@ -77,7 +77,14 @@ def margin(
     `spec.sweeps` says of what: `all`, the layers together, or `single`, each layer. All SNRs share their draws, so the accuracy
     falls smoothly; where it does not fall monotonously, one of its ways over the target is found. `tolerance` is the largest
     ratio, less 1, between the SNR found and one that misses the target. What is measured goes to the run file, and is used
-    from there. Raises UsageError for a tolerance or range that is none, otherwise as `runner.bench`.
+    from there.
+
+    >>> spec = BenchSpec("resnet20-cifar10", sweeps=("all",), draws=2, limit=40, out="run.sqlite", target=0.5)
+    >>> (found,) = margin(spec, tolerance=0.5).margins
+    >>> found.layer, 1 < found.snr < 100, found.interval[0] <= found.snr <= found.interval[1]
+    (None, True, True)
+
+    Raises UsageError for a tolerance or range that is none, otherwise as `runner.bench`.
     """
     low, high = range_
     if not 0 < low < high < inf:

@@ -28,7 +28,16 @@ def compare(
     """Rank models (paths, or bundled names) and run files under noise: what `onnxnoise compare` does, as a record.
 
     Models are benched as `spec` says, but for its model and out; run files are compared over all that they have in common with
-    them. `cards` has cards of single models, `folder` is where their run files go. Raises OnnxNoiseError's subclasses as
+    them. `cards` has cards of single models, `folder` is where their run files go.
+
+    >>> from onnxnoise import BenchSpec, bench
+    >>> spec = BenchSpec("resnet20-cifar10", snrs=(20.0,), sweeps=("all",), draws=2, limit=40)
+    >>> runs = [bench(replace(spec, bn=bn, out=f"{bn}.sqlite")) for bn in ("group", "affine")]
+    >>> compare(["group.sqlite", "affine.sqlite"])
+    Traceback (most recent call last):
+    onnxnoise.errors.RunFileError: group.sqlite and affine.sqlite differ in batch-norm policy: ...
+
+    Raises OnnxNoiseError's subclasses as
     `comparison.compare` and `runner.bench`.
     """
     names = list(map(str, subjects))

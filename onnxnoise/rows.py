@@ -152,6 +152,15 @@ def load(path: Path | str, rows: RowKind = "cells") -> Sequence[Row]:
 
     `rows`: one a cell (CellRow, mean and intervals), a draw (DrawRow, counts) or an average (AverageRow, A_avr); columns are
     their fields. Raises RunFileError for a file that can't be read, UsageError for an unknown `rows`.
+
+    >>> from onnxnoise import BenchSpec, bench
+    >>> spec = BenchSpec("resnet20-cifar10", snrs=(20.0,), sweeps=("all",), draws=2, limit=40, out="run.sqlite")
+    >>> result = bench(spec)
+    >>> (row,) = load("run.sqlite")
+    >>> row.sweep, row.snr, row.noise_percent, row.images, row.draws
+    ('all', 20.0, 5.0, 40, 2)
+    >>> len(load("run.sqlite", "draws"))
+    2
     """
     return rows_of(results_of(path), rows)
 

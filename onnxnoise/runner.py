@@ -100,6 +100,14 @@ def bench(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor
 
     `executor` measures if given: any concurrent.futures.Executor, its workers finding model and data under the same paths.
     Raises OnnxNoiseError's subclasses with what to do; a KeyboardInterrupt leaves everything measured so far in the run file.
+
+    >>> spec = BenchSpec("resnet20-cifar10", snrs=(20.0,), sweeps=("all",), draws=2, limit=40, out="run.sqlite")
+    >>> result = bench(spec)
+    >>> (cell,) = result.cells
+    >>> cell.sweep, cell.snr, [draw.images for draw in cell.draws]
+    ('all', 20.0, [40, 40])
+    >>> 0.8 < cell.normalized_top1.mean < 1.2
+    True
     """
     if spec.shard is not None:
         raise UsageError("--shard: a shard has no result of its own; measure_shard measures one, merge joins them")
