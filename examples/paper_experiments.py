@@ -107,7 +107,8 @@ def main() -> int:
             aside.print(f"\nmodel {number} of {len(entries)}: {entry.name}")
             spec = _spec(entry, data, options)
             with LiveProgress(aside) as progress:
-                bench(spec, progress)
+                result = bench(spec, progress)
+            terminal.warnings(aside, result.warnings)
             files[entry] = Path(spec.out or "")
         for experiment in EXPERIMENTS:
             for dataset, members in _groups(experiment, entries).items():

@@ -177,7 +177,7 @@ def find_card(model: Path, explicit: str | None, metadata: Mapping[str, str]) ->
             raise CardError(f"{model}: metadata {METADATA_KEY}: {error}") from error
     raise CardError(
         f"{model}: no card says how this model wants its images. Pass --card FILE or NAME, or put one beside it as "
-        f"{model.name}.toml. A card needs at least [input] dataset and how pixels become numbers, for example "
+        f"{model.stem}.toml. A card needs at least [input] dataset and how pixels become numbers, for example "
         f'preset = "torchvision". Bundled: {", ".join(bundled_names()) or "none"}'
     )
 

@@ -20,10 +20,10 @@ def layout_of(image: ImageInput, card: Card) -> Literal["nchw", "nhwc"]:
 def check_fit(model: str, image: ImageInput, classes: int, card: Card, images: ImageSource) -> None:
     """Raise DataError or ModelError where model, card and images speak of other classes, channels or sizes.
 
-    `classes` is the number of the model's logits.
+    `classes` is the number of the model's logits; fewer than the data's will do where no label lies beyond them.
     """
     offset = card.input.label_offset
-    if classes != images.classes + offset:
+    if classes != images.classes + offset and not (images.highest_label < classes < images.classes + offset):
         raise DataError(
             f"{model} tells {classes} classes apart, but {images.name} has {images.classes}"
             + (f" (and the card a label_offset of {offset})" if offset else "")

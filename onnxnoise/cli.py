@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -81,6 +82,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a model's names may have letters that the terminal's encoding lacks
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is not for who must act
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what schedulers send ends a run as Ctrl-C does
     with _exit_codes():
         sys.exit(app(prog_name="onnxnoise", standalone_mode=False))
 
@@ -96,7 +98,7 @@ def _exit_codes() -> Iterator[None]:
         _say(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted; the run file keeps what was measured: the same command goes on from there")
+        _say("interrupted; whatever was measured is kept in the run file: the same command goes on from there")
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -291,6 +291,15 @@ def _warnings(
                 "fewer_images",
                 f"{label}: only the first {images:,} of its {run.images:,} images, which all have, are used",
             )
+        told = {(figure.quantity, figure.snr) for figure in figures if figure.model == label}
+        broken = {
+            snr: count
+            for quantity, snr in sorted(told, reverse=True)
+            if (count := run.nonfinite(_sweep(quantity), _cells(run, quantity), snr))
+        }
+        if broken:
+            listed = ", ".join(f"{count:,} at SNR {snr:g}" for snr, count in broken.items())
+            yield Notice("nonfinite", f"{label}: noisy outputs that were not finite, each a miss: {listed}")
     if not _whole(runs[0]):
         yield Notice(
             "some_layers", "the run files have noise in chosen layers only (--layers); `all` means these together"

@@ -15,6 +15,7 @@ from onnxnoise.runner import measured
 from onnxnoise.setup import Setup
 from onnxnoise.spec import BenchSpec, index_ranges
 from onnxnoise.subject import layer_info
+from onnxnoise.text import counted
 
 SCHEMA = "onnxnoise/plan/1"
 FRESH_DRAWS = 10
@@ -163,7 +164,9 @@ class _Search:
             layers = index_ranges([layer.index for layer in noisy])
             kept = self._measured(replace(spec, layers=layers, out=str(Path(folder) / "run.sqlite")))[None]
         digital = len(self.setup.subject.layers) - len(noisy)
-        self.tell(f"{digital} layers digital, {draws} draws of seed {seed}: {kept.mean:.3f} of the clean accuracy")
+        self.tell(
+            f"{counted(digital, 'layer')} digital, {draws} draws of seed {seed}: {kept.mean:.3f} of the clean accuracy"
+        )
         return kept
 
     def chosen(self, target: float) -> tuple[NoiseLayer, ...]:

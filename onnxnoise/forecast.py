@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from onnxnoise.machine import cores
-from onnxnoise.records import TallyKey, Variant
+from onnxnoise.records import Policy, SigmaScope, TallyKey, Variant
 from onnxnoise.results import strict_json
 from onnxnoise.rewrite import Cutter
 from onnxnoise.rounds import Nested
@@ -44,8 +44,7 @@ class Load:
 class Forecast:
     """Of a run: what it asks for, and what of it is left. With a precision, `least` is the work if every cell is soon precise.
 
-    `seconds_an_image` is the time of one clean pass. `draws` is the most that a cell gets, None where only the budget (in
-    seconds) ends the run.
+    `seconds_an_image` is the time of one clean pass. `draws` is the most that a cell gets, `budget` in seconds.
     """
 
     model: str
@@ -55,7 +54,9 @@ class Forecast:
     cells: int
     images: int
     chunks: int
-    draws: int | None
+    draws: int
+    bn: Policy
+    sigma_scope: SigmaScope
     precision: float | None
     budget: float | None
     least: Load
@@ -75,7 +76,6 @@ def forecast(spec: BenchSpec) -> Forecast:
             chunks = [chunk for chunk in run.store.chunks() if chunk.start < setup.count]
             few, many = _jobs(run, done)
             costs = _Costs(setup, chunks[0])
-            endless = spec.nested and spec.precision is None and spec.max_draws is None
             return Forecast(
                 model=setup.subject.network.name,
                 dataset=setup.images.name,
@@ -84,7 +84,9 @@ def forecast(spec: BenchSpec) -> Forecast:
                 cells=len(spec.snrs) * sum(1 if sweep == "all" else len(setup.subject.layers) for sweep in spec.sweeps),
                 images=setup.count,
                 chunks=len(chunks),
-                draws=None if endless else spec.most_draws,
+                draws=spec.most_draws,
+                bn=spec.bn,
+                sigma_scope=spec.sigma_scope,
                 precision=spec.precision,
                 budget=spec.budget,
                 least=costs.of(few),
@@ -105,7 +107,7 @@ def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
         return run.todo, run.todo
     spec, question = run.setup.spec, run.question
     few = min(_FEWEST_DRAWS, spec.most_draws)
-    many = few if spec.precision is None and spec.max_draws is None else spec.most_draws
+    many = spec.most_draws
     cells = [
         (sweep, layer, snr)
         for sweep in question.sweeps

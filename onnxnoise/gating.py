@@ -10,6 +10,7 @@ from typing import Any
 
 from onnxnoise.cases import Case, check_there, opened_baseline, places
 from onnxnoise.decisions import LOOKS, RARE, RARE_IN_A_FILE, look_errors, overall
+from onnxnoise.errors import RunFileError
 from onnxnoise.hits import RunHits, is_run_file
 from onnxnoise.records import Notice, TallyKey
 from onnxnoise.results import Question
@@ -56,7 +57,14 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
     """
     with ExitStack() as stack:
         run = stack.enter_context(RunHits.opened(path))
-        images = min(images or run.images, run.images)
+        _check_settings(run, rules)
+        wanted = images or max(chunk.stop for chunk in run.store.chunks())
+        if run.images < wanted:
+            raise RunFileError(
+                f"{path}: has {run.images:,} of {wanted:,} images measured (an unfinished run, or one shard): go on with its "
+                "`onnxnoise bench`, merge its shards, or ask for fewer images with --limit"
+            )
+        images = wanted
         layers = [layer for layer in run.layers if layer.index in run.selected]
         cases = [
             Case(rule, places(rule, layers), opened_baseline(rule, run.identity, images, stack)) for rule in rules.rules
@@ -68,6 +76,19 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
             case.look(run, None, 1.0 - case.rule.confidence, images, rare=RARE_IN_A_FILE)
         draws = {reading.draws for case in cases for reading in case.readings.values()}
         return _answer(run, rules, cases, images, (max(draws),))
+
+
+def _check_settings(run: RunHits, rules: Rules) -> None:
+    """A run file is gated as it is; RunFileError where it was measured in another way than the rules' [bench] asks for."""
+    asked = dict(rules.bench)
+    if asked.pop("protocol", None) is not None:
+        asked |= {"bn": "group", "sigma_scope": "layer"}
+    for key in ("bn", "sigma_scope", "seed"):
+        if key in asked and str(asked[key]) != str(run.identity[key]):
+            raise RunFileError(
+                f"{run.path}: was measured with {key} = {run.identity[key]}, but [bench] in the rules asks for {asked[key]}; "
+                "bench it as the rules ask, or change them"
+            )
 
 
 def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) -> GateVerdict:

@@ -97,6 +97,11 @@ class RunHits:
             )
         return bits[:images]
 
+    def nonfinite(self, sweep: Sweep, layers: Iterable[int | None], snr: float) -> int:
+        """How many outputs of these cells were not finite."""
+        cells = (self.store.tallies(sweep, layer, snr) for layer in layers)
+        return sum(int.from_bytes(tally.nonfinite, "big").bit_count() for cell in cells for tally in cell)
+
     def side(
         self, sweep: Sweep, layers: Iterable[int | None], snr: float, metric: Metric, images: int
     ) -> tuple[list[int], Side] | None:

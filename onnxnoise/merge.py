@@ -26,6 +26,8 @@ class Merged:
     images: int
     chunks: int
     empty: tuple[range, ...]
+    bn: str
+    sigma_scope: str
 
 
 def merge(sources: Sequence[Path], out: Path) -> Merged:
@@ -60,6 +62,8 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             max((chunk.stop for chunk in chunks), default=0),
             len(chunks),
             tuple(chunk for chunk in chunks if chunk.start not in measured),
+            first.identity["bn"],
+            first.identity["sigma_scope"],
         )
 
 

@@ -38,6 +38,7 @@ class LiveProgress:
         self.names: dict[int, str] = {}
         self.clean: dict[int, int] = {}
         self.images = 0
+        self.budget: float | None = None
         self.hits: dict[tuple[int, float], list[int]] = defaultdict(lambda: [0, 0])
         self.now = "clean pass"
         self.done, self.total = 0.0, 0.0
@@ -49,6 +50,7 @@ class LiveProgress:
         """Say what will be measured, and begin."""
         question, layers = run.question, run.setup.subject.layers
         self.metric = question.metric
+        self.budget = run.setup.spec.budget
         self.names = {layer.index: layer.name for layer in layers}
         self.console.print(policy_line(run.setup.spec.bn, run.setup.spec.sigma_scope), soft_wrap=True)
         self.console.print(
@@ -110,13 +112,19 @@ class LiveProgress:
         return f"layer {index} {fitted(self.names.get(index, ''), 28)}"
 
     def _print_sometimes(self, *, first: bool) -> None:
-        step = int(10 * self.done / self.total) if self.total else 10
+        step = int(10 * self._share())
         if first or step > self.step or time.monotonic() - self.printed > _EVERY:
             self.step, self.printed = step, time.monotonic()
             self.console.print("; ".join((self._time(), *self._so_far())), soft_wrap=True)
 
+    def _share(self) -> float:
+        """How far the run is: of its work as far as it is known, or of its time."""
+        if self.budget is not None:
+            return min(1.0, (time.monotonic() - self.began) / self.budget)
+        return min(1.0, self.done / self.total) if self.total else 1.0
+
     def _time(self) -> str:
-        share = min(1.0, self.done / self.total) if self.total else 1.0
+        share = self._share()
         elapsed = time.monotonic() - self.began
         left = f", {_clock(elapsed * (1 - share) / share)} left" if 0.01 < share < 1 else ""
         return f"{share:4.0%}, {_clock(elapsed)}{left}"
@@ -134,7 +142,7 @@ class LiveProgress:
         return lines
 
     def _drawn(self) -> Group:
-        bar = ProgressBar(total=self.total or 1, completed=min(self.done, self.total), width=30)
+        bar = ProgressBar(total=1, completed=self._share(), width=30)
         head = Table.grid(padding=(0, 1))
         head.add_row(bar, self._time())
         return Group(head, *(Text(line, no_wrap=True, overflow="ellipsis") for line in self._so_far()))

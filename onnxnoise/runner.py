@@ -27,7 +27,7 @@ from onnxnoise.crews import Crew
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.hiring import hired
 from onnxnoise.looks import chunk_images
-from onnxnoise.records import Bits, Metric, Result, Tally
+from onnxnoise.records import Bits, Metric, Policy, Result, SigmaScope, Tally
 from onnxnoise.results import Question, summarize
 from onnxnoise.rounds import CLEAN, Crossed, Nested, Plan
 from onnxnoise.setup import Setup
@@ -126,6 +126,8 @@ class Shard:
     images: int
     images_in_all: int
     path: Path
+    bn: Policy
+    sigma_scope: SigmaScope
 
 
 def measure_shard(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor | None = None) -> Shard:
@@ -135,7 +137,8 @@ def measure_shard(spec: BenchSpec, watcher: Watcher | None = None, *, executor: 
     with measured(spec, watched_by(watcher), executor=executor) as run:
         chunks = shard_of(run.store.chunks(), spec)
         images = run.question.images
-        return Shard(*spec.shard, sum(len(c) for c in chunks if c.start < images), images, run.store.path)
+        done = sum(len(c) for c in chunks if c.start < images)
+        return Shard(*spec.shard, done, images, run.store.path, spec.bn, spec.sigma_scope)
 
 
 @contextmanager

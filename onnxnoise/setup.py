@@ -134,10 +134,24 @@ class Setup:
         found = driver()
         return found.gpus[0].memory_bytes // 2 if found and found.gpus else _LEAST_DEVICE_BYTES
 
+    def _structure(self) -> Iterator[Notice]:
+        """Where the card speaks of another network than the file holds."""
+        network, said = self.subject.network, self.card.structure
+        if self.spec.bn not in ("group", "raw"):
+            return  # other policies count other tensors
+        layers, parameters = len(network.layers), network.parameters
+        if (said.layers or layers, said.parameters or parameters) != (layers, parameters):
+            yield Notice(
+                "card_structure",
+                f"{self.card.path.name} speaks of {said.layers or '?'} layers and {said.parameters or '?'} parameters, the file "
+                f"has {layers} and {parameters}: is it the card of this model? `onnxnoise cards check` tells more",
+            )
+
     def notices(self) -> Iterator[Notice]:
-        """What the provider makes of the model that somebody should know."""
+        """What card and provider make of the model that somebody should know."""
         if self.provider.note:
             yield Notice("gpu_unused", self.provider.note)
+        yield from self._structure()
         if self.provider.device == "cpu":
             return
         left_out = {

@@ -19,8 +19,8 @@ SIGMA_SCOPES: tuple[SigmaScope, ...] = get_args(SigmaScope)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 DEFAULT_DRAWS = 3
 DEFAULT_MAX_DRAWS = 64
-UNLIMITED_DRAWS = 1 << 16
-"""Of a run that only its budget ends."""
+UNLIMITED_DRAWS = 1024
+"""Of a run that its budget ends, at the most."""
 
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _Word = TypeVar("_Word", bound=str)
@@ -91,7 +91,9 @@ class BenchSpec:
         if self.metric is not None:
             one_of("--metric", self.metric, METRICS)
         if not 0 < self.target <= 1:
-            raise UsageError(f"--target: {self.target:g} is no share of the clean accuracy; give a number from 0 to 1")
+            raise UsageError(
+                f"--target: {self.target:g} is no share of the clean accuracy; give a number above 0, up to 1"
+            )
         if self.precision is not None and not 0 < self.precision < 1:
             raise UsageError(
                 f"--precision: {self.precision:g} is no half-width of an interval; give a share of the clean accuracy, as 0.01"
@@ -151,7 +153,7 @@ def from_flags(
         bn = _implied("--bn", bn, "group")
         sigma_scope = _implied("--sigma-scope", sigma_scope, "layer")
     given: dict[str, Any] = {
-        "snrs": None if snrs is None else tuple(number("--snr", part) for part in snrs.split(",")),
+        "snrs": None if snrs is None else tuple(number("--snr", part, "100,10,5") for part in snrs.split(",")),
         "sweeps": None if sweeps is None else _sweeps(sweeps),
         "draws": whole("--draws", draws),
         "seed": whole("--seed", seed),
@@ -207,23 +209,23 @@ def only_snr(snrs: Sequence[float]) -> float:
     return snrs[0]
 
 
-def number(flag: str, text: str) -> float:
+def number(flag: str, text: str, example: str = "0.05") -> float:
     """A flag's value as a number, or UsageError."""
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"{flag}: {_shown(text)} is not a number; write for example {flag} 100,10,5") from None
+        raise UsageError(f"{flag}: {_shown(text)} is not a number; write for example {flag} {example}") from None
 
 
 _UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b)", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?b?)", re.IGNORECASE)
 
 
 def _bytes(flag: str, text: str) -> int:
     size = _SIZE.fullmatch(text.strip())
     if size is None:
         raise UsageError(f"{flag}: {_shown(text)} is no amount of memory; write for example {flag} 4GB")
-    return int(float(size[1]) * _UNITS[size[2].lower()])
+    return int(float(size[1]) * _UNITS[size[2].lower().removesuffix("b") + "b"])
 
 
 _SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
@@ -239,19 +241,23 @@ def _shard(text: str) -> tuple[int, int]:
 def _resource(text: str) -> tuple[str, float]:
     name, _, amount = text.partition("=")
     try:
-        return name.strip(), float(amount)
+        if float(amount) > 0:
+            return name.strip(), float(amount)
+        raise ValueError
     except ValueError:
         raise UsageError(
             f"--cluster-resources: {_shown(text)} is no name and amount; write for example --cluster-resources GPU=1"
         ) from None
 
 
-_TIME = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?", re.IGNORECASE)
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+)s)?", re.IGNORECASE)
 
 
 def _seconds(flag: str, text: str) -> float:
     time = _TIME.fullmatch(text.strip())
-    seconds = sum(int(part or 0) * unit for part, unit in zip(time.groups(), (3600, 60, 1), strict=True)) if time else 0
+    seconds = (
+        sum(float(part or 0) * unit for part, unit in zip(time.groups(), (3600, 60, 1), strict=True)) if time else 0
+    )
     if not seconds:
         raise UsageError(f"{flag}: {_shown(text)} is no length of time; write for example {flag} 10m, 90s or 1h30m")
     return float(seconds)

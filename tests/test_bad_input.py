@@ -67,7 +67,7 @@ def test_cards(content: str, words: tuple[str, ...], folder: Path) -> None:
 
 def test_no_card(folder: Path) -> None:
     Path("tiny.toml").unlink()
-    refused(bench(), 3, "tiny.onnx", "no card", "--card", "tiny.onnx.toml", "resnet20-cifar10")
+    refused(bench(), 3, "tiny.onnx", "no card", "--card", "tiny.toml", "resnet20-cifar10")
     refused(bench("--card", "resnet20-cifar"), 3, "'resnet20-cifar'", "did you mean resnet20-cifar10")
     refused(bench("--card", "nothing.toml"), 3, "'nothing.toml'", "resnet20-cifar10")
 

@@ -87,7 +87,7 @@ def test_the_command(files: nets.Files, tmp_path: Path) -> None:
         "apply", files.model, "--snr", "5", "--draw", "1", "--layers", "dense", "-o", tmp_path / "n.onnx"
     )
     assert outcome.code == 0, outcome.err
-    assert "draw 1 of seed 40 at SNR 5 in 1 layers" in " ".join(outcome.out.split())
+    assert "draw 1 of seed 40 at SNR 5 in 1 layer," in " ".join(outcome.out.split())
     assert onnxnoise("layers", tmp_path / "n.onnx").code == 0
 
 

@@ -249,7 +249,7 @@ def run_of(layers: int, images: int = 1000, chunks: int = 4, snrs: Sequence[floa
     subject = SimpleNamespace(layers=infos, network=SimpleNamespace(name="net"))
     setup = SimpleNamespace(
         subject=subject,
-        spec=SimpleNamespace(bn="group", sigma_scope="tensor"),
+        spec=SimpleNamespace(bn="group", sigma_scope="tensor", budget=None),
         images=SimpleNamespace(name="data"),
         provider=SimpleNamespace(name="CPUExecutionProvider"),
     )

@@ -363,7 +363,27 @@ def test_nested_runs_are_refused(run: Path) -> None:
 def test_a_run_s_first_images_can_be_gated(run: Path) -> None:
     rules(PASSING)
     assert gated(run, "--limit", 150, "--json", "-").json["dataset"]["images"] == 150
-    assert gated(run, "--limit", 1000, "--json", "-").json["dataset"]["images"] == 300
+    refused(gated(run, "--limit", 1000), 3, "300 of 1,000 images", "--limit")
+
+
+@pytest.mark.parametrize(
+    ("setting", "word"), [("bn = 'affine'", "bn"), ("seed = 7", "seed"), ("protocol = 'paper'", "sigma_scope")]
+)
+def test_a_run_measured_otherwise_than_the_rules_ask_is_refused(run: Path, setting: str, word: str) -> None:
+    rules(f"[bench]\n{setting}\n{PASSING}")
+    refused(gated(run), 3, word, "[bench]")
+
+
+def test_an_unfinished_run_is_not_gated(run: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.sqlite"
+    shutil.copy(run, part)
+    connection = sqlite3.connect(part)
+    last = connection.execute("SELECT max(start) FROM chunk").fetchone()[0]
+    connection.execute("INSERT INTO chunk (start, images) VALUES (?, 100)", (last + 1000,))
+    connection.commit()
+    connection.close()
+    rules(PASSING)
+    refused(gated(part), 3, "images measured", "merge")
 
 
 def test_github_actions(run: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -53,6 +53,7 @@ def test_shards_joined_are_the_run(files: nets.Files, tmp_path: Path, monkeypatc
     assert "nothing is measured on 1 of the chunks (the first: images 28 to 39): is a shard missing?" in some.out
     rest = onnxnoise("merge", "joined.sqlite", "3.sqlite", "-o", "joined.sqlite")
     assert rest.out == (
+        "weight noise, SNR = sigma_w / sigma_noise, sigma per tensor; batch norms: group\n"
         "joined.sqlite: 50 tallies (50 there already)\n3.sqlite: 25 tallies\n"
         "joined.sqlite: 75 tallies on 40 images in 3 chunks\n"
     )

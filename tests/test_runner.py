@@ -111,6 +111,34 @@ def test_a_class_before_the_data_s(files: nets.Files, reference: Result, tmp_pat
     assert [c.draws for c in result.cells] == [c.draws for c in reference.cells if c.layer is not None and c.layer < 5]
 
 
+def test_a_model_of_fewer_classes_is_benched_where_no_label_lies_beyond_them(tmp_path: Path) -> None:
+    files = nets.bench_files(tmp_path)
+    five = {
+        **files.weights,
+        "head_weight": files.weights["head_weight"][:5],
+        "head_bias": files.weights["head_bias"][:5],
+    }
+    model = graphs.saved(nets.residual(five), tmp_path, "tiny.onnx")
+    with pytest.raises(DataError, match="tells 5 classes apart, but cifar10-test has 10"):
+        bench(replace(files, model=model), tmp_path / "run.sqlite")
+    kept = files.labels < 5
+    pixels = nets.pictures(len(files.labels))[kept]
+    files.data.write_bytes(nets.records(pixels, files.labels[kept]))
+    result = bench(replace(files, model=model), tmp_path / "run.sqlite", layers="dense")
+    assert result.clean.images == kept.sum()
+    assert result.clean.top5_hits is None
+    assert {cell.normalized_top5 for cell in result.cells} == {None}
+
+
+def test_a_card_of_another_network_is_named(files: nets.Files, tmp_path: Path) -> None:
+    card = tmp_path / "other.toml"
+    card.write_text(nets.CARD + "[structure]\nlayers = 9\nparameters = 10\n")
+    result = bench(files, tmp_path / "run.sqlite", card=str(card), layers="1", sweeps=("single",))
+    (notice,) = [each for each in result.warnings if each.code == "card_structure"]
+    assert "9 layers and 10 parameters" in notice.message
+    assert "has 5 and" in notice.message
+
+
 def test_only_what_is_missing_is_measured(files: nets.Files, reference: Result, tmp_path: Path) -> None:
     path = tmp_path / "run.sqlite"
     chunk = {"limit": 16, "sweeps": ("single",), "snrs": (20.0,), "draws": 1}
@@ -205,7 +233,7 @@ def test_ctrl_c_keeps_what_is_done(files: nets.Files, whole: list[tuple[Any, ...
     out = tmp_path / "run.sqlite"
     code, errors = stopped(files, out, signal.SIGINT, 0.1)
     assert code == 130, errors
-    assert errors.splitlines()[-1].startswith("error: interrupted; the run file keeps what was measured")
+    assert errors.splitlines()[-1].startswith("error: interrupted; whatever was measured is kept in the run file")
     assert "Traceback" not in errors
     assert [file.name for file in tmp_path.iterdir()] == ["run.sqlite"]
     assert set(tallies(out)) < set(whole)

@@ -151,6 +151,8 @@ def _check_junit(target: str | None) -> None:
     """Refuse a --junit that can't be written before any work is done, and one that would overwrite something else."""
     if target is None:
         return
+    if target in ("", "-"):
+        raise UsageError("--junit: name a file to write; standard output is for the table, or for --json -")
     path = Path(target)
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {str(path.parent)!r}"

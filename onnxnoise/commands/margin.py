@@ -90,7 +90,7 @@ def margin(
         output=output,
         clean_check=clean_check,
     )
-    ends = [number("--range", part) for part in snr_range.split(",")]
+    ends = [number("--range", part, "0.1,1000") for part in snr_range.split(",")]
     if len(ends) != 2:
         raise UsageError(f"--range: {snr_range!r} is not two numbers; write for example --range 0.1,1000")
     check_target(json_file)

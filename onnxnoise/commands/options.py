@@ -96,7 +96,11 @@ DrawsOption = Annotated[
 SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of the noise (default: 40).")]
 ProtocolOption = Annotated[
     str | None,
-    typer.Option("--protocol", **any_of(("paper",)), help="Means --sigma-scope layer --bn group and its six SNRs."),
+    typer.Option(
+        "--protocol",
+        **any_of(("paper",)),
+        help="Means --sigma-scope layer --bn group and its six SNRs (or those of --snr).",
+    ),
 ]
 MetricOption = Annotated[
     str | None,

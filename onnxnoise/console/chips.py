@@ -11,7 +11,7 @@ from rich.text import Text
 from onnxnoise.console.terminal import METRIC_TITLES, named_table, plain_table, policy_line, print_table
 from onnxnoise.records import Estimate
 from onnxnoise.spec import index_ranges
-from onnxnoise.text import safe
+from onnxnoise.text import counted, safe
 
 if TYPE_CHECKING:
     from onnxnoise.chip import Chip
@@ -24,7 +24,7 @@ def written(console: Console, chip: Chip) -> None:
     console.print(policy_line(chip.bn, chip.sigma_scope), soft_wrap=True)
     console.print(
         f"{safe(chip.path)}: {safe(chip.model['name'])} ({chip.model['sha256'][:8]}) with draw {chip.draw} of seed "
-        f"{chip.seed} at SNR {chip.snr:g} in {len(chip.layers)} layers, {chip.parameters:,} parameters",
+        f"{chip.seed} at SNR {chip.snr:g} in {counted(len(chip.layers), 'layer')}, {chip.parameters:,} parameters",
         soft_wrap=True,
     )
     if chip.negative_variances:
@@ -103,6 +103,8 @@ def plan(console: Console, made: Plan) -> None:
     goal = f"{METRIC_TITLES[made.metric]} accuracy of at least {made.target:g} of the clean one at SNR {made.snr:g}"
     many = f"{len(made.digital)} of {len(made.digital) + len(made.noisy)} layers digital"
     head = f"Keep {many}, {made.share:.2%} of the parameters" if made.digital else "No layer needs to be digital"
+    if not made.met:
+        head = f"No plan found (the best: {many}, {made.share:.2%} of the parameters)"
     console.print(Text(f"{head}, for {METRIC_TITLES[made.metric]} {goal.split(' ', 1)[1]}", "bold"), soft_wrap=True)
     if made.digital:
         rows: list[list[str | Text]] = [

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from onnxnoise.console.terminal import pairs
+from onnxnoise.console.terminal import pairs, policy_line
+from onnxnoise.text import counted
 
 if TYPE_CHECKING:
     from onnxnoise.forecast import Forecast
@@ -14,17 +15,20 @@ if TYPE_CHECKING:
 
 def forecast(console: Console, told: Forecast) -> None:
     """Cells, images, sessions and the expected time, one a line."""
-    draws = "as the budget allows" if told.draws is None else f"{told.draws}"
+    draws = f"{told.draws}"
+    if told.budget is not None and told.precision is None:
+        draws = f"as the time allows, at most {draws}"
     if told.precision is not None:
         draws = f"until +-{told.precision:g}, at most {draws}"
     least, most = told.least, told.most
+    console.print(policy_line(told.bn, told.sigma_scope), soft_wrap=True)
     pairs(
         console,
         [
             ("model", f"{told.model}, {told.layers:,} noise layers"),
             ("cells", f"{told.cells:,}"),
             ("draws a cell", draws),
-            ("images", f"{told.images:,} of {told.dataset}, in {told.chunks:,} chunks"),
+            ("images", f"{told.images:,} of {told.dataset}, in {counted(told.chunks, 'chunk')}"),
             ("passes over an image", _between(f"{least.passes:,}", f"{most.passes:,}")),
             ("ONNX Runtime sessions", _between(f"{least.sessions:,}", f"{most.sessions:,}")),
             ("clean pass", f"{1 / told.seconds_an_image:,.0f} images/s, {told.provider}"),
@@ -37,8 +41,8 @@ def _time(told: Forecast) -> str:
     least, most = told.least.seconds, told.most.seconds
     if not told.most.passes:
         return "none: the run file has it all"
-    if (told.budget is not None and told.budget < most) or told.draws is None:
-        return f"{length(told.budget or 0.0)}, as asked"
+    if told.budget is not None and told.budget < most:
+        return f"{length(told.budget)}, as asked"
     return _between(length(least), length(most))
 
 

@@ -22,14 +22,17 @@ FORMS: dict[Dataset, str] = {
 class ImageSource(Protocol):
     """Labelled images in a fixed order, resized and cropped for one model.
 
-    `name` is for results, `classes` the number of the data's, `digest` a SHA-256 that identifies the data (CIFAR: of
-    the binary records; ImageNet: of each image's name, size and label). `len()` is the number of images.
+    `name` is for results, `classes` the number of the data's, `highest_label` the highest of its images' labels for the model,
+    `digest` a SHA-256 that identifies the data (CIFAR: of the binary records; ImageNet: of each image's name, size and label).
+    `len()` is the number of images.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def classes(self) -> int: ...
+    @property
+    def highest_label(self) -> int: ...
     @property
     def digest(self) -> str: ...
     def __len__(self) -> int: ...

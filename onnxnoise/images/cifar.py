@@ -78,6 +78,10 @@ class CifarImages:
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def highest_label(self) -> int:
+        return int(self.labels.max())
+
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
         """One ImageChunk for each range of positions, in order."""
         if (self.spec.size, self.spec.size) == resized(SIDE, SIDE, self.spec) == (SIDE, SIDE):

@@ -48,6 +48,10 @@ class ImageNetImages:
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def highest_label(self) -> int:
+        return int(self.labels.max())
+
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
         """One ImageChunk for each range of positions, in order; decoding runs ahead in `threads`.
 

@@ -13,7 +13,7 @@ from onnxnoise.reports.chartdata import LEVELS
 # Okabe and Ito's palette, told apart with any colour vision, but for black and yellow, which one of the two themes hides;
 # shapes say the same once more.
 RUN_COLORS = (
-    "#0072B2",
+    "#2A86C8",
     "#D55E00",
     "#009E73",
     "#CC79A7",
@@ -26,7 +26,7 @@ RUN_COLORS = (
 )
 RUN_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 KINDS = ("conv", "dense", "batchnorm", "norm", "recurrent", "embedding", "scale", "parameter")
-KIND_COLORS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
+KIND_COLORS = ("#2A86C8", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#7F7F7F")
 KIND_SHAPES = (
     "circle",
     "diamond",
