@@ -59,12 +59,21 @@ def cluster(spec: BenchSpec) -> Iterator[Workers]:
         executor = client.get_executor(pure=False, resources=dict(spec.resources) or None)
         try:
             team = _Team(client, address, spec.resources)
-            provider = team.first(executor.submit(find_provider, spec.provider))
+            provider = _found(address, team, executor.submit(find_provider, spec.provider))
             here = Setup.opened(replace(spec, provider="cpu"))
             setup = _Elsewhere(spec, here.subject, here.card, here.images, provider, here)
             yield _Cluster(setup, lambda: executor, team)
         finally:
             executor.shutdown(wait=False)
+
+
+def _found(address: str, team: _Team, asked: Future[Provider]) -> Provider:
+    """The workers' execution provider; what a worker lacks is not this machine's."""
+    try:
+        return team.first(asked)
+    except ProviderError as error:
+        said = str(error)
+        raise ProviderError(said if said.startswith("--cluster") else f"a worker of {address}: {said}") from error
 
 
 async def _answered(address: str) -> None:

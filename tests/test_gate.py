@@ -406,6 +406,10 @@ def test_github_actions(run: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
     assert text.startswith("before\n### onnxnoise gate: ❌ fail")
     assert len([line for line in text.splitlines() if line.startswith("| ") and "verdict" not in line]) == 3
     gated(run, "--on-inconclusive", "pass")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "no" / "summary.md"))
+    lost = gated(run)
+    assert lost.code == 1, "the verdict stays"
+    assert "summary can't be written" in lost.err
     monkeypatch.delenv("GITHUB_STEP_SUMMARY")
     outcome = gated(run, "--on-inconclusive", "pass")
     assert [line.split()[0] for line in outcome.out.splitlines() if " title=" in line] == ["::error", "::warning"]

@@ -121,7 +121,7 @@ def gate(
         terminal.warnings(aside, result.warnings)
         sys.stdout.flush()
     if on_github:
-        _append_summary(github.summary(result))
+        _append_summary(github.summary(result), aside)
         for line in github.commands(result, inconclusive_stops=on_inconclusive != "pass"):
             told.write(f"{line}\n")
     raise typer.Exit(_code(result, on_inconclusive))
@@ -173,8 +173,8 @@ def _write_junit(target: str, text: str) -> None:
         ) from error
 
 
-def _append_summary(text: str) -> None:
-    """Where the runner wants a step's summary, if it does."""
+def _append_summary(text: str, aside: Console) -> None:
+    """Where the runner wants a step's summary, if it does. One that can't be written does not change the verdict."""
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if not target:
         return
@@ -182,4 +182,8 @@ def _append_summary(text: str) -> None:
         with Path(target).open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise RunFileError(f"{target}: the step's summary can't be written: {error.strerror or error}") from error
+        from onnxnoise.console import terminal  # noqa: PLC0415
+        from onnxnoise.records import Notice  # noqa: PLC0415
+
+        reason = error.strerror or str(error)
+        terminal.warnings(aside, [Notice("summary", f"{target}: the step's summary can't be written: {reason}")])

@@ -141,7 +141,7 @@ def all_layers(data: str, draws: str, axis: Axis, *, normalized: bool, top: floa
     y, low = (alt.Y(f"{field}:Q", title=title, scale=scale) for field in (value, f"{value}_low"))
     curves = _chart(data).encode(x=axis.noise(), color=axis.color())
     return _layered(
-        curves.mark_rule(strokeWidth=1.5, opacity=0.5, clip=True).encode(y=low, y2=f"{value}_high:Q"),
+        curves.mark_rule(strokeWidth=1.5, opacity=0.8, clip=True).encode(y=low, y2=f"{value}_high:Q"),
         _chart(draws).mark_point(size=14, filled=True, opacity=0.4).encode(x=axis.noise(), y=y, color=axis.color()),
         curves.mark_line(strokeWidth=2).encode(y=y),
         curves.mark_point(size=60, filled=True, opacity=1).encode(y=y, shape=axis.shape(), tooltip=_tips(_WHOLE_TIPS)),
@@ -154,7 +154,7 @@ def average(data: str, axis: Axis) -> alt.LayerChart:
     curves = _chart(data).encode(x=axis.noise(clean=False), color=axis.color())
     y = alt.Y("a_avr:Q", title="A_avr, %", scale=alt.Scale(zero=False, nice=True))
     return _layered(
-        curves.mark_rule(strokeWidth=1.5, opacity=0.5).encode(y=alt.Y("low:Q", title="A_avr, %"), y2="high:Q"),
+        curves.mark_rule(strokeWidth=1.5, opacity=0.8).encode(y=alt.Y("low:Q", title="A_avr, %"), y2="high:Q"),
         curves.mark_line(strokeWidth=2).encode(y=y),
         curves.mark_point(size=60, filled=True, opacity=1).encode(
             y=y, shape=axis.shape(), tooltip=_tips(_AVERAGE_TIPS)
