@@ -105,7 +105,7 @@ def plan(
     return Plan(
         model={"name": classifier.name, "sha256": classifier.sha256},
         provider=setup.provider.name,
-        dataset={"name": setup.images.name, "images": search.images, "sha256": setup.images.digest},
+        dataset={"name": setup.images.name, "images": setup.count, "sha256": setup.images.digest},
         snr=snr,
         target=spec.target,
         seed=spec.seed,
@@ -135,7 +135,6 @@ class _Search:
 
     def __init__(self, setup: Setup, snr: float, max_share: float, tell: Callable[[str], None]) -> None:
         self.setup, self.snr, self.max_share, self.tell = setup, snr, max_share, tell
-        self.images = setup.count
         self.metric: Metric = setup.metric
         self._parameters = sum(layer.parameters for layer in setup.subject.layers)
         self._rankings: list[list[NoiseLayer]] | None = None
@@ -224,10 +223,10 @@ class _Search:
         with measured(spec) as run:
             result = summarize(run.store, run.question)
         assert result is not None, "a finished run has its clean pass"
-        self.metric = "top1" if result.clean.top5_hits is None else result.metric
+        self.metric = result.told
         found: dict[int | None, Estimate] = {}
         for cell in result.cells:
-            estimate = cell.normalized_top5 if self.metric == "top5" else cell.normalized_top1
+            estimate = cell.normalized(self.metric)
             if estimate is None:
                 raise UsageError(
                     "the model has no hit without noise, so there is no accuracy to keep; check the card and the labels"

@@ -68,7 +68,7 @@ def forecast(spec: BenchSpec) -> Forecast:
     """Look at what `runner.bench` would measure, time a small part of it, and keep nothing; raises as `runner.bench`."""
     with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
         setup = Setup.opened(spec)
-        usual = Path(spec.out or f"{setup.subject.network.name}-{setup.subject.network.sha256[:8]}.sqlite")
+        usual = Path(spec.out or setup.subject.network.run_file)
         scratch = None if usual.exists() else str(Path(folder) / "run.sqlite")
         run = open_run(replace(setup, spec=replace(spec, out=scratch)) if scratch else setup)
         with run.store:

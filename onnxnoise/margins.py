@@ -9,7 +9,7 @@ from math import inf, sqrt
 from typing import Literal
 
 from onnxnoise.errors import UsageError
-from onnxnoise.records import Estimate, Interval, Kind, LayerInfo, Metric, Notice, Policy, Result, SigmaScope, TallyKey
+from onnxnoise.records import Estimate, Interval, Kind, LayerInfo, Metric, Notice, Policy, SigmaScope, TallyKey
 from onnxnoise.results import Question, strict_json, summarize
 from onnxnoise.rounds import CLEAN
 from onnxnoise.runner import Watching, measured, unwatched
@@ -110,7 +110,7 @@ def margin(
         seed=ends.seed,
         bn=ends.bn,
         sigma_scope=ends.sigma_scope,
-        metric=_metric(ends),
+        metric=ends.told,
         target=spec.target,
         tolerance=tolerance,
         range=range_,
@@ -123,10 +123,6 @@ def margin(
 def to_json(margins: Margins) -> str:
     """One JSON document, schema `onnxnoise/margin/1`; an infinite SNR is written 1e999."""
     return strict_json({"schema": SCHEMA, **asdict(margins)})
-
-
-def _metric(result: Result) -> Metric:
-    return "top1" if result.clean.top5_hits is None else result.metric
 
 
 def _mean(estimate: Estimate) -> float:
@@ -239,7 +235,7 @@ class Search:
             if result is None or not result.cells:
                 return None
             (cell,) = result.cells
-            estimate = cell.normalized_top5 if _metric(result) == "top5" else cell.normalized_top1
+            estimate = cell.normalized(result.told)
             if estimate is None:
                 raise UsageError(
                     "the model has no hit without noise, so there is no accuracy to keep; check the card and the labels"

@@ -98,5 +98,4 @@ def _place(model: str, folder: str | None) -> str | None:
         return None
     if not Path(folder).is_dir():
         raise RunFileError(f"{folder}: is no folder; make it, or name another with --out for the run files")
-    network = open_model(model).network
-    return str(Path(folder) / f"{network.name}-{network.sha256[:8]}.sqlite")
+    return str(Path(folder) / open_model(model).network.run_file)

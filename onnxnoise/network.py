@@ -47,6 +47,11 @@ class Network:
     layers: tuple[NoiseLayer, ...]
     notices: tuple[Notice, ...]
 
+    @property
+    def run_file(self) -> str:
+        """Where a run of this model is kept unless somebody names another file."""
+        return f"{self.name}-{self.sha256[:8]}.sqlite"
+
     @cached_property
     def parameters(self) -> int:
         return sum(layer.parameters for layer in self.layers)

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -80,7 +79,7 @@ class LiveProgress:
 
     def measured(self, tally: Tally) -> None:
         """One variant of one chunk was measured."""
-        hits = self._hits(tally)
+        hits = tally.hits(self.metric)
         self.done += tally.images * self._cost(tally.layer)
         if tally.sweep == "clean":
             self._count_clean(tally)
@@ -100,12 +99,8 @@ class LiveProgress:
             self._print_sometimes(first=tally.sweep != "clean" and not self.noisy)
         self.noisy |= tally.sweep != "clean"
 
-    def _hits(self, tally: Tally) -> int:
-        packed = tally.top5 if self.metric == "top5" and tally.top5 else tally.top1
-        return int(np.unpackbits(np.frombuffer(packed, np.uint8), count=tally.images).sum())
-
     def _count_clean(self, tally: Tally) -> None:
-        self.clean[tally.start] = self._hits(tally)
+        self.clean[tally.start] = tally.hits(self.metric)
         self.images += tally.images
 
     def _layer(self, index: int) -> str:

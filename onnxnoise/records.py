@@ -130,6 +130,11 @@ class Tally:
     nonfinite: bytes
     negative_variances: int
 
+    def hits(self, metric: Metric) -> int:
+        """How many images hit; top-1's where there is no top-5."""
+        packed = self.top5 if metric == "top5" and self.top5 else self.top1
+        return int.from_bytes(packed).bit_count()
+
 
 TallyKey = tuple[str, int | None, float, int, int]
 """(sweep, layer, snr, draw, start of the chunk)."""
@@ -166,6 +171,10 @@ class Cell:
     accuracy_top1: Estimate | None = None
     accuracy_top5: Estimate | None = None
     precise: bool | None = None
+
+    def normalized(self, metric: Metric) -> Estimate | None:
+        """The normalized accuracy by a metric."""
+        return self.normalized_top5 if metric == "top5" else self.normalized_top1
 
 
 @dataclass(frozen=True)
@@ -234,3 +243,8 @@ class Result:
     design: Design = "crossed"
     target: float = 0.95
     precision: float | None = None
+
+    @property
+    def told(self) -> Metric:
+        """The metric that tables show: top-1 where there is no top-5."""
+        return "top1" if self.clean.top5_hits is None else self.metric

@@ -18,8 +18,6 @@ from math import ceil, inf
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from onnxnoise import session
 from onnxnoise.checks import check_clean
 from onnxnoise.claims import Claims
@@ -27,7 +25,7 @@ from onnxnoise.crews import Crew
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.hiring import hired
 from onnxnoise.looks import chunk_images
-from onnxnoise.records import Bits, Metric, Policy, Result, SigmaScope, Tally
+from onnxnoise.records import Metric, Policy, Result, SigmaScope, Tally
 from onnxnoise.results import Question, summarize
 from onnxnoise.rounds import CLEAN, Crossed, Nested, Plan
 from onnxnoise.setup import Setup
@@ -35,9 +33,6 @@ from onnxnoise.spec import BenchSpec
 from onnxnoise.store import RunStore
 from onnxnoise.subject import layer_info
 from onnxnoise.work import Job, identity, measure
-
-DEFAULT_PRECISION = 0.01
-"""What a budget alone makes its chunks for."""
 
 SHARD_MEMORY = 2 << 30
 """Bytes that a shard's chunks are made for where --memory says nothing: its machine's own memory must not decide."""
@@ -237,13 +232,13 @@ def open_run(
         "layers": [asdict(layer_info(layer)) for layer in network.layers],
         "notices": [asdict(notice) for notice in (*network.notices, *setup.notices())],
     }
-    store = RunStore.open(Path(spec.out or f"{network.name}-{network.sha256[:8]}.sqlite"), identity(setup), description)
+    store = RunStore.open(Path(spec.out or network.run_file), identity(setup), description)
     try:
         size = chunk_size or setup.chunk_size
         if spec.shard:
             size = partial(shard_size, setup, question.images)
         if spec.nested:
-            size = partial(nested_size, setup, question.images, size())
+            size = partial(nested_size, setup, question.images, size)
         chunks = store.lay_down(question.images, size)
         plan = (plan_of or (Nested if spec.nested else Crossed))(question, tuple(shard_of(chunks, spec)))
         return Run(setup, question, store, plan, tuple(plan.round(store)))
@@ -252,10 +247,10 @@ def open_run(
         raise
 
 
-def nested_size(setup: Setup, images: int, most: int) -> int:
+def nested_size(setup: Setup, images: int, most: Callable[[], int]) -> int:
     """Images in a chunk of a nested run, as few as the precision asks for and at most what memory has room for."""
     fixed = setup.subject.network.image.batch or 1
-    wanted = min(most, chunk_images(images, setup.spec.precision or BUDGET_PRECISION))
+    wanted = min(most(), chunk_images(images, setup.spec.precision or BUDGET_PRECISION))
     return max(fixed, wanted // fixed * fixed)
 
 
@@ -309,7 +304,5 @@ def _counted(clean: Iterable[Tally], metric: Metric) -> tuple[int, int]:
     """(hits, images) of clean tallies."""
     hits = images = 0
     for tally in clean:
-        packed = tally.top5 if metric == "top5" and tally.top5 else tally.top1
-        bits: Bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=tally.images).view(np.bool_)
-        hits, images = hits + int(np.count_nonzero(bits)), images + tally.images
+        hits, images = hits + tally.hits(metric), images + tally.images
     return hits, images

@@ -35,7 +35,7 @@ def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], bn: s
 
 def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
     """The noise profile: per-layer table (worst first), all layers together, A_avr, what belongs to reading them."""
-    metric: Metric = "top1" if result.clean.top5_hits is None else result.metric
+    metric = result.told
     console.print(policy_line(result.bn, result.sigma_scope), soft_wrap=True)
     console.print(
         f"{safe(result.model['name'])} ({result.model['sha256'][:8]}) on {result.clean.images:,} images of "

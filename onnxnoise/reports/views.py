@@ -60,7 +60,7 @@ class View:
         return [cell for cell in self.result.cells if cell.sweep == sweep and snr in (None, cell.snr)]
 
     def normalized(self, cell: Cell) -> Estimate | None:
-        return cell.normalized_top5 if self.metric == "top5" else cell.normalized_top1
+        return cell.normalized(self.metric)
 
     def accuracy(self, cell: Cell) -> Estimate | None:
         return cell.accuracy_top5 if self.metric == "top5" else cell.accuracy_top1
