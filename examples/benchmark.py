@@ -29,8 +29,8 @@ from benchmark_loader import loader
 from benchmark_precision import precision
 from benchmark_rivals import ReloadLoop, differences, torch_loop
 
-from onnxnoise import session
-from onnxnoise.batchnorm import LayerNoise
+from onnxnoise.model.policies.batch_norms import LayerNoise
+from onnxnoise.runtime import session
 
 _RIVALS_BATCH = 100
 """Images in a mini-batch of the loops that a user would write: their best size or close to it, on two cores."""

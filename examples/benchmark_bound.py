@@ -16,15 +16,15 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnxnoise import session
-from onnxnoise.draws import NoiseSpec
-from onnxnoise.network import Network
+from onnxnoise.engine.draws import NoiseSpec
+from onnxnoise.engine.segments import Cutter
+from onnxnoise.engine.sweep import ChunkSweep
+from onnxnoise.model.network import Network
 from onnxnoise.records import Labels, NoiseLayer, Tally, Variant
-from onnxnoise.rewrite import Cutter
-from onnxnoise.session import Session, Value
-from onnxnoise.setup import Setup
+from onnxnoise.run.experiment import Setup
+from onnxnoise.runtime import session
+from onnxnoise.runtime.session import Session, Value
 from onnxnoise.spec import BenchSpec
-from onnxnoise.sweep import ChunkSweep
 
 _GROWTH_CHUNKS, _GROWTH_IMAGES = 200, 16
 

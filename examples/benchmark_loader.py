@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from onnxnoise.cards import load_bundled
-from onnxnoise.images import imagenet, preprocess
+from onnxnoise.data.cards import load_bundled
+from onnxnoise.data.pixels import preprocess
+from onnxnoise.data.sources import imagenet
 from onnxnoise.machine import cores
 
 _ROUNDS, _IMAGES, _CHUNK = 11, 200, 50

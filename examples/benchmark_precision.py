@@ -8,12 +8,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from onnxnoise.looks import half_width
-from onnxnoise.noise import PAPER_SNRS
+from onnxnoise.noise.gaussian import PAPER_SNRS
 from onnxnoise.records import Cell, Result
-from onnxnoise.runner import bench
+from onnxnoise.run.loading import open_model
+from onnxnoise.run.runner import bench
 from onnxnoise.spec import BenchSpec, index_ranges
-from onnxnoise.subject import open_model
+from onnxnoise.statistics.stopping import half_width
 
 PRECISION = 0.01
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from onnxnoise.judge import judge
+from onnxnoise.engine.hits import judge
 
 
 def differences(hits: Any, logits: Any, labels: Any, layer: int, snr: float) -> Iterator[str]:

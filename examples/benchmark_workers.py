@@ -18,15 +18,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from onnxnoise.cluster import cluster
-from onnxnoise.crews import Crew
-from onnxnoise.pool import pool
 from onnxnoise.records import TallyKey
-from onnxnoise.rounds import CLEAN
-from onnxnoise.setup import Setup
+from onnxnoise.run.experiment import Setup
+from onnxnoise.run.jobs import Job
+from onnxnoise.run.plans import CLEAN
+from onnxnoise.run.workers.base import Crew
+from onnxnoise.run.workers.dask import cluster
+from onnxnoise.run.workers.processes import pool
+from onnxnoise.run.workers.worker import Order, perform
 from onnxnoise.spec import BenchSpec
-from onnxnoise.work import Job
-from onnxnoise.worker import Order, perform
 
 
 def main() -> None:

@@ -31,16 +31,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from onnxnoise.cards import Card, load_bundled, load_card
-from onnxnoise.comparison import Asked, compare
-from onnxnoise.console import comparison as view
-from onnxnoise.console import terminal
+from onnxnoise.cli.output import comparison as view
+from onnxnoise.cli.output import terminal
+from onnxnoise.cli.output.progress import LiveProgress
+from onnxnoise.data.cards import Card, load_bundled, load_card
+from onnxnoise.decisions.comparing.ranking import Asked, compare
+from onnxnoise.decisions.comparing.records import to_json
 from onnxnoise.errors import OnnxNoiseError, UsageError
-from onnxnoise.progress import LiveProgress
-from onnxnoise.rankings import to_json
 from onnxnoise.records import Sweep
 from onnxnoise.reports import report
-from onnxnoise.runner import bench
+from onnxnoise.run.runner import bench
 from onnxnoise.spec import BenchSpec
 
 

@@ -6,21 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxnoise.chip import Chip, apply
-    from onnxnoise.digital import Plan, plan
+    from onnxnoise.decisions.comparing.compare import compare
+    from onnxnoise.decisions.comparing.records import Comparison
+    from onnxnoise.decisions.design.chip import Chip, apply
+    from onnxnoise.decisions.design.digital_layers import Plan, plan
+    from onnxnoise.decisions.design.margins import Margins, margin
+    from onnxnoise.decisions.gating.gate import gate
+    from onnxnoise.decisions.gating.records import GateVerdict
     from onnxnoise.errors import OnnxNoiseError
-    from onnxnoise.gating import gate
-    from onnxnoise.margins import Margins, margin
-    from onnxnoise.measured import compare
-    from onnxnoise.rankings import Comparison
     from onnxnoise.records import NoiseLayer, Result
     from onnxnoise.reports import report
-    from onnxnoise.results import to_json
-    from onnxnoise.rows import load
-    from onnxnoise.runner import bench
+    from onnxnoise.results.rows import load
+    from onnxnoise.results.summary import to_json
+    from onnxnoise.run.loading import open_model
+    from onnxnoise.run.runner import bench
     from onnxnoise.spec import BenchSpec
-    from onnxnoise.subject import open_model
-    from onnxnoise.verdicts import GateVerdict
 
 __all__ = [
     "BenchSpec",
@@ -47,24 +47,24 @@ __all__ = [
 # None of the functions is named like a module: an imported module would hide it.
 _HOMES = {
     "BenchSpec": "spec",
-    "Chip": "chip",
-    "Comparison": "rankings",
-    "GateVerdict": "verdicts",
-    "Margins": "margins",
+    "Chip": "decisions.design.chip",
+    "Comparison": "decisions.comparing.records",
+    "GateVerdict": "decisions.gating.records",
+    "Margins": "decisions.design.margins",
     "NoiseLayer": "records",
     "OnnxNoiseError": "errors",
-    "Plan": "digital",
+    "Plan": "decisions.design.digital_layers",
     "Result": "records",
-    "apply": "chip",
-    "bench": "runner",
-    "compare": "measured",
-    "gate": "gating",
-    "load": "rows",
-    "margin": "margins",
-    "open_model": "subject",
-    "plan": "digital",
+    "apply": "decisions.design.chip",
+    "bench": "run.runner",
+    "compare": "decisions.comparing.compare",
+    "gate": "decisions.gating.gate",
+    "load": "results.rows",
+    "margin": "decisions.design.margins",
+    "open_model": "run.loading",
+    "plan": "decisions.design.digital_layers",
     "report": "reports",
-    "to_json": "results",
+    "to_json": "results.summary",
 }
 
 

@@ -1,6 +1,6 @@
 """Runs the command line as `python -m onnxnoise`."""
 
-from onnxnoise.cli import main
+from onnxnoise.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -248,3 +248,28 @@ class Result:
     def told(self) -> Metric:
         """The metric that tables show: top-1 where there is no top-5."""
         return "top1" if self.clean.top5_hits is None else self.metric
+
+
+Shape = tuple[int | None, ...]
+"""None for a dimension that is free or unknown."""
+
+
+Layout = Literal["nchw", "nhwc"]
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The graph's image input: rank 4, None for a dimension that is free; layout None where the file doesn't tell."""
+
+    name: str
+    dtype: Literal["float32", "uint8"]
+    shape: Shape
+    layout: Layout | None
+
+    @property
+    def batch(self) -> int | None:
+        """The fixed batch size, None where it is free."""
+        return self.shape[0]
+
+
+Verdict = Literal["pass", "fail", "inconclusive"]

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol, TypeVar, get_args
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise import DEFAULT_SEED, PAPER_SNRS
+from onnxnoise.noise.gaussian import DEFAULT_SEED, PAPER_SNRS
 from onnxnoise.records import Kind, Metric, Policy, SigmaScope, Sweep
 
 SWEEPS: tuple[Sweep, ...] = ("single", "cumulative", "all")

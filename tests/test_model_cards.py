@@ -12,8 +12,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from onnxnoise import cards
-from onnxnoise.cards import InputSpec, bundled_names, load_bundled, load_card
+from onnxnoise.data import cards
+from onnxnoise.data.cards import InputSpec, bundled_names, load_bundled, load_card
 from onnxnoise.errors import CardError
 
 FOLDER = Path(__file__).resolve().parent.parent / "model_cards"

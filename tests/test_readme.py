@@ -9,11 +9,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import nets
 import pytest
-from command import onnxnoise
+from support import nets
+from support.command import onnxnoise
 
-from onnxnoise.cards import load_card
+from onnxnoise.data.cards import load_card
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise import PAPER_SNRS
+from onnxnoise.noise.gaussian import PAPER_SNRS
 from onnxnoise.records import NoiseLayer
 from onnxnoise.spec import BenchSpec, from_flags, select_layers
 

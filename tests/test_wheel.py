@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import schema
+from support import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxnoise.errors import RunFileError, UsageError
-from onnxnoise.opened import OpenedRun, open_run_file
 from onnxnoise.records import Metric
-from onnxnoise.rows import KINDS, Row, RowKind, rows_of, to_csv, to_json_rows
+from onnxnoise.results.reading import OpenedRun, open_run_file
+from onnxnoise.results.rows import KINDS, Row, RowKind, rows_of, to_csv, to_json_rows
 from onnxnoise.spec import METRICS, one_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _drawn(opened: Sequence[OpenedRun], ending: str, metric: Metric | None, want
             f"-o: a {ending} report needs Altair and vl-convert ({error}); `pip install 'onnxnoise[report]'` brings them, "
             "and .csv and .json reports need neither"
         ) from error
-    from onnxnoise.reports import figures  # noqa: PLC0415
+    from onnxnoise.reports import layout as figures  # noqa: PLC0415
     from onnxnoise.reports.page import page  # noqa: PLC0415
     from onnxnoise.reports.views import views  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def _drawn(opened: Sequence[OpenedRun], ending: str, metric: Metric | None, want
 
 def _names(found: Sequence[View], wanted: tuple[str, ...] | None) -> tuple[str, ...]:
     """The figures of an image: those asked for, else the main ones; raises UsageError where the runs have none of them."""
-    from onnxnoise.reports import figures  # noqa: PLC0415
+    from onnxnoise.reports import layout as figures  # noqa: PLC0415
 
     names = wanted or _MAIN
     there = {each.name for each in figures.figures(found)}

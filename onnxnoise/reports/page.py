@@ -12,9 +12,11 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from onnxnoise.reports import charts, figures, tables
+from onnxnoise.reports import layout as figures
+from onnxnoise.reports import style as charts
+from onnxnoise.reports import tables
 from onnxnoise.reports.chartdata import row_label
-from onnxnoise.reports.figures import Figure
+from onnxnoise.reports.layout import Figure
 from onnxnoise.reports.views import View, differences, worst
 from onnxnoise.text import safe
 

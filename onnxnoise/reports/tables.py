@@ -8,7 +8,7 @@ from html import escape
 
 from onnxnoise.records import Cell, Estimate, Interval
 from onnxnoise.reports.chartdata import said_accuracy
-from onnxnoise.reports.charts import KINDS
+from onnxnoise.reports.style import KINDS
 from onnxnoise.reports.views import METRIC_TITLES, View, depths, falls, worst
 from onnxnoise.text import noise_percent, safe
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from onnxnoise.opened import OpenedRun
-from onnxnoise.ranks import RankCorrelation, spearman
 from onnxnoise.records import Average, Cell, DrawHits, Estimate, LayerInfo, Metric, Result, Sweep
+from onnxnoise.results.reading import OpenedRun
+from onnxnoise.statistics.correlation import RankCorrelation, spearman
 from onnxnoise.text import shortened
 
 METRIC_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}

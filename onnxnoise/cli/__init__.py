@@ -1,0 +1,10 @@
+"""The command line: flags and exit codes, and what a person sees."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the `onnxnoise` command and exit with its code."""
+    from onnxnoise.cli.app import main as run
+
+    run()

@@ -1,0 +1,55 @@
+"""What the commands about model cards print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from onnxnoise.cli.output.terminal import plain_table, print_table
+from onnxnoise.text import safe
+
+if TYPE_CHECKING:
+    from onnxnoise.run.card_check import Finding
+
+
+def card_list(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> None:
+    """Bundled cards: name, data set, layers, and what a person calls the model."""
+    table = plain_table()
+    for heading in ("card", "images", "layers", "model"):
+        table.add_column(heading, no_wrap=heading != "model", justify="right" if heading == "layers" else "left")
+    for row in rows:
+        table.add_row(*map(safe, row))
+    print_table(console, table, 0)
+
+
+def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -> None:
+    """What a card says beside what the file has, one line each, and the reason where they differ."""
+    console.print(f"{safe(name)} held against {safe(card)}", soft_wrap=True)
+    table = plain_table()
+    for heading in ("", "card", "file", ""):
+        table.add_column(heading, no_wrap=True)
+    words = {True: Text("agrees"), False: Text("differs", "red"), None: Text("not said", "dim")}
+    for each in found:
+        table.add_row(safe(each.what), _said(each.card), _said(each.file), words[each.agrees])
+    print_table(console, table, 0)
+    for each in found:
+        if each.agrees is not True and each.why:
+            console.print(f"{safe(each.what)}: {safe(each.why)}", soft_wrap=True)
+    unsaid = [each.what for each in found if each.agrees is None]
+    if any(each.agrees is False for each in found):
+        console.print("file and card do not agree")
+    elif unsaid:
+        console.print(f"file and card agree in what both say; not said: {', '.join(unsaid)}")
+    else:
+        console.print("file and card agree")
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.2%}"
+    return f"{value:,}" if isinstance(value, int) else safe(str(value))

@@ -1,0 +1,142 @@
+"""What `compare` prints: the models, a ranking for all layers together and one for A_avr, and where curves cross."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from onnxnoise.cli.output.terminal import METRIC_TITLES, fitted, plain_table, policy_line, print_table
+from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Crossing, Figure, Quantity, Scale, Standing
+from onnxnoise.text import safe
+
+_TITLES: dict[Quantity, str] = {
+    "all": "All layers noisy together, by accuracy",
+    "a_avr": "A_avr: one noisy layer at a time, mean over layers, by accuracy / clean",
+}
+_SORTED_BY: dict[Quantity, Scale] = {"all": "absolute", "a_avr": "normalized"}
+_SCALES: dict[Scale, str] = {"absolute": "accuracy", "normalized": "accuracy / clean"}
+_SHOWN = {"all": "all layers", "a_avr": "A_avr"}
+_SHORTEST, _LONGEST = 10, 40
+_ROOM_FOR_INTERVALS = 72
+_OTHERS, _OTHERS_PLAIN = 60, 36
+"""Cells of a ranking's other columns, with and without intervals."""
+
+
+def comparison_tables(console: Console, comparison: Comparison) -> None:
+    """Everything that a person needs to choose: the models, then each ranking by SNR, then the crossings."""
+    console.print(policy_line(comparison.bn, comparison.sigma_scope), soft_wrap=True)
+    console.print(
+        f"{len(comparison.models)} models on the same {comparison.dataset['images']:,} images of "
+        f"{safe(str(comparison.dataset['name']))}; {METRIC_TITLES[comparison.metric]}",
+        soft_wrap=True,
+    )
+    table = plain_table()
+    for heading in ("model", "layers", "parameters", "clean"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    room = max(_SHORTEST, min(_LONGEST, console.width - 40))
+    for model in comparison.models:
+        table.add_row(
+            fitted(model.label, room), str(model.layers), f"{model.parameters:,}", f"{model.clean_accuracy:.2%}"
+        )
+    print_table(console, table, 0)
+    for quantity in QUANTITIES:
+        figures = [figure for figure in comparison.figures if figure.quantity == quantity]
+        if figures:
+            _ranking(console, quantity, figures)
+    _crossings(console, comparison.crossings)
+    _notes(console, comparison)
+
+
+def _ranking(console: Console, quantity: Quantity, figures: Sequence[Figure]) -> None:
+    draws = sorted({figure.draws for figure in figures})
+    count = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
+    console.print()
+    console.print(Text(f"{_TITLES[quantity]}; {count} draw{'' if draws == [1] else 's'}", "bold"), soft_wrap=True)
+    intervals = console.width >= _ROOM_FOR_INTERVALS and draws[-1] > 1
+    room = console.width - (_OTHERS if intervals else _OTHERS_PLAIN) - 2
+    longest = max(cell_len(safe(figure.model)) for figure in figures)
+    room = max(_SHORTEST, min(_LONGEST, room, longest))
+    table = plain_table()
+    for heading in ("SNR", "model", "rank", "accuracy", "rank", "/ clean"):
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    for snr in dict.fromkeys(figure.snr for figure in figures):
+        here = [figure for figure in figures if figure.snr == snr]
+        here.sort(key=lambda figure: -_standing(figure, _SORTED_BY[quantity]).mean)
+        for row, figure in enumerate(here):
+            table.add_row(
+                f"{snr:g}" if row == 0 else "",
+                fitted(figure.model, room),
+                _rank(figure.absolute),
+                _mean(figure.absolute, intervals),
+                _rank(figure.normalized),
+                _mean(figure.normalized, intervals),
+            )
+    print_table(console, table, 0)
+
+
+def _standing(figure: Figure, scale: Scale) -> Standing:
+    return figure.normalized if scale == "normalized" else figure.absolute
+
+
+def _rank(standing: Standing) -> Text:
+    return Text(f"{standing.rank}{'=' if standing.tied else ' '}", "bold" if standing.rank == 1 else "")
+
+
+def _mean(standing: Standing, intervals: bool) -> str:
+    mean = f"{standing.mean:.3f}"
+    if not intervals or standing.sampled is None:
+        return mean
+    return f"{mean} [{standing.sampled[0]:.3f}, {standing.sampled[1]:.3f}]"
+
+
+def _crossings(console: Console, crossings: Sequence[Crossing]) -> None:
+    if not crossings:
+        return
+    console.print()
+    console.print(Text("Where curves cross", "bold"))
+    clear = [each for each in crossings if each.clear]
+    for each in clear:
+        console.print(
+            f"{_SHOWN[each.quantity]}, {_SCALES[each.scale]}: {safe(each.better_above)} leads at SNR {each.high:g}, "
+            f"{safe(each.better_below)} at {each.low:g}",
+            soft_wrap=not console.is_terminal,
+        )
+    if len(clear) < len(crossings):
+        more = len(crossings) - len(clear)
+        console.print(
+            Text(
+                f"{more} time{'' if more == 1 else 's'} the means cross, but as a tie at one end or both (--json)",
+                "dim",
+            ),
+            soft_wrap=not console.is_terminal,
+        )
+
+
+def _notes(console: Console, comparison: Comparison) -> None:
+    notes = ["rank: 1 + the number of models that are better beyond a tie; =: tied with another model"]
+    if any(each.tied is not None for each in comparison.differences):
+        comparisons = {
+            (each.quantity, each.scale): sum(
+                (d.quantity, d.scale) == (each.quantity, each.scale) for d in comparison.differences
+            )
+            for each in comparison.differences
+        }
+        ways = sorted({each.paired for each in comparison.differences})
+        notes.append(
+            f"tie: the 95 % interval of the difference, paired by {' or '.join(ways)}, contains 0; Holm over the "
+            f"{'/'.join(map(str, sorted(set(comparisons.values()))))} comparisons of a ranking"
+        )
+        wide = console.width >= _ROOM_FOR_INTERVALS
+        notes.append(
+            "[low, high]: 95 % interval, for other draws and other images like these"
+            if wide
+            else "intervals: in a wider terminal, or --json"
+        )
+    else:
+        notes = ["rank: by the means; with one draw nothing shows which differences are ties"]
+    console.print()
+    for note in notes:
+        console.print(Text(note, "dim"), soft_wrap=not console.is_terminal)

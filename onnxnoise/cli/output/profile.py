@@ -1,0 +1,177 @@
+"""What `bench` and `layers` print: the noise profile and the table of layers."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+from rich.console import Console
+from rich.text import Text
+
+from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, policy_line, print_table
+from onnxnoise.records import Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Result
+from onnxnoise.text import safe
+
+SHOWN_LAYERS = 20
+_ROOM_FOR_INTERVALS = 72
+_ONE_DRAW = "one draw"
+
+
+def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], bn: str, sigma_scope: str) -> None:
+    """The noise layers of a model, one line each, and their totals."""
+    console.print(policy_line(bn, sigma_scope), soft_wrap=True)
+    parameters = sum(layer.parameters for layer in layers)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(layer.kind for layer in layers).items())
+    console.print(f"{safe(name)}: {len(layers)} noise layers ({kinds}), {parameters:,} parameters", soft_wrap=True)
+    rows: list[list[str | Text]] = []
+    for layer in layers:
+        first, more = layer.initializers[0].shape, len(layer.initializers) - 1
+        shape = "x".join(map(str, first)) + (f" +{more}" if more else "")
+        rows.append([str(layer.index), layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.sigma_w:.4g}"])
+    named_table(console, ["#", "layer", "kind", "shape", "parameters", "sigma_w"], rows)
+    console.print(Text("+N: so many more initializers; sigma_w pools the values of all", "dim"), soft_wrap=True)
+
+
+def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
+    """The noise profile: per-layer table (worst first), all layers together, A_avr, what belongs to reading them."""
+    metric = result.told
+    console.print(policy_line(result.bn, result.sigma_scope), soft_wrap=True)
+    console.print(
+        f"{safe(result.model['name'])} ({result.model['sha256'][:8]}) on {result.clean.images:,} images of "
+        f"{safe(str(result.dataset['name']))}",
+        soft_wrap=True,
+    )
+    console.print(f"clean accuracy: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}", soft_wrap=True)
+    if result.design == "nested":
+        console.print(f"each chunk of images met draws of its own; {_reached(result, metric)}", soft_wrap=True)
+    if result.measured < result.planned:
+        console.print(
+            Text.assemble(
+                ("unfinished: ", "yellow"),
+                f"{result.measured} of {result.planned} passes over the images are complete; the rest is left out",
+            ),
+            soft_wrap=True,
+        )
+    counts = [len(cell.draws) for cell in result.cells] or [0]
+    least, most = min(counts), max(counts)
+    mean = f"mean of {most if least == most else f'{least} to {most}'} draws" if most > 1 else _ONE_DRAW
+    snrs = list(dict.fromkeys(cell.snr for cell in result.cells))
+    single = [cell for cell in result.cells if cell.sweep == "single"]
+    if single:
+        console.print()
+        console.print(
+            Text(f"One noisy layer at a time: {METRIC_TITLES[metric]} accuracy / clean, {mean}, worst first", "bold"),
+            soft_wrap=True,
+        )
+        _single_table(console, result, single, snrs, metric, all_layers=all_layers)
+    _whole_table(console, result, snrs, metric, mean)
+
+
+def _reached(result: Result, metric: Metric) -> str:
+    """How precise the cells of a nested run got."""
+    found = [_normalized(cell, metric) for cell in result.cells]
+    widths = sorted((each.sampled[1] - each.sampled[0]) / 2 for each in found if each and each.sampled)
+    if not widths:
+        return "no interval yet"
+    asked = "" if result.precision is None else f", {result.precision:g} asked for"
+    return f"half-widths of the 95 % intervals: median {widths[len(widths) // 2]:.2g}, largest {widths[-1]:.2g}{asked}"
+
+
+def _accuracies(clean: CleanHits) -> str:
+    top5 = "" if clean.top5_hits is None else f", top-5 {clean.top5_hits / clean.images:.2%}"
+    return f"top-1 {clean.top1_hits / clean.images:.2%}{top5}"
+
+
+def _single_table(
+    console: Console,
+    result: Result,
+    cells: Sequence[Cell],
+    snrs: Sequence[float],
+    metric: Metric,
+    *,
+    all_layers: bool,
+) -> None:
+    layers = {layer.index: layer for layer in result.layers}
+    rows: dict[int, dict[float, float]] = defaultdict(dict)
+    for cell in cells:
+        if cell.layer is not None:
+            estimate = _normalized(cell, metric)
+            rows[cell.layer] |= {} if estimate is None else {cell.snr: estimate.mean}
+    ranked = sorted(rows, key=lambda index: fmean(rows[index].values() or [1.0]))
+    shown = ranked if all_layers or len(ranked) <= SHOWN_LAYERS + 3 else ranked[:SHOWN_LAYERS]
+    folded = ranked[len(shown) :]
+    lines: list[list[str | Text]] = [
+        [str(index), layers[index].name, layers[index].kind, *(_colored(rows[index].get(snr)) for snr in snrs)]
+        for index in shown
+    ]
+    headings = ["#", "layer", "kind", f"SNR {snrs[0]:g}", *(f"{snr:g}" for snr in snrs[1:])]
+    last: list[str | Text] | None = None
+    if folded:
+        least = [min((rows[i][snr] for i in folded if snr in rows[i]), default=None) for snr in snrs]
+        last = ["", f"{len(folded)} more, at least", "", *(_colored(value) for value in least)]
+    named_table(console, headings, lines, last)
+    if folded:
+        console.print(Text("-v shows every layer, --json every draw and interval", "dim"))
+
+
+def _colored(value: float | None) -> Text:
+    if value is None:
+        return Text("-")
+    return Text(f"{value:.2f}", "red" if value < 0.5 else "yellow" if value < 0.95 else "")
+
+
+def _whole_table(console: Console, result: Result, snrs: Sequence[float], metric: Metric, mean: str) -> None:
+    whole = {cell.snr: cell for cell in result.cells if cell.sweep == "all"}
+    averages = {average.snr: average for average in result.a_avr}
+    if not whole and not averages:
+        return
+    chosen = len(result.selected)
+    every = "All layers" if chosen == len(result.layers) else f"The {chosen} chosen of {len(result.layers)} layers"
+    title = ", and ".join([*([f"{every} noisy together"] if whole else []), *(["A_avr"] if averages else [])])
+    console.print()
+    console.print(Text(f"{title}: {METRIC_TITLES[metric]}, {mean}", "bold"), soft_wrap=True)
+    table = plain_table()
+    for heading in ("SNR", "noise", *(("accuracy", "/ clean") if whole else ()), *(("A_avr",) if averages else ())):
+        table.add_column(heading, justify="right", no_wrap=True)
+    intervals = mean != _ONE_DRAW and console.width >= _ROOM_FOR_INTERVALS
+    for snr in snrs:
+        row = [f"{snr:g}", f"{100 / snr:.3g} %"]
+        if whole:
+            cell = whole.get(snr)
+            row += [_accuracy(cell, metric), _shown(_normalized(cell, metric), intervals)] if cell else ["-", "-"]
+        if averages:
+            average = averages.get(snr)
+            row.append(_shown(_average(average, metric), intervals) if average else "-")
+        table.add_row(*row)
+    print_table(console, table, 0)
+    notes = ["noise: sigma_noise as a share of sigma_w"]
+    if averages:
+        count = next(iter(averages.values())).layers
+        notes.append(f"A_avr: mean over {count} layers of accuracy / clean with noise in that layer alone")
+    if intervals:
+        notes.append("[low, high]: 95 % interval, for other draws and other images like these")
+    else:
+        notes.append("no intervals with one draw" if mean == _ONE_DRAW else "intervals: in a wider terminal, or --json")
+    for note in notes:
+        console.print(Text(note, "dim"), soft_wrap=True)
+
+
+def _shown(estimate: Estimate | None, intervals: bool) -> str:
+    if estimate is None:
+        return "-"
+    mean = f"{estimate.mean:.3f}"
+    return f"{mean} [{estimate.sampled[0]:.3f}, {estimate.sampled[1]:.3f}]" if intervals and estimate.sampled else mean
+
+
+def _normalized(cell: Cell, metric: Metric) -> Estimate | None:
+    return cell.normalized_top5 if metric == "top5" and cell.normalized_top5 is not None else cell.normalized_top1
+
+
+def _average(average: Average, metric: Metric) -> Estimate:
+    return average.top5 if metric == "top5" and average.top5 is not None else average.top1
+
+
+def _accuracy(cell: Cell, metric: Metric) -> str:
+    hits = sum(draw.top5_hits or 0 if metric == "top5" else draw.top1_hits for draw in cell.draws)
+    return f"{hits / sum(draw.images for draw in cell.draws):.2%}"

@@ -1,0 +1,48 @@
+"""What `bench --shard` and `merge` print: how far the work is, and what comes next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from onnxnoise.cli.output.terminal import policy_line
+from onnxnoise.text import counted, safe
+
+if TYPE_CHECKING:
+    from onnxnoise.results.merge import Merged
+    from onnxnoise.run.runner import Shard
+
+
+def shard_done(console: Console, shard: Shard) -> None:
+    """One shard's run: it has no result of its own."""
+    console.print(policy_line(shard.bn, shard.sigma_scope), soft_wrap=True)
+    console.print(
+        f"shard {shard.number}/{shard.count} done: {shard.images:,} of {shard.images_in_all:,} images, "
+        f"in {safe(str(shard.path))}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"when all {shard.count} are: `onnxnoise merge` joins their run files, and the same command without --shard, with "
+        "--out naming the joined file, shows the result",
+        soft_wrap=True,
+    )
+
+
+def merged(console: Console, joined: Merged) -> None:
+    """Joined run files: what came from where, and what is still missing."""
+    console.print(policy_line(joined.bn, joined.sigma_scope), soft_wrap=True)
+    for path, tallies, known in joined.sources:
+        again = f" ({known:,} there already)" if known else ""
+        console.print(f"{safe(str(path))}: {tallies:,} tallies{again}", soft_wrap=True)
+    console.print(
+        f"{safe(str(joined.path))}: {joined.tallies:,} tallies on {joined.images:,} images in {counted(joined.chunks, 'chunk')}",
+        soft_wrap=True,
+    )
+    if joined.empty:
+        first = joined.empty[0]
+        console.print(
+            f"nothing is measured on {len(joined.empty)} of the chunks (the first: images {first.start} to {first.stop - 1}): "
+            "is a shard missing?",
+            soft_wrap=True,
+        )

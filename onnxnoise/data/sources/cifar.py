@@ -1,0 +1,211 @@
+"""Opens the test part of CIFAR-10 and CIFAR-100 in any of its official forms."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from onnxnoise.data.cards import InputSpec
+from onnxnoise.data.pixels.preprocess import fit, resized
+from onnxnoise.data.pixels.stream import stream
+from onnxnoise.data.sources.pickles import unpickle
+from onnxnoise.errors import DataError
+from onnxnoise.records import ImageChunk, Labels, Pixels
+
+Cifar = Literal["cifar10", "cifar100"]
+
+SIDE = 32
+IMAGE_BYTES = 3 * SIDE * SIDE
+MAX_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one of the two sets is stored. A record is the label bytes (the last is the class), then 3 planes 32 x 32."""
+
+    title: str
+    label_counts: tuple[int, ...]
+    labels: tuple[str, ...]
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    archives: tuple[str, ...]
+
+    @property
+    def record_bytes(self) -> int:
+        return len(self.label_counts) + IMAGE_BYTES
+
+
+FORMS: dict[Cifar, Form] = {
+    "cifar10": Form(
+        title="CIFAR-10",
+        label_counts=(10,),
+        labels=("labels",),
+        files=("test_batch.bin", "test_batch"),
+        folders=("cifar-10-batches-bin", "cifar-10-batches-py"),
+        archives=("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"),
+    ),
+    "cifar100": Form(
+        title="CIFAR-100",
+        label_counts=(20, 100),
+        labels=("coarse_labels", "fine_labels"),
+        files=("test.bin", "test"),
+        folders=("cifar-100-binary", "cifar-100-python"),
+        archives=("cifar-100-binary.tar.gz", "cifar-100-python.tar.gz"),
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CifarImages:
+    """An ImageSource: records uint8 (images, record bytes) in file order, `labels` of the model."""
+
+    name: str
+    classes: int
+    digest: str
+    spec: InputSpec
+    records: Pixels
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def highest_label(self) -> int:
+        return int(self.labels.max())
+
+    def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
+        """One ImageChunk for each range of positions, in order."""
+        if (self.spec.size, self.spec.size) == resized(SIDE, SIDE, self.spec) == (SIDE, SIDE):
+            return (
+                ImageChunk(positions.start, self._pixels(positions), self.labels[positions.start : positions.stop])
+                for positions in ranges
+            )
+        return stream(ranges, self._decode, self.labels, self.spec.size, threads)
+
+    def _pixels(self, positions: range) -> Pixels:
+        planes = self.records[positions.start : positions.stop, -IMAGE_BYTES:].reshape(-1, 3, SIDE, SIDE)
+        return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+
+    def _decode(self, position: int) -> Pixels:
+        return fit(Image.fromarray(self._pixels(range(position, position + 1))[0]), self.spec)
+
+
+def open_cifar(data: Path, dataset: Cifar, spec: InputSpec, name: str | None = None) -> CifarImages:
+    """The test images of `data`: a file, an archive or a folder. `name` is what the results call them.
+
+    Raises DataError: no test part there, truncated, of the other CIFAR, or with labels out of range.
+    """
+    form = FORMS[dataset]
+    file = _test_file(data, form) if data.is_dir() else data
+    content, origin = _content(file, form)
+    if content[:1] == b"\x80":  # no label is that large: a pickle of protocol 2 or later
+        content = _unpickled(content, origin, form)
+    if not content:
+        raise DataError(f"{origin}: holds no images")
+    if len(content) % form.record_bytes:
+        raise DataError(
+            f"{origin}: {len(content)} bytes are no whole number of {form.title} records of {form.record_bytes} bytes"
+            f"{_other(content, form)}; is it truncated, or another file?"
+        )
+    records = np.frombuffer(content, np.uint8).reshape(-1, form.record_bytes)
+    for column, count in enumerate(form.label_counts):
+        wrong = np.flatnonzero(records[:, column] >= count)
+        if len(wrong):
+            raise DataError(
+                f"{origin}: record {wrong[0]} has label {records[wrong[0], column]}; those of {form.title} are 0 to "
+                f"{count - 1}. Is it another file?"
+            )
+    classes = form.label_counts[-1]
+    official = Path(origin).name.removesuffix(".gz") in form.files
+    return CifarImages(
+        name=name or (f"{dataset}-test" if official else dataset),
+        classes=classes,
+        digest=hashlib.sha256(content).hexdigest(),
+        spec=spec,
+        records=records,
+        labels=records[:, len(form.label_counts) - 1].astype(np.int64) + spec.label_offset,
+    )
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _test_file(folder: Path, form: Form) -> Path:
+    names = [*form.files, *(f"{file}.gz" for file in form.files)]
+    places = [folder, *(folder / inner for inner in form.folders)]
+    candidates = [*(place / name for place in places for name in names), *(folder / name for name in form.archives)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    expected = ", ".join([*form.files, *(f"{inner}/" for inner in form.folders), *form.archives])
+    raise DataError(f"{folder}: this folder has no test part of {form.title}: expected one of {expected}")
+
+
+def _content(file: Path, form: Form) -> tuple[bytes, str]:
+    """The bytes of the test part, unpacked, and where they are. Raises DataError: unreadable, damaged, not there."""
+    try:
+        with file.open("rb") as raw:
+            compressed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(file) if compressed else file.open("rb") as stream:
+            head = stream.read(512)
+            if head[257:262] != b"ustar":
+                return head + _limited(stream, str(file)), str(file)
+        with tarfile.open(file) as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if name in form.files and (content := archive.extractfile(member)) is not None:
+                    origin = f"{file}: {member.name}"
+                    return _limited(content, origin), origin
+                if any(name in other.files for other in FORMS.values() if other is not form):
+                    raise DataError(f"{file}: holds {member.name}; the card asks for {form.title}")
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, tarfile.TarError) as error:
+        raise DataError(f"{file}: can't be read, or is damaged or truncated: {error}") from error
+    raise DataError(f"{file}: the archive has no {' or '.join(form.files)}, the test part of {form.title}")
+
+
+def _limited(stream: Readable, origin: str) -> bytes:
+    content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{origin}: more than {MAX_BYTES >> 20} MiB; this is no test part of CIFAR")
+    return content
+
+
+def _unpickled(content: bytes, origin: str, form: Form) -> bytes:
+    """The records that the pickled test part stands for, as the binary version has them."""
+    try:
+        batch = unpickle(content)
+    except DataError as error:
+        raise DataError(f"{origin}: {error}") from error.__cause__
+    found = ", ".join(sorted(batch))[:200]
+    if "data" not in batch or form.labels[-1] not in batch:
+        raise DataError(f"{origin}: the pickle has no 'data' and {form.labels[-1]!r} of {form.title} (found: {found})")
+    try:
+        pixels = np.asarray(batch["data"])
+        if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != IMAGE_BYTES:
+            raise ValueError(f"'data' is {pixels.dtype} {pixels.shape}, not uint8 (images, {IMAGE_BYTES})")
+        columns = {key: np.asarray(batch.get(key, np.zeros(len(pixels), np.int64))) for key in form.labels}
+        for key, column in columns.items():
+            if column.dtype.kind not in "iu" or column.shape != pixels.shape[:1]:
+                raise ValueError(f"{key!r} is {column.dtype} {column.shape}, not {len(pixels)} integers, one an image")
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{origin}: {error}") from error
+    # 255 is no label: where a number does not fit a byte, the check of the records still finds it.
+    labels = [np.where((column < 0) | (column > 255), 255, column).astype(np.uint8) for column in columns.values()]
+    return np.concatenate([np.stack(labels, axis=1), pixels], axis=1).tobytes()
+
+
+def _other(content: bytes, form: Form) -> str:
+    for other in FORMS.values():
+        if other is not form and len(content) % other.record_bytes == 0:
+            return f" (they are of {other.title})"
+    return ""

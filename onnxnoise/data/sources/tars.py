@@ -1,0 +1,98 @@
+"""Lists the images in tar files where they lie, without unpacking: ILSVRC2012's own, and webdataset shards."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from onnxnoise.data.sources.devkit import ground_truth_beside, ground_truth_labels
+from onnxnoise.data.sources.ilsvrc import CLASSES, VALIDATION, Item, validation_label
+from onnxnoise.errors import DataError
+
+IMAGE_SUFFIXES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"}
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+MAX_SHARDS = 100_000
+MAX_LABEL_BYTES = 64
+
+
+def list_tars(paths: Iterable[Path]) -> list[Item]:
+    """The images of one or more tars, in their order. Raises DataError: compressed, damaged, or without labels."""
+    return [item for path in paths for item in _list_tar(path)]
+
+
+def expand_braces(pattern: str) -> list[Path]:
+    """`shard-{000..009}.tar` as the ten paths that it stands for."""
+    match = BRACES.search(pattern)
+    if match is None:
+        return [Path(pattern)]
+    first, last = int(match[1]), int(match[2])
+    if not 0 <= last - first < MAX_SHARDS:
+        raise DataError(f"{pattern}: {match[0]} must count upward, over {MAX_SHARDS} shards at most")
+    head, tail = pattern[: match.start()], pattern[match.end() :]
+    width = len(match[1])
+    return [path for number in range(first, last + 1) for path in expand_braces(f"{head}{number:0{width}}{tail}")]
+
+
+def _list_tar(path: Path) -> list[Item]:
+    try:
+        with path.open("rb") as file:
+            start, size = file.read(6), path.stat().st_size
+        if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+            raise DataError(f"{path}: is compressed, so images can't be read out of its middle: decompress it first")
+        with tarfile.open(path, "r:") as archive:
+            members = [member for member in archive if member.isfile()]
+            for member in members:
+                if member.issparse() or not 0 <= member.size <= size - member.offset_data:
+                    raise DataError(f"{path}: {member.name}: is cut short or sparse: is the tar truncated?")
+            if any(VALIDATION.match(PurePosixPath(member.name).name) for member in members):
+                return list(_validation_images(path, members))
+            return list(_samples(path, archive, members))
+    except (OSError, EOFError, ValueError, OverflowError, RecursionError, tarfile.TarError) as error:
+        raise DataError(f"{path}: can't be read as a tar, or is damaged or truncated: {error}") from error
+
+
+def _validation_images(path: Path, members: Iterable[tarfile.TarInfo]) -> Iterator[Item]:
+    truth = ground_truth_beside(path.parent)
+    labels = None if truth is None else ground_truth_labels(truth)
+    for member in members:
+        label = validation_label(member.name, labels)
+        if label is None:
+            raise DataError(f"{path}: {member.name}: is none of the 50,000 validation images, so it has no known label")
+        yield Item(path, member.name, label, member.size, member.offset_data)
+
+
+def _samples(path: Path, archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> Iterator[Item]:
+    """Webdataset: consecutive members `key.jpg` and `key.cls` are a sample, other suffixes are more about it."""
+    for key, group in itertools.groupby(members, key=_key):
+        image: tarfile.TarInfo | None = None
+        label: int | None = None
+        for member in group:
+            suffix = member.name.rpartition(".")[2].lower()
+            if suffix == "cls":
+                label = _label(path, archive, member)
+            elif suffix in IMAGE_SUFFIXES:
+                image = member
+        if image is None and label is None:
+            continue
+        if image is None or label is None:
+            missing = "image" if image is None else "label, .cls"
+            raise DataError(
+                f"{path}: sample {key} has no {missing}; a webdataset sample is KEY.jpg and KEY.cls together"
+            )
+        yield Item(path, image.name, label, image.size, image.offset_data)
+
+
+def _key(member: tarfile.TarInfo) -> str:
+    folder, _, file = member.name.rpartition("/")
+    return f"{folder}/{file.partition('.')[0]}"
+
+
+def _label(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+    content = archive.extractfile(member)
+    text = content.read(MAX_LABEL_BYTES).decode("ascii", "replace").strip() if content else ""
+    if not text.isdecimal() or int(text) >= CLASSES:
+        raise DataError(f"{path}: {member.name}: {text!r} is no class from 0 to {CLASSES - 1}")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Models ranked by their accuracy under noise, with ties."""

@@ -1,0 +1,101 @@
+"""Models benched on demand: what a comparison or a gate lacks is measured first, into run files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from onnxnoise.decisions.comparing import ranking as comparison
+from onnxnoise.decisions.comparing.ranking import Asked
+from onnxnoise.decisions.comparing.records import QUANTITY_OF, Comparison
+from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.records import Metric
+from onnxnoise.results.run_hits import RunHits, is_run_file
+from onnxnoise.run.loading import open_model
+from onnxnoise.run.runner import Watching, measured, unwatched
+from onnxnoise.spec import BenchSpec
+
+
+def compare(
+    subjects: Sequence[str | Path],
+    spec: BenchSpec | None = None,
+    *,
+    cards: Mapping[str, str] | None = None,
+    folder: str | None = None,
+    watching: Watching = unwatched,
+) -> Comparison:
+    """Rank models (paths, or bundled names) and run files under noise: what `onnxnoise compare` does, as a record.
+
+    Models are benched as `spec` says, but for its model and out; run files are compared over all that they have in common with
+    them. `cards` has cards of single models, `folder` is where their run files go.
+
+    >>> from onnxnoise import BenchSpec, bench
+    >>> spec = BenchSpec("resnet20-cifar10", snrs=(20.0,), sweeps=("all",), draws=2, limit=40)
+    >>> runs = [bench(replace(spec, bn=bn, out=f"{bn}.sqlite")) for bn in ("group", "affine")]
+    >>> compare(["group.sqlite", "affine.sqlite"])
+    Traceback (most recent call last):
+    onnxnoise.errors.RunFileError: group.sqlite and affine.sqlite differ in batch-norm policy: ...
+
+    Raises OnnxNoiseError's subclasses as
+    `comparison.compare` and `runner.bench`.
+    """
+    names = list(map(str, subjects))
+    given = spec or BenchSpec("")
+    paths, metric = run_files(names, given, cards, folder, watching)
+    asked = Asked(metric=given.metric or metric or "top1", images=given.limit)
+    if spec is not None or not all(map(is_run_file, names)):
+        quantities = tuple(QUANTITY_OF[sweep] for sweep in given.sweeps if sweep in QUANTITY_OF)
+        asked = replace(asked, snrs=given.snrs, quantities=quantities, draws=given.draws)
+    return comparison.compare(paths, asked)
+
+
+def run_files(
+    names: Sequence[str],
+    spec: BenchSpec,
+    cards: Mapping[str, str] | None = None,
+    folder: str | None = None,
+    watching: Watching = unwatched,
+) -> tuple[list[Path], Metric | None]:
+    """A run file for each name: itself, or that of the model of that name, benched as `spec` says (but for its model).
+
+    `cards` has cards of models, which go before the spec's; run files are made in `folder`. Second: the metric of the first model
+    benched. Raises OnnxNoiseError's subclasses; UsageError for cards of models that are not among the names.
+    """
+    cards = cards or {}
+    for name in cards:
+        if name not in names or is_run_file(name):
+            raise UsageError(
+                f"--card: {name!r} is none of the models compared; write MODEL=CARD with a model as it is given"
+            )
+    _check(names, spec)
+    paths, metrics = [], []
+    for name in names:
+        if is_run_file(name):
+            paths.append(Path(name))
+            continue
+        own = replace(spec, model=name, card=cards.get(name, spec.card), out=_place(name, folder))
+        with measured(own, watching) as run:
+            paths.append(run.store.path)
+            metrics.append(run.question.metric)
+    return paths, metrics[0] if metrics else None
+
+
+def _check(names: Sequence[str], spec: BenchSpec) -> None:
+    """Raise for what can't be used before anything is measured."""
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"compare: {name} is given twice; a model is no rival of its own")
+        if is_run_file(name):
+            RunHits.opened(Path(name)).close()
+        else:
+            open_model(name, bn=spec.bn, output=spec.output)
+
+
+def _place(model: str, folder: str | None) -> str | None:
+    """Where a model's run file goes: None for the usual place."""
+    if folder is None:
+        return None
+    if not Path(folder).is_dir():
+        raise RunFileError(f"{folder}: is no folder; make it, or name another with --out for the run files")
+    return str(Path(folder) / open_model(model).network.run_file)

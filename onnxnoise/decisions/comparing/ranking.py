@@ -1,0 +1,311 @@
+"""Several models' run files held against each other: rankings with ties, and where the curves cross.
+
+Every comparison is of two models at one SNR in one ranking: all-layer accuracy or `A_avr`, each normalized (a share of the
+clean accuracy) and absolute (a fraction of 1). The difference is paired by image, and by draw too where both models have the
+same table of noise layers and so met the same noise; its variance is in `contrasts.py`. Two models are **tied** where the 95 %
+interval of the difference contains 0, at the confidence that Holm's method leaves it: over the comparisons of one ranking (every
+pair, every SNR) the chance that any two equal models are told apart is 5 % at most.
+
+Measured on three equal models at two SNRs (tests/test_compare_statistics.py, 1,500 runs): 2.4 to 4.7 % where draws vary normally,
+0.9 to 3.2 % where they are skewed, from three draws on; where 3 chips in 10 collapse 2.1 % at most from five draws on, but 10 %
+with three draws, which may all have been spared: hence the warning of few draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+from onnxnoise.decisions.comparing.records import (
+    QUANTITIES,
+    SCALES,
+    Candidate,
+    Comparison,
+    Difference,
+    Figure,
+    Quantity,
+    Scale,
+    Standing,
+)
+from onnxnoise.decisions.comparing.ties import Found, Pair, Placed, crossings, judged, pairs, scaled
+from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.records import Interval, Metric, Notice
+from onnxnoise.results.run_hits import RunHits, same_layers
+from onnxnoise.results.summary import FEW_DRAWS
+from onnxnoise.statistics.contrasts import Contrast, Side, contrast
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which part of the run files is compared; None: all that every one of them has. `draws` and `images` are the most."""
+
+    metric: Metric = "top1"
+    snrs: tuple[float, ...] | None = None
+    quantities: tuple[Quantity, ...] | None = None
+    draws: int | None = None
+    images: int | None = None
+
+
+def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
+    """Compare the run files at `paths`, on the images that all of them have.
+
+    Raises UsageError for fewer than two of them, RunFileError where one can't be read, or where they differ in data, batch-norm
+    policy, sigma scope, choice of layers or (where their draws are paired) seed: it says what differs.
+    """
+    asked = asked or Asked()
+    if len(paths) < 2:
+        raise UsageError("compare: needs two models or run files, or more")
+    with ExitStack() as stack:
+        runs = [stack.enter_context(RunHits.opened(path)) for path in paths]
+        _check_alike(runs)
+        images = min([run.images for run in runs] + ([asked.images] if asked.images else []))
+        labels = _labels(runs)
+        clean = [run.clean(asked.metric, images) for run in runs]
+        for run, hits in zip(runs, clean, strict=True):
+            if not hits.any():
+                raise RunFileError(
+                    f"{run.path}: no image is classified correctly without noise: there is nothing to compare"
+                )
+        table = _Table(dict(zip(labels, runs, strict=True)), asked, images)
+        figures, differences = table.filled()
+        return Comparison(
+            bn=runs[0].identity["bn"],
+            sigma_scope=runs[0].identity["sigma_scope"],
+            metric=asked.metric,
+            dataset={"name": runs[0].description["dataset"], "images": images, "sha256": runs[0].identity["data"]},
+            models=tuple(
+                Candidate(
+                    label,
+                    run.name,
+                    run.sha256,
+                    str(run.path),
+                    run.identity["provider"],
+                    run.identity["seed"],
+                    len(run.selected),
+                    sum(layer.parameters for layer in run.layers),
+                    int(hits.sum()),
+                    float(hits.mean()),
+                )
+                for label, run, hits in zip(labels, runs, clean, strict=True)
+            ),
+            figures=tuple(figures),
+            differences=tuple(differences),
+            crossings=tuple(crossings(differences)),
+            warnings=tuple(_warnings(runs, labels, figures, images)),
+        )
+
+
+def _check_alike(runs: Sequence[RunHits]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        for key, title in (("data", "data"), ("bn", "batch-norm policy"), ("sigma_scope", "sigma scope")):
+            ours, theirs = first.identity[key], run.identity[key]
+            if ours != theirs:
+                names = {run: f"{run.description['dataset']!r} {run.identity['data'][:8]}" for run in (first, run)}
+                said = [names[each] if key == "data" else repr(each.identity[key]) for each in (first, run)]
+                raise RunFileError(
+                    f"{first.path} and {run.path} differ in {title}: {said[0]} and {said[1]}; their accuracies say nothing "
+                    "about each other: bench both alike"
+                )
+        if _whole(first) != _whole(run):
+            part, whole = (run, first) if _whole(first) else (first, run)
+            raise RunFileError(
+                f"{part.path} has noise in {len(part.selected)} of {len(part.layers)} layers (--layers), {whole.path} in all; "
+                "bench both alike"
+            )
+    for one, other in combinations(runs, 2):
+        if one.path.resolve() == other.path.resolve():
+            raise UsageError(f"compare: {one.path} is given twice; a model is no rival of its own")
+        if same_layers(one, other) and one.identity["seed"] != other.identity["seed"]:
+            raise RunFileError(
+                f"{one.path} and {other.path} differ in seed: {one.identity['seed']} and {other.identity['seed']}; models with "
+                "the same table of layers are compared draw by draw under the same noise: bench both with one --seed"
+            )
+
+
+def _whole(run: RunHits) -> bool:
+    return len(run.selected) == len(run.layers)
+
+
+def _labels(runs: Sequence[RunHits]) -> list[str]:
+    """A name for each that tells it from the others: the model's, else with its digest, else with its run file."""
+
+    def distinct(labels: list[str]) -> list[str] | None:
+        return labels if len(set(labels)) == len(labels) else None
+
+    names = [run.name for run in runs]
+    digests = [f"{run.name} ({run.sha256[:8]})" for run in runs]
+    return distinct(names) or distinct(digests) or [f"{run.name} ({run.path})" for run in runs]
+
+
+class _Table:
+    """Fills the figures and differences, one quantity and SNR at a time, so that only these hits are in memory."""
+
+    def __init__(self, runs: Mapping[str, RunHits], asked: Asked, images: int) -> None:
+        self.runs, self.asked, self.images = runs, asked, images
+        quantities = [each for each in QUANTITIES if asked.quantities is None or each in asked.quantities]
+        self.places = [(quantity, snr) for quantity in quantities for snr in self._snrs(quantity)]
+        for snr in asked.snrs or [None]:
+            for some in [[each] for each in quantities] if asked.quantities else [quantities]:
+                if not any(kind in some and snr in (None, there) for kind, there in self.places):
+                    raise RunFileError(self._lack(some, snr))
+
+    def _snrs(self, quantity: Quantity) -> list[float]:
+        """Asked for, and every run file has something of it; largest first."""
+        runs, sweep = list(self.runs.values()), _sweep(quantity)
+        return [
+            snr
+            for snr in runs[0].snrs(sweep)
+            if (self.asked.snrs is None or snr in self.asked.snrs)
+            and all(run.has(sweep, _cells(run, quantity), snr) for run in runs)
+        ]
+
+    def _lack(self, quantities: Sequence[Quantity], snr: float | None) -> str:
+        """What the run files have not in common, and what each has."""
+        sweeps = " or ".join(map(_sweep, quantities))
+        there = "; ".join(f"{run.path}: {_there(run)}" for run in self.runs.values())
+        what = "no SNR in common" if snr is None else f"not all of them SNR {snr:g}"
+        return f"the run files have {what} in the sweep {sweeps} ({there}); bench them with the same --sweep and --snr"
+
+    def filled(self) -> tuple[list[Figure], list[Difference]]:
+        """Raises RunFileError where a cell has no complete draw."""
+        raw: dict[tuple[Quantity, float], dict[Scale, dict[Pair, Found]]] = {}
+        own: dict[tuple[Quantity, float], dict[str, tuple[Placed, dict[Scale, tuple[float, Contrast | None]]]]] = {}
+        for quantity, snr in self.places:
+            placed = {label: self._placed(run, quantity, snr) for label, run in self.runs.items()}
+            own[quantity, snr] = {label: (each, _own(each.side)) for label, each in placed.items()}
+            raw[quantity, snr] = {scale: pairs(placed, scale) for scale in SCALES}
+        differences = list(judged(raw))
+        return [
+            _figure(label, quantity, snr, each, estimates, differences, list(self.runs))
+            for (quantity, snr), models in own.items()
+            for label, (each, estimates) in models.items()
+        ], differences
+
+    def _placed(self, run: RunHits, quantity: Quantity, snr: float) -> Placed:
+        found = run.side(_sweep(quantity), _cells(run, quantity), snr, self.asked.metric, self.images)
+        if found is None:
+            raise RunFileError(
+                f"{run.path}: no draw of the sweep {_sweep(quantity)} at SNR {snr:g} is complete on {self.images:,} images; "
+                "run its `onnxnoise bench` again to go on with it"
+            )
+        draws, side = found
+        most = self.asked.draws or len(draws)
+        return Placed(run, draws[:most], side.first(most))
+
+
+def _sweep(quantity: Quantity) -> Literal["all", "single"]:
+    return "all" if quantity == "all" else "single"
+
+
+def _cells(run: RunHits, quantity: Quantity) -> tuple[int | None, ...]:
+    return (None,) if quantity == "all" else run.selected
+
+
+def _there(run: RunHits) -> str:
+    return (
+        ", ".join(
+            f"{kind} at SNR {'/'.join(f'{snr:g}' for snr in run.snrs(kind))}"
+            for kind in ("all", "single")
+            if run.snrs(kind)
+        )
+        or "nothing"
+    )
+
+
+def _own(side: Side) -> dict[Scale, tuple[float, Contrast | None]]:
+    found: dict[Scale, tuple[float, Contrast | None]] = {}
+    for scale in SCALES:
+        value, draws, images, decisions = scaled(side, scale)
+        found[scale] = (value, contrast(value, [draws], images, decisions))
+    return found
+
+
+def _figure(
+    label: str,
+    quantity: Quantity,
+    snr: float,
+    placed: Placed,
+    estimates: Mapping[Scale, tuple[float, Contrast | None]],
+    differences: Sequence[Difference],
+    labels: Sequence[str],
+) -> Figure:
+    standings = {}
+    for scale, (mean, law) in estimates.items():
+        better, tied = 0, []
+        for each in differences:
+            if (each.quantity, each.scale, each.snr) != (quantity, scale, snr) or label not in (
+                each.first,
+                each.second,
+            ):
+                continue
+            if each.tied:
+                tied.append(each.second if each.first == label else each.first)
+            elif (each.mean < 0.0) if each.first == label else (each.mean > 0.0):
+                better += 1
+        top = 1.0 / float(placed.side.clean.mean()) if scale == "normalized" else 1.0
+        standings[scale] = Standing(
+            mean,
+            None if law is None else _within(law.interval(fixed=True), top),
+            None if law is None else _within(law.interval(), 1.0 if scale == "absolute" else None),
+            better + 1,
+            tuple(sorted(tied, key=labels.index)),
+        )
+    return Figure(
+        label,
+        quantity,
+        snr,
+        len(placed.run.selected),
+        len(placed.draws),
+        standings["normalized"],
+        standings["absolute"],
+    )
+
+
+def _within(interval: Interval, top: float | None) -> Interval:
+    """Cut off at 0 and at `top`, as `estimates.estimate` does."""
+    return max(interval[0], 0.0), interval[1] if top is None else min(interval[1], top)
+
+
+def _warnings(
+    runs: Sequence[RunHits], labels: Sequence[str], figures: Sequence[Figure], images: int
+) -> Iterator[Notice]:
+    fewest = min(figure.draws for figure in figures)
+    if fewest == 1:
+        yield Notice(
+            "one_draw",
+            "one draw: ties can't be told, since nothing shows how much chips differ; use --draws 10 or more",
+        )
+    elif fewest < FEW_DRAWS:
+        yield Notice(
+            "few_draws",
+            f"few draws ({fewest}): differences have to be large to be told; use --draws {FEW_DRAWS} or more",
+        )
+    for run, label in zip(runs, labels, strict=True):
+        if run.images > images:
+            yield Notice(
+                "fewer_images",
+                f"{label}: only the first {images:,} of its {run.images:,} images, which all have, are used",
+            )
+        told = {(figure.quantity, figure.snr) for figure in figures if figure.model == label}
+        broken = {
+            snr: count
+            for quantity, snr in sorted(told, reverse=True)
+            if (count := run.nonfinite(_sweep(quantity), _cells(run, quantity), snr))
+        }
+        if broken:
+            listed = ", ".join(f"{count:,} at SNR {snr:g}" for snr, count in broken.items())
+            yield Notice("nonfinite", f"{label}: noisy outputs that were not finite, each a miss: {listed}")
+    if not _whole(runs[0]):
+        yield Notice(
+            "some_layers", "the run files have noise in chosen layers only (--layers); `all` means these together"
+        )
+    providers = dict.fromkeys(run.identity["provider"] for run in runs)
+    if len(providers) > 1:
+        yield Notice(
+            "providers", f"measured by different execution providers ({', '.join(providers)}): a few hits may differ"
+        )

@@ -1,0 +1,119 @@
+"""The records of a comparison, and its JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from onnxnoise.records import Interval, Metric, Notice, Policy, SigmaScope
+from onnxnoise.results.summary import strict_json
+
+SCHEMA = "onnxnoise/comparison/1"
+Quantity = Literal["all", "a_avr"]
+Scale = Literal["normalized", "absolute"]
+QUANTITIES: tuple[Quantity, ...] = ("all", "a_avr")
+QUANTITY_OF: dict[str, Quantity] = {"all": "all", "single": "a_avr"}
+"""Which sweep is ranked by what."""
+
+SCALES: tuple[Scale, ...] = ("normalized", "absolute")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model compared: what stands beside its ranks. `label` tells it from the others; accuracies are fractions of 1."""
+
+    label: str
+    name: str
+    sha256: str
+    run_file: str
+    provider: str
+    seed: int
+    layers: int
+    parameters: int
+    clean_hits: int
+    clean_accuracy: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a model stands in one ranking at one SNR: its mean, 95 % intervals (None with one draw), rank and ties.
+
+    `rank` is 1 + the number of models that are better beyond a tie; with one draw ties can't be told, and it follows the means.
+    `tied` has the labels of those that it is tied with.
+    """
+
+    mean: float
+    fixed: Interval | None
+    sampled: Interval | None
+    rank: int
+    tied: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One model at one SNR: the accuracy with noise in all layers together (`all`), or its mean over layers one at a time."""
+
+    model: str
+    quantity: Quantity
+    snr: float
+    layers: int
+    draws: int
+    normalized: Standing
+    absolute: Standing
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`first` - `second` in one ranking at one SNR, with its 95 % interval (other draws, other images like these).
+
+    `p` is two-sided, `p_holm` adjusted over the ranking; `tied` where it is above 0.05. All four are None with one draw.
+    `paired` is by image, or by image and draw.
+    """
+
+    first: str
+    second: str
+    quantity: Quantity
+    scale: Scale
+    snr: float
+    paired: Literal["image", "image and draw"]
+    mean: float
+    interval: Interval | None
+    p: float | None
+    p_holm: float | None
+    tied: bool | None
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Between two SNRs the order of two models changes: `better_above` leads at `high` and the other at `low`.
+
+    `clear` where they are no tie at either end; otherwise only the means cross.
+    """
+
+    better_above: str
+    better_below: str
+    quantity: Quantity
+    scale: Scale
+    high: float
+    low: float
+    clear: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The answer to `onnxnoise compare`: `figures` and `differences` by quantity, SNR (largest first) and model."""
+
+    bn: Policy
+    sigma_scope: SigmaScope
+    metric: Metric
+    dataset: dict[str, str | int]
+    models: tuple[Candidate, ...]
+    figures: tuple[Figure, ...]
+    differences: tuple[Difference, ...]
+    crossings: tuple[Crossing, ...]
+    warnings: tuple[Notice, ...]
+
+
+def to_json(comparison: Comparison) -> str:
+    """The comparison as one JSON document, schema `onnxnoise/comparison/1`: the records of this file, field by field."""
+    return strict_json({"schema": SCHEMA, **asdict(comparison)})

@@ -1,0 +1,100 @@
+"""Differences between models, which of them are ties, and where curves cross."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from onnxnoise.decisions.comparing.records import SCALES, Crossing, Difference, Quantity, Scale
+from onnxnoise.results.run_hits import RunHits, same_layers
+from onnxnoise.statistics.contrasts import Contrast, Measure, Side, absolute, difference, holm, normalized
+
+ERROR = 0.05
+"""The chance that any two equal models of one ranking are told apart."""
+
+Pair = tuple[str, str]
+Found = tuple[float, Contrast | None, bool]
+"""A difference's mean, its law (None with one draw), and whether it is paired by draw."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One model's side at one SNR, with its draws' numbers."""
+
+    run: RunHits
+    draws: list[int]
+    side: Side
+
+
+def scaled(side: Side, scale: Scale) -> Measure:
+    return normalized(side) if scale == "normalized" else absolute(side)
+
+
+def pairs(placed: Mapping[str, Placed], scale: Scale) -> dict[Pair, Found]:
+    """(mean, law, paired by draw) of every pair's difference."""
+    found = {}
+    for (first, one), (second, other) in combinations(placed.items(), 2):
+        by_draw = same_layers(one.run, other.run)
+        sides = [one.side, other.side]
+        if by_draw:
+            common = [draw for draw in one.draws if draw in other.draws]
+            sides = [each.side.chosen([each.draws.index(draw) for draw in common]) for each in (one, other)]
+        mine, theirs = (scaled(side, scale) for side in sides)
+        found[first, second] = (mine[0] - theirs[0], difference(mine, theirs, by_draw=by_draw), by_draw)
+    return found
+
+
+def judged(
+    raw: Mapping[tuple[Quantity, float], Mapping[Scale, Mapping[Pair, Found]]],
+) -> Iterator[Difference]:
+    """Every difference with its tie or none, Holm's method over the pairs and SNRs of a ranking."""
+    for quantity in dict.fromkeys(quantity for quantity, _ in raw):
+        for scale in SCALES:
+            rows = [
+                (snr, pair, each)
+                for (kind, snr), scales in raw.items()
+                if kind == quantity
+                for pair, each in scales[scale].items()
+            ]
+            p_values = [1.0 if law is None else law.p_zero() for _, _, (_, law, _) in rows]
+            for (snr, (first, second), (mean, law, by_draw)), p, adjusted in zip(
+                rows, p_values, holm(p_values), strict=True
+            ):
+                yield Difference(
+                    first,
+                    second,
+                    quantity,
+                    scale,
+                    snr,
+                    "image and draw" if by_draw else "image",
+                    mean,
+                    None if law is None else law.interval(),
+                    None if law is None else p,
+                    None if law is None else adjusted,
+                    None if law is None else adjusted > ERROR,
+                )
+
+
+def crossings(differences: Sequence[Difference]) -> Iterator[Crossing]:
+    """Clear crossings between the nearest SNRs that are no tie; elsewhere those of the means of neighbouring SNRs."""
+    curves: dict[tuple[Quantity, Scale, str, str], list[Difference]] = {}
+    for each in sorted(differences, key=lambda each: -each.snr):
+        curves.setdefault((each.quantity, each.scale, each.first, each.second), []).append(each)
+    for curve in curves.values():
+        clear = [
+            (one, other)
+            for one, other in pairwise([each for each in curve if each.tied is False])
+            if one.mean * other.mean < 0.0
+        ]
+        means = [each for each in curve if each.mean != 0.0]
+        crossed = [(one, other) for one, other in pairwise(means) if one.mean * other.mean < 0.0]
+        covered = [
+            pair
+            for pair in crossed
+            if not any(one.snr >= pair[0].snr and other.snr <= pair[1].snr for one, other in clear)
+        ]
+        for pairs, sure in ((clear, True), (covered, False)):
+            for one, other in pairs:
+                names = (one.first, one.second) if one.mean > 0.0 else (one.second, one.first)
+                yield Crossing(*names, one.quantity, one.scale, one.snr, other.snr, sure)

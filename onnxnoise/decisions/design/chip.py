@@ -1,0 +1,154 @@
+"""One chip as a file: a model with one draw of noise stored in its weights, an ordinary ONNX file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from onnxnoise.engine.segments import Cutter
+from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.model.network import Network
+from onnxnoise.model.policies.batch_norms import LayerNoise
+from onnxnoise.noise.gaussian import DEFAULT_SEED
+from onnxnoise.records import Policy, Shape, SigmaScope
+from onnxnoise.run.loading import Subject, open_model
+
+Array = npt.NDArray[Any]
+
+METADATA_KEY = "onnxnoise.decisions.design.chip"
+_LARGEST_FILE = 2**31 - 2**20
+"""Bytes that a protobuf message can have, with room for the nodes."""
+
+_IMAGE_TYPES = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What was written: which noise is on how many of the model's `parameters`, and how many variances it made negative.
+
+    `snr` is linear (sigma_w / sigma_noise); `layers` are the indices of the noisy layers; `model` has name and sha256 of the file
+    the chip was made from.
+    """
+
+    path: str
+    model: dict[str, str]
+    snr: float
+    draw: int
+    seed: int
+    bn: Policy
+    sigma_scope: SigmaScope
+    layers: tuple[int, ...]
+    parameters: int
+    negative_variances: int
+
+
+def apply(
+    model: str,
+    *,
+    snr: float,
+    out: str | Path,
+    draw: int = 0,
+    layers: str | None = None,
+    bn: Policy = "group",
+    sigma_scope: SigmaScope = "tensor",
+    seed: int = DEFAULT_SEED,
+    output: str | None = None,
+) -> Chip:
+    """Write the model as draw number `draw` stores it: noise of `snr` in `layers` (a pattern as of `--layers`; default: all).
+
+    The file has the normalized graph: its input takes what the model takes, its one output are the logits, before a final
+    Softmax. Its hits are those of the run's cell: `all` for all layers, `single` for one, `cumulative` for the first ones. A file
+    of more than 2 GB keeps its weights in a second one beside it, `<out>.data`.
+
+    >>> chip = apply("resnet20-cifar10", snr=5, draw=1, layers="conv1,bn1", out="noisy.onnx")
+    >>> chip.layers, chip.parameters
+    ((1, 2), 512)
+
+    Raises UsageError for an SNR or draw that is none and a pattern that matches nothing, ModelError for a model that can't be
+    used, RunFileError where `out` can't be written.
+    """
+    if not snr > 0:
+        raise UsageError(f"--snr: {snr:g} is no signal-to-noise ratio; give a number above 0 (10 is noise of 10 %)")
+    if draw < 0 or seed < 0:
+        raise UsageError("--draw and --seed count from 0")
+    subject = open_model(model, bn=bn, layers=layers, output=output)
+    path = _target(Path(out), subject)
+    noisy, negative = _noisy(subject, snr=snr, draw=draw, bn=bn, sigma_scope=sigma_scope, seed=seed)
+    network = subject.network
+    chip = Chip(
+        path=str(path),
+        model={"name": network.name, "sha256": network.sha256},
+        snr=snr,
+        draw=draw,
+        seed=seed,
+        bn=bn,
+        sigma_scope=sigma_scope,
+        layers=tuple(layer.index for layer in subject.layers),
+        parameters=sum(layer.parameters for layer in subject.layers),
+        negative_variances=negative,
+    )
+    scores = subject.classifier.shapes.get(network.logits, (network.image.batch, network.classes))
+    proto, size = _proto(network, noisy, scores)
+    about = {**subject.classifier.metadata, METADATA_KEY: json.dumps(asdict(chip) | {"path": path.name})}
+    onnx.helper.set_model_props(proto, about)
+    try:
+        if size > _LARGEST_FILE:
+            data = path.with_name(f"{path.name}.data")
+            data.unlink(missing_ok=True)  # onnx would append to it
+            onnx.save_model(proto, path, save_as_external_data=True, location=data.name)
+        else:
+            onnx.save_model(proto, path)
+    except OSError as error:
+        raise RunFileError(f"{path}: can't be written: {error.strerror or error}; name another file with -o") from error
+    return chip
+
+
+def _target(path: Path, subject: Subject) -> Path:
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"there is no folder {str(path.parent)!r}"
+        raise RunFileError(f"{path}: can't be written: {what}; name a file with -o")
+    if path.exists() and path.samefile(subject.classifier.path):
+        raise RunFileError(f"{path}: is the model itself, which stays as it is; name another file with -o")
+    return path
+
+
+def _noisy(
+    subject: Subject, *, snr: float, draw: int, bn: Policy, sigma_scope: SigmaScope, seed: int
+) -> tuple[dict[str, Array], int]:
+    """(noisy constants by name, how many batch-norm variances the noise made negative)."""
+    noisy: dict[str, Array] = {}
+    negative = 0
+    for layer in subject.layers:
+        drawn = LayerNoise.drawn(layer, subject.network.constants, seed=seed, draw=draw, scope=sigma_scope, policy=bn)
+        values, below = drawn.at(snr)
+        noisy |= values
+        negative += below
+    return noisy, negative
+
+
+def _proto(network: Network, noisy: dict[str, Array], scores: Shape) -> tuple[onnx.ModelProto, int]:
+    """(the whole network as a model with its weights inside, bytes of the weights); `scores` is the shape of the logits."""
+    cutter, image = Cutter(network), network.image
+    segment = cutter.segment(0, cutter.end, {image.name: (_IMAGE_TYPES[image.dtype], ())}, replaced=noisy)
+    proto = onnx.ModelProto.FromString(segment.stub)
+    for tensor in proto.graph.initializer:
+        if tensor.name in segment.references:
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(np.ascontiguousarray(segment.references[tensor.name]), tensor.name)
+            )
+    proto.graph.name = network.name
+    del proto.graph.input[:], proto.graph.output[:]
+    proto.graph.input.append(_info(image.name, _IMAGE_TYPES[image.dtype], image.shape))
+    proto.graph.output.append(_info(network.logits, onnx.TensorProto.FLOAT, scores))
+    return proto, sum(array.nbytes for array in segment.references.values())
+
+
+def _info(name: str, element: int, shape: Shape) -> onnx.ValueInfoProto:
+    named = [("N" if i == 0 else f"{name}_{i}") if side is None else side for i, side in enumerate(shape)]
+    return onnx.helper.make_tensor_value_info(name, element, named)

@@ -1,0 +1,259 @@
+"""Which layers to keep digital, so that the rest of a network, all of it noisy, still meets a target."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from pathlib import Path
+
+from onnxnoise.errors import UsageError
+from onnxnoise.records import Estimate, LayerInfo, Metric, NoiseLayer, Notice, Policy, SigmaScope
+from onnxnoise.results.summary import strict_json, summarize
+from onnxnoise.run.experiment import Setup
+from onnxnoise.run.loading import layer_info
+from onnxnoise.run.runner import measured
+from onnxnoise.spec import BenchSpec, index_ranges
+from onnxnoise.text import counted
+
+SCHEMA = "onnxnoise/plan/1"
+FRESH_DRAWS = 10
+_HARDER = (1.0, 2.0, 4.0)
+"""Sensitivities are measured at the SNR and at these times as much noise, where more layers show what they cost."""
+
+_ROUNDS = 3
+"""Verifications on fresh draws before the plan that came closest is given back."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Layers kept digital (noise-free), and what the accuracy over the clean one is with noise in all `noisy` ones.
+
+    `share` is that of the digital layers' parameters in all parameters of noise layers, a fraction of 1. `without` is the
+    normalized accuracy with nothing kept digital; `verified`, with the plan, on `fresh_draws` draws of seed `fresh_seed`, which
+    had no part in the choice: `bench --sweep all --seed FRESH_SEED --draws FRESH_DRAWS --layers NOISY` measures the same. `met`
+    says whether its mean reaches the target.
+    """
+
+    model: dict[str, str]
+    provider: str
+    dataset: dict[str, str | int]
+    snr: float
+    target: float
+    seed: int
+    bn: Policy
+    sigma_scope: SigmaScope
+    metric: Metric
+    draws: int
+    fresh_seed: int
+    fresh_draws: int
+    digital: tuple[LayerInfo, ...]
+    noisy: tuple[int, ...]
+    share: float
+    without: Estimate
+    verified: Estimate
+    met: bool
+    warnings: tuple[Notice, ...]
+
+
+def plan(
+    spec: BenchSpec,
+    *,
+    snr: float,
+    max_share: float = 1.0,
+    fresh_draws: int = FRESH_DRAWS,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Choose layers to keep digital at `snr` so that the others, noisy together, keep `spec.target` of the clean accuracy.
+
+    Greedy: layers are ranked by the accuracy that noise in them alone costs (also per parameter), the shortest beginning of a
+    ranking that meets the target is kept digital, then what turns out not to be needed is given back, largest first. The choice
+    is made on `spec.draws` draws and verified on fresh ones; where those miss the target, the search goes on with a higher one.
+    No smaller set is ruled out. `max_share` is the largest share of parameters to keep digital; `spec.layers` are the layers that
+    bear noise at all; `tell` is told of each evaluation.
+
+    >>> made = plan(BenchSpec("resnet20-cifar10", draws=2, limit=40, out="run.sqlite"), snr=1000, fresh_draws=2)
+    >>> made.digital, made.share, made.met
+    ((), 0.0, True)
+
+    Raises UsageError for values out of range, otherwise as `runner.bench`.
+    """
+    if not snr > 0 or snr == inf:
+        raise UsageError(f"--snr: {snr:g} is no noise to plan for; give a number above 0, 5 is noise of 20 %")
+    if not 0 <= max_share <= 1:
+        raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
+    if fresh_draws < 2:
+        raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
+    setup = Setup.opened(replace(spec, snrs=(snr,), sweeps=("all",)))
+    search = _Search(setup, snr, max_share, tell)
+    without = search.accuracy(setup.subject.layers, spec.seed, spec.draws)
+    goal = spec.target
+    best: tuple[tuple[NoiseLayer, ...], Estimate, int] | None = None
+    for attempt in range(1, _ROUNDS + 1):
+        digital = search.chosen(goal)
+        fresh_seed = spec.seed + attempt
+        verified = search.accuracy(search.others(digital), fresh_seed, fresh_draws)
+        if best is None or verified.mean > best[1].mean:
+            best = (digital, verified, fresh_seed)
+        if verified.mean >= spec.target or not search.others(digital):
+            break
+        goal += (1 - goal) / 2  # as much again between the target and the clean accuracy
+    assert best is not None
+    digital, verified, fresh_seed = best
+    classifier = setup.subject.network
+    return Plan(
+        model={"name": classifier.name, "sha256": classifier.sha256},
+        provider=setup.provider.name,
+        dataset={"name": setup.images.name, "images": setup.count, "sha256": setup.images.digest},
+        snr=snr,
+        target=spec.target,
+        seed=spec.seed,
+        bn=spec.bn,
+        sigma_scope=spec.sigma_scope,
+        metric=search.metric,
+        draws=spec.draws,
+        fresh_seed=fresh_seed,
+        fresh_draws=fresh_draws,
+        digital=tuple(layer_info(layer) for layer in digital),
+        noisy=tuple(layer.index for layer in search.others(digital)),
+        share=search.share(digital),
+        without=without,
+        verified=verified,
+        met=verified.mean >= spec.target,
+        warnings=(*classifier.notices, *_notices(spec, digital, setup.subject.layers)),
+    )
+
+
+def to_json(made: Plan) -> str:
+    """One JSON document, schema `onnxnoise/plan/1`."""
+    return strict_json({"schema": SCHEMA, **asdict(made)})
+
+
+class _Search:
+    """The evaluations of one plan, each a small run of its own; layers are rated in the run file, for later plans too."""
+
+    def __init__(self, setup: Setup, snr: float, max_share: float, tell: Callable[[str], None]) -> None:
+        self.setup, self.snr, self.max_share, self.tell = setup, snr, max_share, tell
+        self.metric: Metric = setup.metric
+        self._parameters = sum(layer.parameters for layer in setup.subject.layers)
+        self._rankings: list[list[NoiseLayer]] | None = None
+        self._known: dict[tuple[tuple[int, ...], int], Estimate] = {}
+
+    def others(self, digital: Sequence[NoiseLayer]) -> tuple[NoiseLayer, ...]:
+        """The layers that stay noisy, in canonical order."""
+        kept = {layer.index for layer in digital}
+        return tuple(layer for layer in self.setup.subject.layers if layer.index not in kept)
+
+    def share(self, digital: Sequence[NoiseLayer]) -> float:
+        return sum(layer.parameters for layer in digital) / self._parameters
+
+    def accuracy(self, noisy: Sequence[NoiseLayer], seed: int, draws: int) -> Estimate:
+        """Normalized accuracy with noise in all of `noisy`; without any it is 1, exactly."""
+        if not noisy:
+            return Estimate(1.0, None, None)
+        asked = (tuple(layer.index for layer in noisy), seed)
+        if asked not in self._known:
+            self._known[asked] = self._evaluated(noisy, seed, draws)
+        return self._known[asked]
+
+    def _evaluated(self, noisy: Sequence[NoiseLayer], seed: int, draws: int) -> Estimate:
+        spec = replace(self.setup.spec, seed=seed, draws=draws)
+        with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
+            layers = index_ranges([layer.index for layer in noisy])
+            kept = self._measured(replace(spec, layers=layers, out=str(Path(folder) / "run.sqlite")))[None]
+        digital = len(self.setup.subject.layers) - len(noisy)
+        self.tell(
+            f"{counted(digital, 'layer')} digital, {draws} draws of seed {seed}: {kept.mean:.3f} of the clean accuracy"
+        )
+        return kept
+
+    def chosen(self, target: float) -> tuple[NoiseLayer, ...]:
+        """The cheapest set found whose rest meets `target` on the draws of the choice, in canonical order."""
+        spec = self.setup.spec
+
+        def meets(digital: Sequence[NoiseLayer]) -> bool:
+            return self.accuracy(self.others(digital), spec.seed, spec.draws).mean >= target
+
+        if meets(()):
+            return ()
+        found = []
+        for ranking in self._ranked():
+            allowed = self._affordable(ranking)
+            found.append(self._thinned(_shortest(allowed, meets), meets))
+        return min(found, key=self.share)
+
+    def _affordable(self, ranking: list[NoiseLayer]) -> list[NoiseLayer]:
+        """Those from the front that fit into `max_share` together; one too large is left out."""
+        kept: list[NoiseLayer] = []
+        for layer in ranking:
+            if self.share([*kept, layer]) <= self.max_share:
+                kept.append(layer)
+        return kept
+
+    def _thinned(
+        self, digital: Sequence[NoiseLayer], meets: Callable[[Sequence[NoiseLayer]], bool]
+    ) -> tuple[NoiseLayer, ...]:
+        kept = list(digital)
+        if not meets(kept):  # all that is allowed is not enough, so all of it is needed
+            return tuple(sorted(kept, key=lambda layer: layer.index))
+        for layer in sorted(kept, key=lambda layer: -layer.parameters):
+            fewer = [each for each in kept if each is not layer]
+            if meets(fewer):
+                kept = fewer
+        return tuple(sorted(kept, key=lambda layer: layer.index))
+
+    def _ranked(self) -> list[list[NoiseLayer]]:
+        """Layers by what noise in them alone costs, and by that for each parameter; the costliest first."""
+        if self._rankings is None:
+            snrs = tuple(self.snr / factor for factor in _HARDER)
+            spec = replace(self.setup.spec, snrs=snrs, sweeps=("single",))
+            self.tell(f"rating each layer alone at SNR {', '.join(f'{snr:g}' for snr in snrs)}")
+            kept = self._measured(spec)
+            layers = self.setup.subject.layers
+            cost = {layer.index: 1 - kept[layer.index].mean for layer in layers}
+            self._rankings = [
+                sorted(layers, key=lambda layer: (-cost[layer.index], layer.parameters)),
+                sorted(layers, key=lambda layer: (-cost[layer.index] / layer.parameters, layer.parameters)),
+            ]
+        return self._rankings
+
+    def _measured(self, spec: BenchSpec) -> dict[int | None, Estimate]:
+        """Normalized accuracy by layer (None: all), averaged over SNRs, as far as the mean goes."""
+        with measured(spec) as run:
+            result = summarize(run.store, run.question)
+        assert result is not None, "a finished run has its clean pass"
+        self.metric = result.told
+        found: dict[int | None, Estimate] = {}
+        for cell in result.cells:
+            estimate = cell.normalized(self.metric)
+            if estimate is None:
+                raise UsageError(
+                    "the model has no hit without noise, so there is no accuracy to keep; check the card and the labels"
+                )
+            before = found.get(cell.layer)
+            mean = estimate.mean / len(spec.snrs) + (before.mean if before else 0.0)
+            found[cell.layer] = replace(estimate, mean=mean)
+        return found
+
+
+def _shortest(layers: Sequence[NoiseLayer], enough: Callable[[Sequence[NoiseLayer]], bool]) -> Sequence[NoiseLayer]:
+    """The shortest beginning, of one layer or more, that is enough (if more layers are); all of them where none is known."""
+    low, high = 0, len(layers)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if enough(layers[:middle]):
+            high = middle
+        else:
+            low = middle
+    return layers[:high]
+
+
+def _notices(spec: BenchSpec, digital: Sequence[NoiseLayer], layers: Sequence[NoiseLayer]) -> list[Notice]:
+    if len(digital) == len(layers):
+        return [
+            Notice("all_digital", "the target is met only with every layer kept digital: no plan for analog hardware")
+        ]
+    if spec.draws == 1:
+        return [Notice("one_draw", "the layers were chosen on one draw; use --draws 5 or more")]
+    return []

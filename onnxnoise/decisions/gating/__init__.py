@@ -1,0 +1,1 @@
+"""Runs held against rules: a verdict, and the reports that pipelines read."""

@@ -1,0 +1,178 @@
+"""A gate: rules held against a run file, or against a model whose draws are measured until every rule is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from onnxnoise.decisions.gating.records import GateVerdict
+from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places
+from onnxnoise.decisions.gating.rules import SWEEPS, Rules, find_rules, load_rules
+from onnxnoise.errors import RunFileError
+from onnxnoise.records import Notice, TallyKey
+from onnxnoise.results.run_hits import RunHits, is_run_file
+from onnxnoise.results.store import RunStore
+from onnxnoise.results.summary import Question
+from onnxnoise.run.experiment import Setup
+from onnxnoise.run.jobs import Job
+from onnxnoise.run.plans import CLEAN, Plan
+from onnxnoise.run.runner import PlanOf, Watching, measured, unwatched
+from onnxnoise.spec import BenchSpec, from_flags
+from onnxnoise.statistics.sequential import LOOKS, RARE, RARE_IN_A_FILE, look_errors, overall
+from onnxnoise.text import counted
+
+
+def gate(
+    subject: str | Path,
+    rules: str | Path | Rules | None = None,
+    spec: BenchSpec | None = None,
+    watching: Watching = unwatched,
+) -> GateVerdict:
+    r"""Hold a model (a path, or a bundled name) or a run file to rules: what `onnxnoise gate` does, as a record.
+
+    `rules` is a rules file, by default the one of this folder (`rules.find_rules`). `spec` says how a model is benched, by
+    default as the rules file's `[bench]` does; of a run file only its `limit` counts. Raises OnnxNoiseError's subclasses
+    as `gate_run`, `gate_model` and `rules.load_rules`.
+
+    >>> _ = Path("rules.toml").write_text("[[rule]]\nname = 'far from the limit'\nsnr = 50\nmin = 0.3\n")
+    >>> verdict = gate("resnet20-cifar10", "rules.toml", BenchSpec("resnet20-cifar10", limit=40, out="run.sqlite"))
+    >>> verdict.verdict, [rule.name for rule in verdict.rules]
+    ('pass', ['far from the limit'])
+    """
+    book = rules if isinstance(rules, Rules) else load_rules(find_rules(None if rules is None else str(rules)))
+    settings: dict[str, Any] = dict(book.bench)
+    spec = spec or from_flags(str(subject), **settings)
+    if is_run_file(str(subject)):
+        return gate_run(Path(subject), book, spec.limit)
+    return gate_model(replace(spec, model=str(subject)), book, watching)
+
+
+def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict:
+    """Hold rules against the draws that the run file at `path` has: one look. `images`: only the first so many.
+
+    Raises RunFileError where a file can't be read, or lacks what a rule asks for; UsageError for a pattern that matches no layer.
+    """
+    with ExitStack() as stack:
+        run = stack.enter_context(RunHits.opened(path))
+        _check_settings(run, rules)
+        wanted = images or max(chunk.stop for chunk in run.store.chunks())
+        if run.images < wanted:
+            raise RunFileError(
+                f"{path}: has {run.images:,} of {wanted:,} images measured (an unfinished run, or one shard): go on with its "
+                "`onnxnoise bench`, merge its shards, or ask for fewer images with --limit"
+            )
+        images = wanted
+        layers = [layer for layer in run.layers if layer.index in run.selected]
+        cases = [
+            Case(rule, places(rule, layers), opened_baseline(rule, run.identity, images, stack)) for rule in rules.rules
+        ]
+        for case in cases:
+            for place in case.places:
+                check_there(run, case.rule, place)
+        for case in cases:
+            case.look(run, None, 1.0 - case.rule.confidence, images, rare=RARE_IN_A_FILE)
+        draws = {reading.draws for case in cases for reading in case.readings.values()}
+        return _answer(run, rules, cases, images, (max(draws),))
+
+
+def _check_settings(run: RunHits, rules: Rules) -> None:
+    """A run file is gated as it is; RunFileError where it was measured in another way than the rules' [bench] asks for."""
+    asked = dict(rules.bench)
+    if asked.pop("protocol", None) is not None:
+        asked |= {"bn": "group", "sigma_scope": "layer"}
+    for key in ("bn", "sigma_scope", "seed"):
+        if key in asked and str(asked[key]) != str(run.identity[key]):
+            raise RunFileError(
+                f"{run.path}: was measured with {key} = {run.identity[key]}, but [bench] in the rules asks for {asked[key]}; "
+                "bench it as the rules ask, or change them"
+            )
+
+
+def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) -> GateVerdict:
+    """Measure draws of a model, up to the looks' 5, 10, 20 and 40, until every rule is decided; only the cells still open.
+
+    `spec` says how the model is benched; its SNRs, sweeps and draws are the rules'. What its run file has is not measured again.
+    Raises OnnxNoiseError's subclasses for whatever can't be used.
+    """
+    snrs = tuple(sorted({rule.snr for rule in rules.rules}, reverse=True))
+    sweeps = tuple(sweep for sweep in SWEEPS if sweep in {rule.sweep for rule in rules.rules})
+    spec = replace(spec, snrs=snrs, sweeps=sweeps, draws=LOOKS[-1])
+    with ExitStack() as stack:
+        looks: list[_Looks] = []
+
+        def plan_for(setup: Setup) -> PlanOf:
+            images = min(len(setup.images), spec.limit or len(setup.images))
+            about = {"data": setup.images.digest, "bn": spec.bn, "sigma_scope": spec.sigma_scope}
+            layers = setup.subject.layers
+            cases = [
+                Case(rule, places(rule, layers), opened_baseline(rule, about, images, stack)) for rule in rules.rules
+            ]
+
+            def plan(_: Question, chunks: tuple[range, ...]) -> Plan:
+                looks.append(_Looks(cases, images, chunks))
+                return looks[0]
+
+            return plan
+
+        run = stack.enter_context(measured(spec, watching, plan_for=plan_for))
+        (taken,) = looks
+        return _answer(RunHits(run.store), rules, taken.cases, taken.images, LOOKS[: taken.taken])
+
+
+class _Looks:
+    """The plan of a gate's run: draws up to the next look for the places still open, until none is, or all looks are taken."""
+
+    def __init__(self, cases: Sequence[Case], images: int, chunks: tuple[range, ...]) -> None:
+        self.cases, self.images, self.chunks = cases, images, chunks
+        self.taken = 0
+
+    @property
+    def about(self) -> str:
+        return f"{counted(len(self.cases), 'rule')}, at most {LOOKS[-1]} draws"
+
+    def round(self, store: RunStore) -> list[Job]:
+        """The jobs before the next look, or none when all is decided; looks where the draws are there."""
+        while self.taken < len(LOOKS) and any(case.open for case in self.cases):
+            done = store.done()
+            wanted = ((chunk, self._keys(chunk.start)) for chunk in self.chunks)
+            owed = [Job(chunk, tuple(key for key in keys if key not in done)) for chunk, keys in wanted]
+            if owed := [job for job in owed if job.keys]:
+                return owed
+            run = RunHits(store)
+            for case in self.cases:
+                error = look_errors(case.rule.confidence)[self.taken]
+                case.look(run, LOOKS[self.taken], error, self.images, rare=RARE)
+            self.taken += 1
+        return []
+
+    def _keys(self, start: int) -> list[TallyKey]:
+        """The clean pass of a chunk, and the draws of every cell that an open place needs."""
+        cells = {
+            (case.rule.sweep, layer, case.rule.snr)
+            for case in self.cases
+            for place in case.open
+            for layer in place.layers
+        }
+        ordered = sorted(cells, key=lambda cell: (SWEEPS.index(cell[0]), cell[1] or 0, -cell[2]))
+        draws = range(LOOKS[self.taken])
+        return [(*CLEAN, start), *((*cell, draw, start) for cell in ordered for draw in draws)]
+
+
+def _answer(run: RunHits, rules: Rules, cases: Sequence[Case], images: int, looks: tuple[int, ...]) -> GateVerdict:
+    return GateVerdict(
+        verdict=overall([case.verdict for case in cases]),
+        model={"name": run.name, "sha256": run.sha256},
+        dataset={"name": run.description["dataset"], "images": images, "sha256": run.identity["data"]},
+        run_file=str(run.path),
+        rules_file=str(rules.path),
+        provider=run.identity["provider"],
+        seed=run.identity["seed"],
+        bn=run.identity["bn"],
+        sigma_scope=run.identity["sigma_scope"],
+        looks=looks,
+        rules=tuple(case.judged() for case in cases),
+        warnings=tuple(Notice(**each) for each in run.description["notices"]),
+    )

@@ -1,0 +1,69 @@
+"""A gate's verdict for GitHub Actions: a Markdown summary of the step, and an annotation for each rule that did not pass."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from string import punctuation
+from typing import TextIO
+
+from onnxnoise.decisions.gating.records import GateVerdict
+from onnxnoise.text import safe
+
+_SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
+
+
+def summary(verdict: GateVerdict) -> str:
+    """The verdict as Markdown: what was gated, and a table with a row for each rule."""
+    lines = [
+        f"### onnxnoise gate: {_SIGNS[verdict.verdict]}",
+        "",
+        f"{markdown(verdict.model['name'])} ({verdict.model['sha256'][:8]}) on {verdict.dataset['images']:,} images of "
+        f"{markdown(str(verdict.dataset['name']))}; batch norms: {verdict.bn}, sigma per {verdict.sigma_scope}, "
+        f"seed {verdict.seed}",
+        "",
+        "| verdict | rule | SNR | limit | draws | |",
+        "|---|---|---:|---|---:|---|",
+    ]
+    lines += [
+        f"| {_SIGNS[rule.verdict]} | {markdown(rule.name)} | {rule.snr:g} | {markdown(rule.quantity)} ≥ {rule.limit:g} | "
+        f"{rule.draws} | {markdown(rule.message)} |"
+        for rule in verdict.rules
+    ]
+    return "\n".join(lines) + "\n\n"
+
+
+def commands(verdict: GateVerdict, *, inconclusive_stops: bool) -> Iterator[str]:
+    """Workflow commands, one a line: an error for each rule that stops the job, a warning where an inconclusive one does not."""
+    for rule in verdict.rules:
+        if rule.verdict != "pass":
+            level = "error" if rule.verdict == "fail" or inconclusive_stops else "warning"
+            title = _escaped(f"{rule.verdict}: {rule.name}").replace(":", "%3A").replace(",", "%2C")
+            yield f"::{level} title={title}::{_escaped(rule.message)}"
+
+
+@contextmanager
+def untrusted(stream: TextIO) -> Iterator[None]:
+    """While text from models is printed the runner obeys no workflow command in it: only the end of this block is one."""
+    token = secrets.token_hex(16)
+    stream.write(f"::stop-commands::{token}\n")
+    stream.flush()
+    try:
+        yield
+    finally:
+        stream.write(f"::{token}::\n")
+        stream.flush()
+
+
+def markdown(text: str) -> str:
+    """Untrusted text as Markdown that shows it and does nothing else.
+
+    A numeric character reference is never markup (CommonMark 0.31, section 2.5), so every ASCII punctuation mark becomes one.
+    """
+    return "".join(f"&#{ord(c)};" if c in punctuation else c for c in safe(text))
+
+
+def _escaped(text: str) -> str:
+    """Data of a workflow command: only `%` and line ends mean something there, and no control character is left to begin with."""
+    return safe(text).replace("%", "%25")

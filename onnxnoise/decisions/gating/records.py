@@ -1,0 +1,78 @@
+"""The records of a gate's verdict, and its JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from onnxnoise.records import Notice, Policy, SigmaScope, Sweep, Verdict
+from onnxnoise.results.summary import strict_json
+
+SCHEMA = "onnxnoise/verdict/1"
+
+
+@dataclass(frozen=True)
+class CellVerdict:
+    """One place that a rule looks at (`layer` None: all layers, or their mean) and what its draws say.
+
+    `low` and `high` are one-sided bounds at the error that the last look may use.
+    """
+
+    layer: int | None
+    name: str | None
+    draws: int
+    value: float
+    low: float | None
+    high: float | None
+    p_pass: float | None
+    p_fail: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class RuleVerdict:
+    """A rule with its verdict: `value`, which is `quantity`, was to be at least `limit`; of several layers the one that decides.
+
+    `message` says why, for a person; it has names from the model in it: untrusted text.
+    """
+
+    name: str
+    verdict: Verdict
+    message: str
+    sweep: Sweep
+    layer: str | None
+    snr: float
+    metric: str
+    relative_to: str
+    min: float | None
+    max_drop: float | None
+    confidence: float
+    quantity: str
+    limit: float
+    value: float
+    low: float | None
+    high: float | None
+    draws: int
+    cells: tuple[CellVerdict, ...]
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """The answer to `onnxnoise gate`: fail beats inconclusive beats pass. `looks` are the draws at which rules were looked at."""
+
+    verdict: Verdict
+    model: dict[str, str]
+    dataset: dict[str, str | int]
+    run_file: str
+    rules_file: str
+    provider: str
+    seed: int
+    bn: Policy
+    sigma_scope: SigmaScope
+    looks: tuple[int, ...]
+    rules: tuple[RuleVerdict, ...]
+    warnings: tuple[Notice, ...]
+
+
+def to_json(verdict: GateVerdict) -> str:
+    """The verdict as one JSON document, schema `onnxnoise/verdict/1`: the records of this file, field by field."""
+    return strict_json({"schema": SCHEMA, **asdict(verdict)})

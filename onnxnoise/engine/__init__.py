@@ -1,0 +1,1 @@
+"""One chunk of images through all layers and variants of a network."""

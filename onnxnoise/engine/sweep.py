@@ -1,0 +1,350 @@
+"""One chunk of images through all layers and variants: what was run once is not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, repeat
+from typing import Any, Self
+from weakref import WeakSet
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxnoise.engine.device_noise import Uploader
+from onnxnoise.engine.draws import Draws, NoiseSpec
+from onnxnoise.engine.hits import judge
+from onnxnoise.engine.segments import Cutter
+from onnxnoise.engine.values import Cut, Part, Types, Values, lanes, only, room
+from onnxnoise.machine import cores
+from onnxnoise.model.network import Network
+from onnxnoise.records import Labels, NoiseLayer, Tally, Variant
+from onnxnoise.runtime import session
+from onnxnoise.runtime.session import Provider, Session, Value
+
+Array = npt.NDArray[Any]
+Noisy = Mapping[str, Array | Value]
+"""Noisy constants by name; on the provider's device where they are inputs of a session."""
+
+Todo = Mapping[int, Sequence[Variant]]
+"""What to measure: variants by layer index."""
+
+_LIGHT_BYTES = 128 << 20
+"""Weights of a network of which two sessions may be in memory at a time."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a mini-batch came to: logits (images, classes), and the values behind the first part where they are kept."""
+
+    logits: npt.NDArray[np.float32]
+    values: Values
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A pass of the chunk that is under way: `collect` waits for its tally, `last` ends what is reported together.
+
+    `behind` has the values behind its first part, where they are kept.
+    """
+
+    collect: Callable[[], Tally]
+    last: bool
+    behind: Cut
+
+
+@dataclass
+class _Prefix:
+    """How far one variant's noisy prefix has come: the values at `position`, negative variances by layer index."""
+
+    cut: Cut
+    position: int = 0
+    negative: dict[int, int] = field(default_factory=dict)
+
+
+class ChunkSweep:
+    """All measurements on one chunk: `batches` are the model's inputs, mini-batches of one size, the last one padded.
+
+    `labels` (images,) are the classes of the images without the padding, `start` the first one's position in the data.
+    `step` is told of each tally. Use it in a `with` block, which ends what is under way. `lifted`: the noisy constants are
+    inputs of sessions that all variants share (default: on a device, where making a session takes longer than running it).
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        noise: NoiseSpec,
+        provider: Provider,
+        batches: Sequence[Array],
+        labels: Labels,
+        start: int,
+        *,
+        threads: int | None = None,
+        step: Callable[[Tally], None] = lambda _: None,
+        lifted: bool | None = None,
+    ) -> None:
+        self.network, self.provider, self.labels, self.start, self.step = network, provider, labels, start, step
+        self.lifted = provider.device != "cpu" if lifted is None else lifted
+        self.draws = Draws(network, noise, Uploader(provider) if self.lifted else None)
+        self.cutter = Cutter(network)
+        self.images: Cut = [_held({network.image.name: session.to_device(batch, provider)}) for batch in batches]
+        # On CPUs a mini-batch to a core, each run on one thread, beats all cores on one mini-batch, and no result depends on them
+        self.lanes = lanes((threads or cores().threads) if provider.device == "cpu" else 1)
+        self.heavy = sum(value.nbytes for value in network.constants.values()) > _LIGHT_BYTES
+        self._under_way: WeakSet[Future[Any]] = WeakSet()
+        self._types: dict[int, Types] = {0: session.types(self.images[0]())}
+        self._rest = _Rest(-1, [])
+        self._shared: tuple[object, Session] | None = None
+        self._rows: Sequence[Future[_Row]] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for future in self._under_way:
+            future.cancel()
+        wait([future for future in self._under_way if not future.cancelled()])
+
+    def clean(self) -> Tally:
+        """The noise-free pass."""
+        whole = self._part(0, self.cutter.end, prepacked=True)
+        return self._started("clean", None, Variant(float("inf"), 0), 0, self.images, [whole]).collect()
+
+    def single(self, todo: Todo) -> Iterator[list[Tally]]:
+        """With noise in one layer at a time: for each layer index of `todo`, its variants' tallies."""
+        return self._told(self._single(todo))
+
+    def cumulative(
+        self, todo: Todo, layers: Sequence[NoiseLayer], *, together: int | None = None
+    ) -> Iterator[list[Tally]]:
+        """With noise in all of `layers` up to one: for each layer index of `todo`, its variants' tallies.
+
+        `together` variants at a time (default: all) go through the layers, each with noisy values of its own at one cut.
+        """
+        variants = list(dict.fromkeys(variant for each in todo.values() for variant in each))
+        size = together or max(1, len(variants))
+        for i in range(0, len(variants), size):
+            group = set(variants[i : i + size])
+            part = {index: [variant for variant in each if variant in group] for index, each in todo.items()}
+            yield from self._told(self._cumulative(part, layers))
+
+    def all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[list[Tally]]:
+        """With noise in all `layers` at once: one list of one tally for each variant."""
+        return self._told(self._all(variants, layers))
+
+    def _single(self, todo: Todo) -> Iterator[_Started]:
+        cut, position = self.images, 0
+        for layer in self.network.layers:
+            variants = _by_draw(todo.get(layer.index, ()))
+            if not variants:
+                continue
+            cut, position = self._onward(cut, position, layer.start), layer.start
+            join = self.cutter.join(layer)
+            self._make_rest(join, cut, position)
+            for variant in variants:
+                noisy, negative = self._noise([layer], variant)
+                piece = self._part(position, join, noisy)
+                yield self._started(
+                    "single",
+                    layer.index,
+                    variant,
+                    sum(negative.values()),
+                    cut,
+                    [piece, *self._rest.parts],
+                    last=variant is variants[-1],
+                )
+
+    def _cumulative(self, todo: Todo, layers: Sequence[NoiseLayer]) -> Iterator[_Started]:
+        """Each variant's noisy values wait where a convolution or dense layer starts, before the first layer to be measured.
+
+        The piece from there to the next one has the noise of all layers up to the one measured. With the last layer inside it,
+        what comes out are the noisy values at the next place to wait.
+        """
+        prefixes = {variant: _Prefix(self.images) for variants in todo.values() for variant in variants}
+        wanted = [layer.index for layer in layers if todo.get(layer.index)]
+        for at, layer in enumerate(layers):
+            variants = _by_draw(todo.get(layer.index, ()))
+            if not variants:
+                continue
+            wait_at, join = self.cutter.stage(layer.start), self.cutter.join(layer)
+            noisy_layers = layers[: at + 1]
+            moves = layer.index != wanted[-1] and layers[at + 1].start >= join
+            for variant in variants:
+                prefix = prefixes[variant]
+                if prefix.position < wait_at:
+                    noisy = self._counted_noise(prefix, noisy_layers, variant, wait_at)
+                    prefix.cut = self._onward(prefix.cut, prefix.position, wait_at, noisy)
+                    prefix.position = wait_at
+                self._make_rest(join, prefix.cut, prefix.position)
+                piece = self._part(prefix.position, join, self._counted_noise(prefix, noisy_layers, variant, join))
+                started = self._started(
+                    "cumulative",
+                    layer.index,
+                    variant,
+                    sum(prefix.negative.values()),
+                    prefix.cut,
+                    [piece, *self._rest.parts],
+                    last=variant is variants[-1],
+                    keep=join if moves else None,
+                )
+                if moves:
+                    prefix.cut, prefix.position = started.behind, join
+                yield started
+
+    def _all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[_Started]:
+        for variant in _by_draw(variants):
+            noisy, negative = self._noise(layers, variant)
+            whole = self._part(0, self.cutter.end, noisy)
+            started = self._started("all", None, variant, sum(negative.values()), self.images, [whole])
+            del whole, noisy  # before the next are made
+            yield started
+
+    def _noise(self, layers: Sequence[NoiseLayer], variant: Variant) -> tuple[Noisy, dict[int, int]]:
+        """(noisy constants by name, how many variances the noise made negative by layer index)."""
+        noisy: dict[str, Array | Value] = {}
+        negative: dict[int, int] = {}
+        for layer in layers:
+            values, negative[layer.index] = self.draws.of(layer, variant.draw).at(variant.snr)
+            noisy |= values
+        return noisy, negative
+
+    def _counted_noise(self, prefix: _Prefix, layers: Sequence[NoiseLayer], variant: Variant, stop: int) -> Noisy:
+        """The noise that a variant meets between its noisy values and `stop`."""
+        noisy, negative = self._noise(self.cutter.inside(layers, prefix.position, stop), variant)
+        prefix.negative |= negative
+        return noisy
+
+    def _part(self, start: int, stop: int, noisy: Noisy | None = None, *, prepacked: bool = False) -> Part:
+        """Nodes [start, stop) with some constants noisy, ready to run.
+
+        On CPUs these are constants of the session too, so that ONNX Runtime fuses and lays it out as it would in the whole
+        graph; of a few nodes it takes a millisecond to make.
+        """
+        if not noisy or not self.lifted:
+            segment = self.cutter.segment(start, stop, self._types[start], replaced=noisy)
+            return Part(Session(segment.stub, segment.references, self.provider, prepacked=prepacked))
+        key = (start, stop, tuple(noisy))
+        if self._shared is None or self._shared[0] != key:
+            segment = self.cutter.segment(start, stop, self._types[start], lifted=session.types(noisy))
+            self._shared = key, Session(segment.stub, segment.references, self.provider)
+        return Part(self._shared[1], noisy)
+
+    def _told(self, passes: Iterator[_Started]) -> Iterator[list[Tally]]:
+        """Tallies in order, those that belong together in one list. Of a heavy network only one pass is in memory."""
+        together: list[Tally] = []
+        for each in passes if self.heavy else _one_ahead(passes):
+            together.append(each.collect())
+            if each.last:
+                yield together
+                together = []
+
+    def _submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future = self.lanes.submit(work, *arguments)
+        self._under_way.add(future)
+        return future
+
+    def _make_rest(self, start: int, cut: Cut, position: int) -> None:
+        """The clean graph from `start` on, shared by all variants of the layers between it and the one before.
+
+        `cut` has values at an earlier `position`, from which those at `start` are made once to know their types.
+        """
+        if self._rest.start == start:
+            return
+        self._rest = _Rest(start, [])
+        if start < self.cutter.end:
+            if start not in self._types:
+                self._learn(start, self._part(position, start), cut)
+            if self.heavy:
+                wait(self._rows)  # the old session gives its memory back before the new one takes its own
+            self._rest = _Rest(start, [self._part(start, self.cutter.end, prepacked=True)])
+
+    def _learn(self, position: int, part: Part, cut: Cut) -> None:
+        """Keep the types of the values at `position`, which `part` makes from `cut`."""
+        if position not in self._types:
+            self._types[position] = session.types(only(part.run(cut[0]()), self.cutter.live(position)))
+
+    def _onward(self, cut: Cut, start: int, stop: int, noisy: Noisy | None = None) -> Cut:
+        """The values at a later cut. Each mini-batch's old values go as its new ones come."""
+        if start == stop:
+            return cut
+        part, names = self._part(start, stop, noisy), self.cutter.live(stop)
+        self._learn(stop, part, cut)
+
+        def onward(values: Callable[[], Values], into: Values | None) -> Values:
+            return only(part.run(values(), into), names)
+
+        return [
+            self._submit(onward, values, into).result
+            for values, into in zip(cut, self._room(part, stop, len(cut)), strict=True)
+        ]
+
+    def _room(self, part: Part, stop: int, batches: int) -> Iterator[Values | None]:
+        return room({name: self._types[stop][name] for name in part.session.outputs}, batches, self.provider)
+
+    def _started(
+        self,
+        sweep: str,
+        layer: int | None,
+        variant: Variant,
+        negative: int,
+        cut: Cut,
+        parts: Sequence[Part],
+        *,
+        last: bool = True,
+        keep: int | None = None,
+    ) -> _Started:
+        """Start a pass of the chunk through parts that follow each other; `keep`: the cut behind the first whose values stay."""
+        names = () if keep is None else self.cutter.live(keep)
+
+        def row(values: Callable[[], Values], into: Values | None) -> _Row:
+            now = parts[0].run(values(), into)
+            kept = only(now, names)
+            for part in parts[1:]:
+                now = part.run(now)
+            logits = session.to_host(now[self.network.logits])
+            return _Row(logits.reshape(logits.shape[0], -1), kept)
+
+        intos = repeat(None) if keep is None else self._room(parts[0], keep, len(cut))
+        rows = self._rows = [self._submit(row, values, into) for values, into in zip(cut, intos, strict=False)]
+
+        def collect() -> Tally:
+            logits = np.concatenate([row.result().logits for row in rows])[: len(self.labels)]
+            top1, top5, nonfinite = (np.packbits(bits).tobytes() for bits in judge(logits, self.labels))
+            images = len(self.labels)
+            tally = Tally(sweep, layer, variant.snr, variant.draw, self.start, images, top1, top5, nonfinite, negative)
+            self.step(tally)
+            return tally
+
+        return _Started(collect, last, [partial(_kept, row) for row in rows])
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """The clean nodes from `start` to the end, ready to run; no part where nothing is left."""
+
+    start: int
+    parts: list[Part]
+
+
+def _held(values: Values) -> Callable[[], Values]:
+    return lambda: values
+
+
+def _kept(row: Future[_Row]) -> Values:
+    return row.result().values
+
+
+def _by_draw(variants: Sequence[Variant]) -> list[Variant]:
+    """Those of a draw together: they share its normals."""
+    return sorted(variants, key=lambda variant: variant.draw)
+
+
+def _one_ahead(passes: Iterator[_Started]) -> Iterator[_Started]:
+    """Each pass after the next one has started, so that no core idles in between."""
+    before: _Started | None = None
+    for each in chain(passes, [None]):
+        if before is not None:
+            yield before
+        before = each

@@ -1,0 +1,103 @@
+"""The values at a cut, mini-batch by mini-batch: what carries them onward and the memory they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from onnxnoise.engine.segments import Cutter, TensorType
+from onnxnoise.model.network import Network
+from onnxnoise.runtime import session
+from onnxnoise.runtime.session import Provider, Session, Value
+
+Array = npt.NDArray[Any]
+Values = Mapping[str, Value]
+Types = Mapping[str, TensorType]
+
+Cut = list[Callable[[], Values]]
+"""The values live at a cut: for each mini-batch of a chunk, what waits for them."""
+
+_SLAB_BYTES = 64 << 20
+
+
+@cache
+def lanes(threads: int) -> ThreadPoolExecutor:
+    """The process's own, for all its sweeps: memory that threads of their own had used would stay scattered when they end."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="onnxnoise-lane")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The nodes between two cuts, ready to run; `noise` has the noisy constants that are inputs of the session, by name."""
+
+    session: Session
+    noise: Values = field(default_factory=dict)
+
+    def run(self, values: Values, into: Values | None = None) -> dict[str, Value]:
+        """`values` and what the nodes make of them, written to `into` where it is given."""
+        return {**values, **self.session.run({**values, **self.noise}, into)}
+
+
+def only(values: Values, names: tuple[str, ...]) -> Values:
+    """Those that live on."""
+    return {name: values[name] for name in names}
+
+
+def room(types: Types, batches: int, provider: Provider) -> Iterator[Values | None]:
+    """For each mini-batch, a value of each of `types` to write to; None on a device, which has an allocator of its own.
+
+    In host memory the values of a cut lie in slabs that the system gets back when their last mini-batch goes. In the
+    allocator's own small pieces they would leave it in possession of several times what is alive.
+    """
+    if provider.device != "cpu" or not types:
+        yield from [None] * batches
+        return
+    empty = {name: np.empty((0, *shape), tensor_dtype_to_np_dtype(kind)) for name, (kind, shape) in types.items()}
+    sizes = [int(np.prod(array.shape[1:])) * array.itemsize for array in empty.values()]
+    together = max(1, _SLAB_BYTES // max(1, min(sizes)))
+    for start in range(0, batches, together):
+        count = min(together, batches - start)
+        slabs = {name: np.empty((count, *array.shape[1:]), array.dtype) for name, array in empty.items()}
+        for i in range(count):
+            yield {name: session.to_device(slab[i], provider) for name, slab in slabs.items()}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one pass shows: bytes an image takes at the largest cut and as the model's input, and the number of logits.
+
+    `stage_bytes`: at the largest of the cuts where a convolution or dense layer starts, at which `cumulative` waits. `placement`:
+    by execution provider, how many nodes of each operator it runs.
+    """
+
+    cut_bytes: int
+    stage_bytes: int
+    input_bytes: int
+    classes: int
+    placement: Mapping[str, Mapping[str, int]]
+
+
+def probe(network: Network, provider: Provider, batch: Array) -> Probe:
+    """Run one mini-batch of the model's inputs with every cut's values as outputs. Raises ModelError if it does not run."""
+    cutter = Cutter(network)
+    starts = sorted({layer.start for layer in network.layers})
+    image = {network.image.name: session.to_device(batch, provider)}
+    names = dict.fromkeys(
+        [network.logits, *(name for start in starts for name in cutter.live(start) if name not in image)]
+    )
+    whole = cutter.segment(0, cutter.end, session.types(image), outputs=tuple(names))
+    run = Session(whole.stub, whole.references, provider)
+    values = run.run(image)
+    sizes = {name: value.tensor_size_in_bytes() for name, value in {**image, **values}.items()}
+    at = {start: sum(sizes[name] for name in cutter.live(start)) // len(batch) for start in starts}
+    logits = session.to_host(values[network.logits])
+    stages = [at[start] for start in starts if cutter.stage(start) == start]
+    placement = {name: dict(nodes) for name, nodes in run.placement().items()}
+    return Probe(max(1, *at.values()), max(1, *stages), batch[0].nbytes, logits.size // len(batch), placement)

@@ -1,0 +1,63 @@
+"""Which initializers form which noise layer: one layer per weight-bearing operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from onnxnoise.model.graph import QUANTIZE, Graph
+from onnxnoise.model.layers.candidates import BIAS, Claims, Draft
+from onnxnoise.model.layers.elementwise import claim_constants, weighted_values
+from onnxnoise.model.layers.operators import claim_operator, claim_separate_bias
+from onnxnoise.runtime.protos import nested
+
+_NEVER_WEIGHTS = QUANTIZE | {"Clip", "OneHot", "Pad", "Resize", "Upsample"}
+_PACKED = frozenset(("int8", "uint8", "int4", "uint4"))
+
+
+@dataclass(frozen=True)
+class Unattached:
+    """A float tensor of more than one element that belongs to no layer, and the operator that uses it."""
+
+    name: str
+    operator: str
+    elements: int
+
+
+def group(graph: Graph, behind: Callable[[str], tuple[str, ...]], source: str) -> tuple[list[Draft], list[Unattached]]:
+    """The noise layers of a normalized graph in no particular order, and what is left over.
+
+    `behind` tells the file's weights in a constant, `source` names the file in errors. Raises ModelError for norms in training
+    mode.
+    """
+    claims = Claims(graph, behind)
+    for node in range(len(graph.nodes)):
+        claim_operator(claims, node, source)
+    for draft in claims.drafts:
+        if draft.outputs and BIAS not in draft.members:
+            claim_separate_bias(claims, draft)
+    weighted = weighted_values(claims)
+    for node in range(len(graph.nodes)):
+        claim_constants(claims, node, weighted)
+    return claims.drafts, list(dict.fromkeys(_left_over(claims)))
+
+
+def _left_over(claims: Claims) -> Iterator[Unattached]:
+    graph = claims.graph
+    for i, node in enumerate(graph.nodes):
+        if node.op_type in _NEVER_WEIGHTS and not node.domain:
+            continue
+        for slot, name in enumerate(node.input):
+            value = graph.constants.get(name)
+            if value is None or value.size < 2:
+                continue
+            packed = node.domain and str(value.dtype) in _PACKED
+            if packed or (value.dtype.kind == "f" and value.dtype != "float32") or claims.free(graph.weight(i, slot)):
+                yield Unattached(name, node.op_type, value.size)
+        for inner in nested([node]):
+            if inner is node or (inner.op_type in _NEVER_WEIGHTS and not inner.domain):
+                continue
+            for name in inner.input:
+                value = graph.constants.get(name)
+                if value is not None and value.size > 1 and value.dtype.kind == "f":
+                    yield Unattached(name, f"{inner.op_type} inside {node.op_type}", value.size)

@@ -1,0 +1,1 @@
+"""Rewrites of a graph before ONNX Runtime's optimizer sees it, one a file."""

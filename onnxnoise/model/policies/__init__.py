@@ -1,0 +1,1 @@
+"""What noise means for a batch norm: the policies of `--bn`."""

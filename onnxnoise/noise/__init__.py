@@ -1,0 +1,1 @@
+"""Noise models: what one draw of a tensor is, and what a level does to it."""

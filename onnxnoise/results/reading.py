@@ -1,0 +1,210 @@
+"""A run file by itself becomes a result: what it was asked for, how far it is, and the largest part that is complete."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from onnxnoise.data.cards import CLASSES
+from onnxnoise.errors import RunFileError
+from onnxnoise.records import Metric, Result, Sweep, TallyKey
+from onnxnoise.results.store import RunStore
+from onnxnoise.results.summary import Question, is_nested, summarize
+from onnxnoise.spec import DEFAULT_MAX_DRAWS
+
+_SWEEPS: tuple[Sweep, ...] = get_args(Sweep)
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """What a run file holds. `classes` of its data set; None where the file does not say.
+
+    The last command that measured asked for `planned` passes (an image once through the network, with noise or without; of a
+    nested run a chunk of images), of which `measured` are there. The result is of the largest part that is complete.
+    """
+
+    path: Path
+    result: Result
+    classes: int | None
+    measured: int
+    planned: int
+
+
+def results_of(path: Path | str, metric: Metric | None = None) -> Result:
+    """The result of what is complete in a run file; raises RunFileError as `open_run_file`."""
+    return open_run_file(path, metric).result
+
+
+def open_run_file(path: Path | str, metric: Metric | None = None) -> OpenedRun:
+    """Read a run file that must be there. `metric`: what tables show, by default what its last command asked for.
+
+    Raises RunFileError for no run file, a damaged one, and one without a complete clean pass.
+    """
+    path = Path(path)
+    if path.is_file() and not _is_database(path):
+        raise RunFileError(f"{path}: not an onnxnoise run file; `onnxnoise bench MODEL --out FILE` makes one")
+    with RunStore.existing(path) as store:
+        try:
+            return _opened(store, metric)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunFileError(f"{path}: damaged or of another make ({error!r}); measure it again") from error
+
+
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
+def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
+    """The parts of a run file that are complete, one for each number of draws; all of the same images. Of a nested run all.
+
+    Of all numbers of images (whole chunks from the first on) the one with the most image passes is chosen; then each (sweep,
+    SNR) gets the draws with which the most passes are complete. A list of one Question unless draws differ. Empty where no
+    clean pass is complete.
+    """
+    if is_nested(store.identity):
+        return _whole(store, metric)
+    chunks = store.chunks()
+    reach = _reach(store.done(), [chunk.start for chunk in chunks])
+    clean = reach.pop(("clean", float("inf")), {None: [0]})[None][0]
+    best: dict[tuple[str, float], int] = {}
+    best_images, most = 0, -1
+    for count in range(1, clean + 1):
+        draws = {group: _draws(cells.values(), count) for group, cells in reach.items()}
+        passes = sum(passes for _, passes in draws.values()) * chunks[count - 1].stop
+        if passes >= most:
+            best_images, most = chunks[count - 1].stop, passes
+            best = {group: number for group, (number, passes) in draws.items() if passes}
+    if not best_images:
+        return []
+    layers = tuple(store.identity["layers"])
+    parts = [Question(snrs, sweeps, draws, best_images, layers, metric) for draws, sweeps, snrs in _products(best)]
+    return parts or [Question((), (), 1, best_images, layers, metric)]
+
+
+def _whole(store: RunStore, metric: Metric) -> list[Question]:
+    """All that a nested run has; its cells need not be complete."""
+    done = store.done()
+    begun = {(sweep, snr) for sweep, _, snr, _, _ in done if sweep != "clean"}
+    sweeps = tuple(sweep for sweep in _SWEEPS if any(sweep == name for name, _ in begun))
+    snrs = tuple(sorted({snr for _, snr in begun}, reverse=True))
+    last = _spec(store)
+    most = last.get("max_draws") or (DEFAULT_MAX_DRAWS if last.get("precision") else 1)
+    draws = max([most, *(draw + 1 for _, _, _, draw, _ in done)])
+    images = max((chunk.stop for chunk in store.chunks()), default=0)
+    layers = tuple(store.identity["layers"])
+    return [Question(snrs, sweeps, draws, images, layers, metric, precision=last.get("precision"))] if done else []
+
+
+def _spec(store: RunStore) -> dict[str, Any]:
+    """What the last command that measured asked for; empty where the file does not say."""
+    runs = store.runs()
+    return {**runs[-1].get("spec", {})} if runs else {}
+
+
+def _reach(done: Iterable[TallyKey], starts: Sequence[int]) -> dict[tuple[str, float], dict[int | None, list[int]]]:
+    """How many chunks from the first on are there: of each (sweep, snr), each layer, a list over draws that only falls."""
+    there: dict[tuple[str, float], dict[int | None, dict[int, set[int]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(set))
+    )
+    for sweep, layer, snr, draw, start in done:
+        there[sweep, snr][layer][draw].add(start)
+    reach: dict[tuple[str, float], dict[int | None, list[int]]] = {}
+    for group, layers in there.items():
+        reach[group] = {}
+        for layer, draws in layers.items():
+            counts: list[int] = []
+            while len(counts) in draws:
+                found = draws[len(counts)]
+                lacking = (i for i, start in enumerate(starts) if start not in found)
+                counts.append(min([next(lacking, len(starts)), *counts[-1:]]))
+            reach[group][layer] = counts
+    return reach
+
+
+def _draws(cells: Iterable[Sequence[int]], chunks: int) -> tuple[int, int]:
+    """(draws, passes): the number of draws with which the most passes over so many chunks are complete."""
+    complete = sorted((sum(count >= chunks for count in counts) for counts in cells), reverse=True)
+    passes = [(number * (i + 1), number) for i, number in enumerate(complete)]
+    most, draws = max(passes, default=(0, 0))
+    return draws, most
+
+
+def _products(draws: Mapping[tuple[str, float], int]) -> list[tuple[int, tuple[Sweep, ...], tuple[float, ...]]]:
+    """(draws, sweeps, SNRs) whose products are all groups; one where all have the same draws and SNRs."""
+    snrs: dict[tuple[int, Sweep], list[float]] = defaultdict(list)
+    for sweep in _SWEEPS:
+        for (name, snr), number in draws.items():
+            if name == sweep:
+                snrs[number, sweep].append(snr)
+    sweeps: dict[tuple[int, tuple[float, ...]], list[Sweep]] = defaultdict(list)
+    for (number, sweep), values in snrs.items():
+        sweeps[number, tuple(sorted(values, reverse=True))].append(sweep)
+    found = [(number, tuple(names), values) for (number, values), names in sweeps.items()]
+    return sorted(found, key=lambda part: (-part[0], _SWEEPS.index(part[1][0])))
+
+
+def _opened(store: RunStore, metric: Metric | None) -> OpenedRun:
+    runs = store.runs()
+    last: dict[str, Any] = runs[-1] if runs else {}
+    spec = _spec(store)
+    shown: Metric = metric or last.get("metric") or spec.get("metric") or "top1"
+    parts = [result for part in questions_of(store, shown) if (result := summarize(store, part)) is not None]
+    if not parts:
+        advice = (
+            "merge it with the other shards first"
+            if spec.get("shard")
+            else "the same `onnxnoise bench` command goes on"
+        )
+        raise RunFileError(
+            f"{store.path}: no pass over the first chunk of images is complete, not even the clean one; {advice}"
+        )
+    dataset = store.identity.get("preprocessing", {}).get("dataset")
+    measured, planned = _progress(store, spec)
+    if is_nested(store.identity):
+        measured, planned = parts[0].measured, parts[0].planned
+    return OpenedRun(store.path, _merged(parts), CLASSES.get(dataset), measured, planned)
+
+
+def _merged(parts: Sequence[Result]) -> Result:
+    first, *others = parts
+    if not others:
+        return first
+    return replace(
+        first,
+        cells=tuple(
+            sorted(
+                (cell for part in parts for cell in part.cells),
+                key=lambda cell: (_SWEEPS.index(cell.sweep), cell.layer or 0, -cell.snr),
+            )
+        ),
+        a_avr=tuple(sorted((each for part in parts for each in part.a_avr), key=lambda each: -each.snr)),
+        warnings=tuple(dict.fromkeys(notice for part in parts for notice in part.warnings)),
+        measured=sum(part.measured for part in parts),
+        planned=sum(part.planned for part in parts),
+    )
+
+
+def _progress(store: RunStore, spec: Mapping[str, Any]) -> tuple[int, int]:
+    """(measured, planned) image passes of what `spec`, the last command's, asked for; without one, of what is begun."""
+    done = store.done()
+    sizes = {chunk.start: len(chunk) for chunk in store.chunks()}
+    begun = {(sweep, snr) for sweep, _, snr, _, _ in done if sweep != "clean"}
+    sweeps = spec.get("sweeps") or sorted({sweep for sweep, _ in begun})
+    snrs = spec.get("snrs") or sorted({snr for _, snr in begun})
+    draws = spec.get("draws") or max((key[3] for key in done), default=0) + 1
+    limit = spec.get("limit") or max(sizes, default=0) + 1
+    layers = store.identity["layers"]
+    starts = [start for start in sizes if start < limit]
+    measured = planned = 0
+    for start in starts:
+        asked = {("clean", None, float("inf"), 0, start)}
+        for sweep in sweeps:
+            for layer in [None] if sweep == "all" else layers:
+                asked |= {(sweep, layer, snr, draw, start) for snr in snrs for draw in range(draws)}
+        measured += len(asked & done) * sizes[start]
+        planned += len(asked) * sizes[start]
+    return measured, planned

@@ -1,0 +1,160 @@
+"""Reads hits image by image out of run files, for comparisons: who hit what in which draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from onnxnoise.errors import RunFileError
+from onnxnoise.records import Bits, LayerInfo, Metric, Sweep, Tally
+from onnxnoise.results.store import RunStore
+from onnxnoise.results.summary import is_nested, layer_info
+from onnxnoise.results.tallies import by_draw
+from onnxnoise.statistics.contrasts import Counts, Side
+
+
+class RunHits:
+    """An open run file, to be read; `images` is how many the clean pass has covered. Use what `opened` gives with `with`.
+
+    Raises RunFileError where it can't be read, has no clean pass, or its draws don't meet the same images (a nested run).
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self.store, self.path = store, store.path
+        self.identity: dict[str, Any] = store.identity
+        self.description: dict[str, Any] = store.description
+        if is_nested(self.identity):
+            raise RunFileError(
+                f"{self.path}: was made with --precision, so its draws meet different images and can't be paired; "
+                "bench the model without --precision into another file"
+            )
+        self.layers: tuple[LayerInfo, ...] = tuple(layer_info(each) for each in self.description["layers"])
+        self.selected: tuple[int, ...] = tuple(self.identity["layers"])
+        self._clean = self._covered()
+        self.images = sum(tally.images for tally in self._clean)
+        if not self.images:
+            raise RunFileError(
+                f"{self.path}: has no complete clean pass; run its `onnxnoise bench` again to go on with it"
+            )
+        self._cells: dict[tuple[str, float], set[int | None]] = {}
+        for sweep, layer, snr, _, _ in store.done():
+            if sweep != "clean":
+                self._cells.setdefault((sweep, snr), set()).add(layer)
+
+    @classmethod
+    def opened(cls, path: Path) -> Self:
+        """Of the run file at `path`."""
+        store = RunStore.existing(path)
+        try:
+            return cls(store)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            store.close()
+            raise RunFileError(f"{path}: damaged or of another make ({error!r}); measure it again") from error
+        except BaseException:
+            store.close()
+            raise
+
+    def _covered(self) -> list[Tally]:
+        """Clean tallies from the first image on, without a gap."""
+        covered: list[Tally] = []
+        for tally in self.store.tallies("clean"):
+            if tally.start != sum(each.images for each in covered):
+                break
+            covered.append(tally)
+        return covered
+
+    @property
+    def name(self) -> str:
+        """The model's name: untrusted text."""
+        return str(self.description["model"])
+
+    @property
+    def sha256(self) -> str:
+        return str(self.identity["model"])
+
+    def snrs(self, sweep: Sweep) -> list[float]:
+        """SNRs of which something of the sweep is there, largest first."""
+        return sorted((snr for kind, snr in self._cells if kind == sweep), reverse=True)
+
+    def sweeps(self) -> list[str]:
+        return sorted({kind for kind, _ in self._cells})
+
+    def has(self, sweep: Sweep, layers: Iterable[int | None], snr: float) -> bool:
+        """Whether something of every one of these cells is there."""
+        return set(layers) <= self._cells.get((sweep, snr), set())
+
+    def clean(self, metric: Metric, images: int) -> Bits:
+        """Clean hits (images,) of the first images; RunFileError for top-5 with five classes or fewer."""
+        chunks = [range(tally.start, tally.start + tally.images) for tally in self._clean]
+        bits: Bits = getattr(by_draw(iter(self._clean), chunks, self.images)[0], metric)
+        if bits.size == 0:
+            raise RunFileError(
+                f"{self.path}: {self.name} tells five classes or fewer apart: it has no {metric} hits; use top1"
+            )
+        return bits[:images]
+
+    def nonfinite(self, sweep: Sweep, layers: Iterable[int | None], snr: float) -> int:
+        """How many outputs of these cells were not finite."""
+        cells = (self.store.tallies(sweep, layer, snr) for layer in layers)
+        return sum(int.from_bytes(tally.nonfinite, "big").bit_count() for cell in cells for tally in cell)
+
+    def side(
+        self, sweep: Sweep, layers: Iterable[int | None], snr: float, metric: Metric, images: int
+    ) -> tuple[list[int], Side] | None:
+        """Hits summed over `layers` of the first images, of the draws that all of them have there; with these draws' numbers.
+
+        None where no draw is complete. Draws of the same number are one draw of all layers.
+        """
+        layers = list(layers)
+        chunks = [range(tally.start, tally.start + tally.images) for tally in self._clean if tally.start < images]
+        totals: dict[int, Counts] = {}
+        for place, layer in enumerate(layers):
+            hits = by_draw(self.store.tallies(sweep, layer, snr), chunks, images)
+            bits = {draw: getattr(each, metric) for draw, each in hits.items()}
+            if place == 0:
+                totals = {draw: each.astype(np.int64) for draw, each in bits.items()}
+            else:
+                totals = {draw: total + bits[draw] for draw, total in totals.items() if draw in bits}
+        if not totals:
+            return None
+        draws = sorted(totals)
+        return draws, Side(np.stack([totals[draw] for draw in draws]), len(layers), self.clean(metric, images))
+
+    def close(self) -> None:
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def same_layers(first: RunHits, second: RunHits) -> bool:
+    """Whether both have the same table of noise layers (indices, kinds, shapes), so that the same draw is the same noise.
+
+    Names and sigmas may differ: unit normals depend on seed, draw, index, role and shape alone.
+    """
+    return first.selected == second.selected and _table(first) == _table(second)
+
+
+def _table(run: RunHits) -> list[tuple[int, str, tuple[tuple[int, ...], ...]]]:
+    return [(layer.index, layer.kind, tuple(each.shape for each in layer.initializers)) for layer in run.layers]
+
+
+def is_run_file(name: str) -> bool:
+    """Whether a name on the command line is a run file's rather than a model's: by its first bytes, else its ending."""
+    path = Path(name)
+    try:
+        with path.open("rb") as file:
+            if file.read(16) == b"SQLite format 3\0":
+                return True
+    except OSError:
+        pass
+    return path.suffix == ".sqlite"

@@ -1,0 +1,159 @@
+"""Holds a model file against a card: what the card says of its structure, input and accuracy, and what the file has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+from onnxnoise.data.cards import CLASSES, KEYS, Card
+from onnxnoise.data.fit import expected_clean, layout_of, plausible
+from onnxnoise.model.network import Network
+from onnxnoise.records import ImageInput, Metric
+from onnxnoise.run.loading import Subject
+
+_MISSING_LAYERS = ("merged_batchnorm", "no_batchnorm")
+_MISSING_PARAMETERS = ("decomposed_batchnorm", "unattached")
+"""Codes of the network's notices that tell why something of it is missing."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a card says (`card`) and what the file has (`file`); either is None where it says nothing.
+
+    Accuracies are fractions of 1. `agrees` is None where there is nothing to compare. `why` explains it in a sentence: text
+    that can hold names from the file.
+    """
+
+    what: str
+    card: int | float | str | None
+    file: int | float | str | None
+    agrees: bool | None
+    why: str | None = None
+
+
+def check_card(subject: Subject, card: Card) -> tuple[Finding, ...]:
+    """Compare the file of `subject`, opened with the default policy (`group`), with a card; no image is needed."""
+    network = subject.network
+    return (*_structure(network, card), *_input(network.image, card), _classes(network, card))
+
+
+def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding:
+    """Whether `hits` of `images` (at least 1) without noise can be the card's accuracy: within its binomial 99.9 % interval.
+
+    The card's is the measured one, else the published one. The most common reason for another is a wrong `[input]`. A card
+    without one agrees with nothing, and where guessing could have as many hits, the finding says so.
+    """
+    clean = expected_clean(card, metric)
+    what, found = f"clean {metric}", hits / images
+    if clean is None:
+        said = f"the card has no {metric} without noise"
+        guess = (1 if metric == "top1" else 5) / CLASSES[card.input.dataset]
+        if found <= guess or plausible(hits, images, guess):
+            said += f"; guessing does as well ({guess:.1%}): untrained, or [input] prepares its images wrongly"
+        return Finding(what, None, found, None, said)
+    if plausible(hits, images, clean):
+        return Finding(what, clean, found, True)
+    return Finding(
+        what,
+        clean,
+        found,
+        False,
+        f"outside the 99.9 % interval of the card's on {images} images; check how the card's [input] prepares them",
+    )
+
+
+def card_text(card: Card) -> list[tuple[str, str]]:
+    """What a person reads of a card, (`table.key`, value) in the order of a card's keys, presets filled in.
+
+    Untrusted text; a value can have several lines (`model.recipe`). Keys that the card leaves out are left out.
+    """
+    rows = []
+    for table, keys in KEYS.items():
+        values = asdict(getattr(card, table))
+        rows += [(f"{table}.{key}", _shown(key, values[key])) for key in keys if values.get(key) not in (None, ())]
+    return rows
+
+
+def _shown(key: str, value: object) -> str:
+    if key == "all_layers" and isinstance(value, tuple):
+        return ", ".join(f"SNR {snr:g}: {accuracy:.1%}" for snr, accuracy in value)
+    if isinstance(value, tuple):
+        return ", ".join(f"{number:g}" for number in value)
+    if isinstance(value, float):
+        return f"{value:.2%}" if key == "clean" else f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) else str(value).strip()
+
+
+def _structure(network: Network, card: Card) -> tuple[Finding, Finding]:
+    said, layers = card.structure, len(network.layers)
+    fewer = said.layers is not None and layers < said.layers
+    kinds = Counter(layer.kind for layer in network.layers)
+    has = f"the file has {', '.join(f'{count} {kind}' for kind, count in kinds.items())}"
+    if said.note:
+        has += f"; the card says: {said.note}"
+    told = "its layers differ already" if said.layers not in (None, layers) else has
+    return (
+        _compared("layers", said.layers, layers, _why(network, has, _MISSING_LAYERS if fewer else ())),
+        _compared("parameters", said.parameters, network.parameters, _why(network, told, _MISSING_PARAMETERS)),
+    )
+
+
+def _why(network: Network, has: str, codes: tuple[str, ...]) -> str:
+    """What the file has, then what the network's notices tell of why that is all."""
+    return ". ".join([has, *(notice.message for notice in network.notices if notice.code in codes)])
+
+
+def _compared(what: str, card: int | None, file: int | None, why: str) -> Finding:
+    agrees = None if card is None or file is None else card == file
+    return Finding(what, card, file, agrees, why if agrees is False else None)
+
+
+def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
+    spec = card.input
+    layout = image.layout or layout_of(image, card)
+    height, width = image.shape[2:] if layout == "nchw" else image.shape[1:3]
+    channels = image.shape[1 if layout == "nchw" else 3]
+    said = spec.layout
+    same = None if image.layout is None else said in ("auto", image.layout)
+    fits = all(side in (None, spec.size) for side in (height, width))
+    as_they_are = spec.scale in (None, 1) and not any(spec.mean) and set(spec.std) == {1}
+    return (
+        Finding(
+            "input layout",
+            said,
+            image.layout,
+            same,
+            {
+                False: f'set layout = "{image.layout}", or "auto", in [input], or take the card of this very export',
+                None: f"the file does not tell; images go in as {layout}",
+            }.get(same),
+        ),
+        Finding("input channels", 3, "any" if channels is None else channels, channels in (None, 3)),
+        Finding(
+            "input size",
+            f"{spec.size}x{spec.size}",
+            f"{height or 'any'}x{width or 'any'}",
+            fits,
+            None if fits else "set crop or size in [input] to what the file takes",
+        ),
+        _numbers(image, as_they_are, spec.scale),
+    )
+
+
+def _numbers(image: ImageInput, as_they_are: bool, scale: float | None) -> Finding:
+    """Whether the file's type can hold the card's numbers: uint8 takes pixels alone."""
+    said = "pixels from 0 to 255" if as_they_are and (scale or image.dtype == "uint8") else "(pixel/scale - mean)/std"
+    if image.dtype == "uint8" and not as_they_are:
+        why = "uint8 pixels go in as they are: set scale = 1, mean = 0 and std = 1, or another preset, in [input]"
+        return Finding("input type", said, image.dtype, False, why)
+    if image.dtype == "float32" and as_they_are and scale:
+        return Finding("input type", said, image.dtype, True, "right only if the file scales the pixels itself")
+    return Finding("input type", said, image.dtype, True)
+
+
+def _classes(network: Network, card: Card) -> Finding:
+    spec = card.input
+    offset = f" and a label_offset of {spec.label_offset}" if spec.label_offset else ""
+    count = spec.classes - spec.label_offset
+    why = f"the card is for {spec.dataset}, {count} classes{offset}; correct dataset or label_offset in [input]"
+    return _compared("classes", spec.classes, network.classes, why)

@@ -1,0 +1,168 @@
+"""What a measurement needs, opened and held against each other: model, card, images, provider, and how they are cut up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxnoise.data.cards import Card
+from onnxnoise.data.fit import check_fit, layout_of
+from onnxnoise.data.images import ImageSource, open_images
+from onnxnoise.data.pixels.preprocess import to_input
+from onnxnoise.engine.draws import NoiseSpec
+from onnxnoise.engine.values import Probe, probe
+from onnxnoise.machine import memory
+from onnxnoise.records import Metric, Notice, Pixels
+from onnxnoise.run.loading import Subject, open_with_card
+from onnxnoise.runtime import session
+from onnxnoise.runtime.cuda import driver
+from onnxnoise.runtime.session import Provider
+from onnxnoise.spec import BenchSpec
+
+Array = npt.NDArray[Any]
+
+_LARGEST_CHUNK = 1000
+"""Images: beyond this a chunk costs memory and progress, and its sessions are long paid for."""
+
+_LARGEST_DEVICE_CHUNK = 10_000
+"""There a session costs more, beside the passes."""
+
+_CPU_BATCH = (2 << 20, 4, 64)
+"""Bytes at the largest cut (a mini-batch's values should stay in a core's cache), fewest and most images."""
+
+_DEVICE_BATCH = (256 << 20, 16, 512)
+"""The same for a device, which wants enough to do at a time."""
+
+_LEAST_DEVICE_BYTES = 2 << 30
+_HEAVY = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"))
+
+_WORKING_BYTES = 600 << 20
+"""Sessions' activations, libraries, and what is decoded ahead."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run needs besides its run file, opened and held against each other."""
+
+    spec: BenchSpec
+    subject: Subject
+    card: Card
+    images: ImageSource
+    provider: Provider
+
+    @classmethod
+    def opened(cls, spec: BenchSpec) -> Setup:
+        """Raises OnnxNoiseError's subclasses for whatever can't be used or does not fit together."""
+        subject, card = open_with_card(spec.model, bn=spec.bn, layers=spec.layers, output=spec.output, card=spec.card)
+        classifier = subject.classifier
+        setup = cls(spec, subject, card, open_images(spec.data, card), session.find_provider(spec.provider))
+        check_fit(spec.model, classifier.image, classifier.classes or setup.probe.classes, card, setup.images)
+        return setup
+
+    @property
+    def noise(self) -> NoiseSpec:
+        """What a draw's number means in this run."""
+        return NoiseSpec(self.spec.seed, self.spec.sigma_scope, self.spec.bn)
+
+    @property
+    def count(self) -> int:
+        """Images asked for."""
+        return min(len(self.images), self.spec.limit or len(self.images))
+
+    @property
+    def metric(self) -> Metric:
+        """What the tables show: the spec's, else the card's, else top-1."""
+        return self.spec.metric or self.card.measured.metric or self.card.published.metric or "top1"
+
+    def inputs(self, pixels: Pixels) -> Array:
+        """The model's input for uint8 RGB pixels (n, height, width, 3)."""
+        image = self.subject.network.image
+        return to_input(pixels, self.card.input, layout_of(image, self.card), image.dtype)
+
+    def batches(self, pixels: Pixels) -> list[Array]:
+        """The model's inputs as mini-batches of one size; the last one is filled up with its last image."""
+        inputs, size = self.inputs(pixels), self.batch_size(len(pixels))
+        batches = [inputs[i : i + size] for i in range(0, len(inputs), size)]
+        lacking = size - len(batches[-1])
+        if lacking:
+            batches[-1] = np.concatenate([batches[-1], np.repeat(batches[-1][-1:], lacking, axis=0)])
+        return batches
+
+    @cached_property
+    def probe(self) -> Probe:
+        """One pass over a blank mini-batch."""
+        side, fixed = self.card.input.size, self.subject.network.image.batch
+        return probe(self.subject.network, self.provider, self.inputs(np.zeros((fixed or 1, side, side, 3), np.uint8)))
+
+    def batch_size(self, images: int) -> int:
+        """Images in a mini-batch, so that the mini-batches of a chunk are about equal."""
+        if self.subject.network.image.batch is not None:
+            return self.subject.network.image.batch
+        room, least, most = _CPU_BATCH if self.provider.device == "cpu" else _DEVICE_BATCH
+        largest = min(max(room // self.probe.cut_bytes, least), most)
+        return ceil(images / ceil(images / largest))
+
+    def chunk_size(self) -> int:
+        """Images whose pixels, inputs and values at the largest cut fit the memory that the model leaves."""
+        pixels = self.probe.input_bytes + 6 * self.card.input.size**2
+        if self.provider.device == "cpu":
+            most = min(_LARGEST_CHUNK, self._left() // (self.probe.cut_bytes + pixels))
+        else:
+            most = min(_LARGEST_DEVICE_CHUNK, self._left() // pixels, self._device_bytes() // self.probe.cut_bytes)
+        fixed = self.subject.network.image.batch or 1
+        return max(fixed, most // fixed * fixed)
+
+    def together(self, images: int) -> int:
+        """How many variants' noisy values of a chunk `cumulative` holds at once, in the memory that the model leaves."""
+        left = self._left() if self.provider.device == "cpu" else self._device_bytes()
+        return max(1, left // (images * self.probe.stage_bytes) - 1)
+
+    def _left(self) -> int:
+        """Bytes of host memory for images and the values at cuts."""
+        weights = sum(value.nbytes for value in self.subject.network.constants.values())
+        most = self.spec.memory or memory().budget
+        return max(most - 2 * weights - _WORKING_BYTES, most // 8)
+
+    def _device_bytes(self) -> int:
+        """Half of the GPU's memory: the rest is for weights and activations."""
+        found = driver()
+        return found.gpus[0].memory_bytes // 2 if found and found.gpus else _LEAST_DEVICE_BYTES
+
+    def _structure(self) -> Iterator[Notice]:
+        """Where the card speaks of another network than the file holds."""
+        network, said = self.subject.network, self.card.structure
+        if self.spec.bn not in ("group", "raw"):
+            return  # other policies count other tensors
+        layers, parameters = len(network.layers), network.parameters
+        if (said.layers or layers, said.parameters or parameters) != (layers, parameters):
+            yield Notice(
+                "card_structure",
+                f"{self.card.path.name} speaks of {said.layers or '?'} layers and {said.parameters or '?'} parameters, the file "
+                f"has {layers} and {parameters}: is it the card of this model? `onnxnoise cards check` tells more",
+            )
+
+    def notices(self) -> Iterator[Notice]:
+        """What card and provider make of the model that somebody should know."""
+        if self.provider.note:
+            yield Notice("gpu_unused", self.provider.note)
+        yield from self._structure()
+        if self.provider.device == "cpu":
+            return
+        left_out = {
+            operator: count
+            for provider, nodes in self.probe.placement.items()
+            for operator, count in nodes.items()
+            if provider != self.provider.name and operator in _HEAVY
+        }
+        if left_out:
+            said = ", ".join(f"{count} {operator}" for operator, count in sorted(left_out.items()))
+            yield Notice(
+                "cpu_nodes",
+                f"{self.provider.name} has no kernel for {said} of this model: these run on the CPU, slowly",
+            )

@@ -1,0 +1,166 @@
+"""What a run will cost, told before it: cells, sessions, passes over images, and the time, from a small part of it measured."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from onnxnoise.engine.segments import Cutter
+from onnxnoise.engine.sweep import ChunkSweep
+from onnxnoise.machine import cores
+from onnxnoise.records import Policy, SigmaScope, TallyKey, Variant
+from onnxnoise.results.summary import strict_json
+from onnxnoise.run.experiment import Setup
+from onnxnoise.run.jobs import Job, decoded
+from onnxnoise.run.plans import Nested
+from onnxnoise.run.runner import Run, open_run
+from onnxnoise.spec import BenchSpec
+
+SCHEMA = "onnxnoise/forecast/1"
+_LAYERS = 8
+"""Layers that are timed; the others are taken to cost what they cost on average."""
+
+_FEWEST_DRAWS = 32
+"""Of a cell that stops early: at its second look."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Work that is still to be done: `passes` are images times cells times draws, `sessions` ONNX Runtime's to be made.
+
+    `seconds` is the time that this machine is expected to take, decoding left aside.
+    """
+
+    passes: int
+    sessions: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of a run: what it asks for, and what of it is left. With a precision, `least` is the work if every cell is soon precise.
+
+    `seconds_an_image` is the time of one clean pass. `draws` is the most that a cell gets, `budget` in seconds.
+    """
+
+    model: str
+    dataset: str
+    provider: str
+    layers: int
+    cells: int
+    images: int
+    chunks: int
+    draws: int
+    bn: Policy
+    sigma_scope: SigmaScope
+    precision: float | None
+    budget: float | None
+    least: Load
+    most: Load
+    seconds_an_image: float
+
+
+def forecast(spec: BenchSpec) -> Forecast:
+    """Look at what `runner.bench` would measure, time a small part of it, and keep nothing; raises as `runner.bench`."""
+    with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
+        setup = Setup.opened(spec)
+        usual = Path(spec.out or setup.subject.network.run_file)
+        scratch = None if usual.exists() else str(Path(folder) / "run.sqlite")
+        run = open_run(replace(setup, spec=replace(spec, out=scratch)) if scratch else setup)
+        with run.store:
+            done = run.store.done()
+            chunks = [chunk for chunk in run.store.chunks() if chunk.start < setup.count]
+            few, many = _jobs(run, done)
+            costs = _Costs(setup, chunks[0])
+            return Forecast(
+                model=setup.subject.network.name,
+                dataset=setup.images.name,
+                provider=setup.provider.name,
+                layers=len(setup.subject.layers),
+                cells=len(spec.snrs) * sum(1 if sweep == "all" else len(setup.subject.layers) for sweep in spec.sweeps),
+                images=setup.count,
+                chunks=len(chunks),
+                draws=spec.most_draws,
+                bn=spec.bn,
+                sigma_scope=spec.sigma_scope,
+                precision=spec.precision,
+                budget=spec.budget,
+                least=costs.of(few),
+                most=costs.of(many),
+                seconds_an_image=costs.clean,
+            )
+
+
+def to_json(told: Forecast) -> str:
+    """One JSON document, schema `onnxnoise/forecast/1`."""
+    return strict_json({"schema": SCHEMA, **asdict(told)})
+
+
+def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
+    """The jobs that are left at least, and at most."""
+    plan = run.plan
+    if not isinstance(plan, Nested):
+        return run.todo, run.todo
+    spec, question = run.setup.spec, run.question
+    few = min(_FEWEST_DRAWS, spec.most_draws)
+    many = spec.most_draws
+    cells = [
+        (sweep, layer, snr)
+        for sweep in question.sweeps
+        for layer in ((None,) if sweep == "all" else question.layers)
+        for snr in question.snrs
+    ]
+    return plan.jobs(dict.fromkeys(cells, few), done), plan.jobs(dict.fromkeys(cells, many), done)
+
+
+class _Costs:
+    """Seconds for each kind of work, timed on a few mini-batches of real images after a warm-up."""
+
+    def __init__(self, setup: Setup, chunk: range) -> None:
+        self.setup = setup
+        network, layers = setup.subject.network, setup.subject.layers
+        self.cutter = Cutter(network)
+        lanes = cores().threads if setup.provider.device == "cpu" else 1
+        chunk = chunk[: min(len(chunk), 2 * lanes * setup.batch_size(len(chunk)))]
+        images = decoded(setup.images, chunk)
+        batches = setup.batches(images.pixels)
+        some = layers[:: -(-len(layers) // _LAYERS)] if layers else ()
+        with ChunkSweep(network, setup.noise, setup.provider, batches, images.labels, 0) as sweep:
+            sweep.clean()
+            self.clean = _timed(lambda: [sweep.clean()]) / len(chunk)
+            variants = [Variant(snr, 0) for snr in (10.0, 5.0, 2.0)]
+            indices = [layer.index for layer in some]
+            self.all = _timed(lambda: sweep.all(variants, layers)) / (len(variants) * len(chunk))
+            one, three = (_timed(partial(sweep.single, dict.fromkeys(indices, variants[:n]))) for n in (1, 3))
+        each = (three - one) / 2
+        self.layer = max(each, 0.0) / (max(1, len(some)) * len(chunk))
+        self.rest = max(0.0, one - each - self.clean * len(chunk)) / max(1, len(some))
+
+    def of(self, jobs: Iterable[Job]) -> Load:
+        """What jobs come to."""
+        starts = {layer.index: layer for layer in self.setup.subject.layers}
+        passes = sessions = 0
+        seconds = 0.0
+        for job in jobs:
+            size, by_layer = len(job.chunk), [key for key in job.keys if key[1] is not None]
+            whole = [key for key in job.keys if key[1] is None]
+            used = {(key[0], key[1]) for key in by_layer}
+            joins = {(sweep, self.cutter.join(starts[layer])) for sweep, layer in used if layer is not None}
+            clean = sum(key[0] == "clean" for key in whole)
+            passes += size * len(job.keys)
+            sessions += len(job.keys) + len(used) + len(joins)
+            seconds += size * (self.clean * (clean + bool(used)) + self.all * (len(whole) - clean))
+            seconds += size * self.layer * len(by_layer) + self.rest * len(joins)
+        return Load(passes, sessions, seconds)
+
+
+def _timed(work: Callable[[], Iterable[object]]) -> float:
+    """Seconds until all that `work` gives is there."""
+    began = time.perf_counter()
+    for _ in work():
+        pass
+    return time.perf_counter() - began

@@ -1,0 +1,95 @@
+"""What is measured: a model file, or a bundled one, with its noise layers under one policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxnoise.data.cards import Card, bundled_names, find_card, load_bundled
+from onnxnoise.errors import CardError, ModelError
+from onnxnoise.model.classifier import Classifier, load_classifier
+from onnxnoise.model.network import Network
+from onnxnoise.model.policies.batch_norms import noise_layers
+from onnxnoise.records import InitializerInfo, LayerInfo, NoiseLayer, Policy
+from onnxnoise.spec import select_layers
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The file's classifier, its network with all noise layers, and those of them that were selected."""
+
+    classifier: Classifier
+    network: Network
+    layers: tuple[NoiseLayer, ...]
+
+
+def open_model(
+    model: str,
+    *,
+    bn: Policy = "group",
+    layers: str | None = None,
+    output: str | None = None,
+    card: str | None = None,
+) -> Subject:
+    """The noise layers of the ONNX file `model`, or of the bundled card of that name.
+
+    `bn` is the batch-norm policy, `layers` a pattern as of `--layers`. Where several outputs could be the logits, `output`
+    names them, or a card (`card`, or one that `card_of` finds) tells how many columns they have. Raises ModelError if the file
+    can't be used, UsageError for a pattern that matches nothing.
+    """
+    path = _path(model)
+
+    def classes(metadata: Mapping[str, str]) -> int | None:
+        try:
+            return card_of(model, path, card, metadata).input.classes
+        except CardError:
+            return None
+
+    classifier = load_classifier(path, output=output, classes=classes)
+    network = noise_layers(classifier, bn)
+    return Subject(classifier, network, select_layers(network.layers, layers))
+
+
+def open_with_card(
+    model: str, *, bn: Policy = "group", layers: str | None = None, output: str | None = None, card: str | None = None
+) -> tuple[Subject, Card]:
+    """A model as `open_model`, with the card that a run would use for it; raises CardError where there is none."""
+    subject = open_model(model, bn=bn, layers=layers, output=output, card=card)
+    return subject, card_of(model, subject.classifier.path, card, subject.classifier.metadata)
+
+
+def _path(model: str) -> Path:
+    path = Path(model)
+    if is_file(path):
+        return path
+    names = bundled_names()
+    if model not in names:
+        bundled = [name for name in names if load_bundled(name).model.file is not None]
+        raise ModelError(f"{model}: no such file, and no bundled model of that name (bundled: {', '.join(bundled)})")
+    card = load_bundled(model)
+    if card.model.file is None:
+        raise ModelError(
+            f"{model}: the card comes without weights; pass the model file, and --card {model}"
+            + (f". They are from {card.model.source}" if card.model.source else "")
+        )
+    return card.model.file
+
+
+def card_of(model: str, path: Path, card: str | None, metadata: Mapping[str, str]) -> Card:
+    """The card that a run of `model` uses: `card`, else a bundled model's own, else as `find_card`; raises CardError."""
+    return find_card(path, card or (None if is_file(Path(model)) else model), metadata)
+
+
+def is_file(path: Path) -> bool:
+    """Whether something is there; a name too long for the system is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def layer_info(layer: NoiseLayer) -> LayerInfo:
+    """A noise layer as results show it."""
+    initializers = tuple(InitializerInfo(tensor.name, tensor.shape, tensor.sigma_w) for tensor in layer.tensors)
+    return LayerInfo(layer.index, layer.name, layer.kind, layer.parameters, layer.sigma_w, initializers)

@@ -1,0 +1,91 @@
+"""What a run still owes: the tallies that its question needs and its run file lacks, round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from onnxnoise.records import TallyKey
+from onnxnoise.results.store import RunStore
+from onnxnoise.results.summary import CellKey, Question, next_draws
+from onnxnoise.run.jobs import Job
+from onnxnoise.spec import UNLIMITED_DRAWS
+from onnxnoise.text import counted
+
+CLEAN = ("clean", None, float("inf"), 0)
+"""The clean pass of a chunk, as a key without the chunk's start."""
+
+
+class Plan(Protocol):
+    """Decides what is measured next from what is there."""
+
+    @property
+    def about(self) -> str:
+        """SNRs and draws, for people."""
+
+    def round(self, store: RunStore) -> list[Job]:
+        """What to measure before the next decision, by chunk, in order; empty when the question is answered."""
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """Every draw meets every image: one round is all."""
+
+    question: Question
+    chunks: tuple[range, ...]
+
+    @property
+    def about(self) -> str:
+        return f"{counted(len(self.question.snrs), 'SNR')}, {counted(self.question.draws, 'draw')}"
+
+    def round(self, store: RunStore) -> list[Job]:
+        done = store.done()
+        owed = ((chunk, tuple(key for key in self._keys(chunk.start) if key not in done)) for chunk in self.chunks)
+        return [Job(chunk, keys) for chunk, keys in owed if keys]
+
+    def _keys(self, start: int) -> list[TallyKey]:
+        """All tallies that a chunk owes, in the order in which they are measured."""
+        question = self.question
+        variants = [(snr, draw) for draw in range(question.draws) for snr in question.snrs]
+        keys: list[TallyKey] = [(*CLEAN, start)]
+        if "all" in question.sweeps:
+            keys += [("all", None, snr, draw, start) for snr, draw in variants]
+        for sweep in ("single", "cumulative"):
+            if sweep in question.sweeps:
+                keys += [(sweep, layer, snr, draw, start) for layer in question.layers for snr, draw in variants]
+        return keys
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Each draw meets one chunk of images, draw d the chunk d modulo their number: a round takes every cell to its next look."""
+
+    question: Question
+    chunks: tuple[range, ...]
+
+    @property
+    def about(self) -> str:
+        question = self.question
+        until = "as long as the time allows" if question.precision is None else f"until +-{question.precision:g}"
+        most = f", at most {question.draws:,}" if question.draws < UNLIMITED_DRAWS else ""
+        return f"{counted(len(question.snrs), 'SNR')}, draws {until}{most}"
+
+    def round(self, store: RunStore) -> list[Job]:
+        return self.jobs(next_draws(store, self.question), store.done())
+
+    def jobs(self, draws: Mapping[CellKey, int], done: Collection[TallyKey]) -> list[Job]:
+        """What is not done of the first so many draws of each cell."""
+        owed: dict[range, list[TallyKey]] = {}
+        for cell, many in draws.items():
+            for draw in range(many):
+                chunk = self.chunks[draw % len(self.chunks)]
+                key = (*cell, draw, chunk.start)
+                if key not in done:
+                    owed.setdefault(chunk, []).append(key)
+        clean = {chunk: (*CLEAN, chunk.start) for chunk in owed}
+        return [
+            Job(chunk, (*([clean[chunk]] if clean[chunk] not in done else []), *owed[chunk]))
+            for chunk in self.chunks
+            if chunk in owed
+        ]

@@ -1,0 +1,120 @@
+"""Worker processes on this machine, one for each device, or with a share of the cores each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from threading import Thread
+from typing import Any
+
+from onnxnoise.errors import UsageError
+from onnxnoise.machine import cores, memory
+from onnxnoise.run.experiment import Setup
+from onnxnoise.run.workers.base import Workers
+from onnxnoise.run.workers.worker import perform
+from onnxnoise.runtime import cuda
+
+
+@contextmanager
+def pool(setup: Setup, workers: int, threads: int | None = None) -> Iterator[Workers]:
+    """So many processes, each with its share of the memory. With CUDA each sees one device; on CPUs each has its share of the
+    cores, or `threads`.
+
+    They end with the block, and with this process, however it ends. Raises UsageError: more workers than devices.
+    """
+    devices: list[str | None] = [None] * workers
+    if setup.provider.device == "cuda":
+        devices = _devices(workers)
+    threads = threads or max(1, cores().threads // workers)
+    with _Processes(devices) as processes:
+        yield Workers(
+            setup,
+            processes.start,
+            lambda: workers,
+            f"{workers} worker processes" if workers > 1 else "1 worker process",
+            memory=(setup.spec.memory or memory().budget) // workers,
+            perform=partial(perform, threads=threads),
+        )
+
+
+class _Processes:
+    """Starts executors whose processes end when `_alive` is closed, which this process holds the only end of."""
+
+    def __init__(self, devices: list[str | None]) -> None:
+        self._devices = devices
+        self._context = multiprocessing.get_context("spawn")
+        self._watched, self._alive = self._context.Pipe(duplex=False)
+        self._started: list[Executor] = []
+
+    def start(self) -> Executor:
+        free = self._context.SimpleQueue()
+        for device in self._devices:
+            free.put(device)
+        executor = _Quiet(len(self._devices), self._context, initializer=_begin, initargs=(self._watched, free))
+        self._started.append(executor)
+        return executor
+
+    def __enter__(self) -> _Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._alive.close()
+        for executor in self._started:
+            executor.shutdown(cancel_futures=True)
+        self._watched.close()
+
+
+class _Quiet(ProcessPoolExecutor):
+    """Its processes never see Ctrl-C, not even while they start: the process that hands out the work ends them."""
+
+    def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
+        with _no_interrupt():
+            return super().submit(*arguments, **named)
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Processes that are made in the block inherit that SIGINT is blocked."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(watched: Connection, free: Any) -> None:
+    """In a new worker process: take a device, and end with the process that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    device = free.get()
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    Thread(target=_end_with, args=(watched,), daemon=True).start()
+
+
+def _end_with(watched: Connection) -> None:
+    try:
+        watched.recv()
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _devices(workers: int) -> list[str | None]:
+    """The CUDA devices that this process may use, one for each worker."""
+    driver = cuda.driver()
+    count = len(driver.gpus) if driver else 0
+    names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))).split(",")
+    if workers > count:
+        raise UsageError(
+            f"--workers {workers}: {count} CUDA {'device is' if count == 1 else 'devices are'} visible here, and each worker "
+            f"needs one of its own; use --workers {max(count, 1)}"
+        )
+    return [name.strip() for name in names[:workers]]

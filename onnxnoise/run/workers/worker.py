@@ -1,0 +1,103 @@
+"""What a worker process does with a job: opens model, card and images once, checks that they are the run's, and measures."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from onnxnoise.errors import DataError, ModelError, OnnxNoiseError, UsageError
+from onnxnoise.results.store import difference
+from onnxnoise.run.experiment import Setup
+from onnxnoise.run.jobs import Job, Part, Step, decoded, identity, swept
+from onnxnoise.spec import BenchSpec
+
+_OPEN, _TURN = Lock(), Lock()
+_opened: dict[Order, Setup] = {}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker needs to know about a run, besides its jobs: paths and digests, no array.
+
+    `identity` is the run file's, as JSON; `host` and `release` are the machine and the onnxnoise of who hands out the jobs.
+    """
+
+    spec: BenchSpec
+    identity: str
+    host: str
+    release: str
+
+    @classmethod
+    def of(cls, setup: Setup) -> Order:
+        """Paths are made absolute, since a worker may have another working folder."""
+        spec = setup.spec
+        there = replace(
+            spec,
+            model=_absolute(spec.model),
+            card=spec.card and _absolute(spec.card),
+            data=spec.data and _absolute(spec.data),
+            provider=setup.provider.name,
+            out=None,
+            workers=None,
+            cluster=None,
+            resources=(),
+            shard=None,
+        )
+        return cls(there, json.dumps(identity(setup)), platform.node(), version("onnxnoise"))
+
+
+def perform(order: Order, job: Job, threads: int | None = None, step: Step = lambda _: None) -> list[Part]:
+    """Measure a job in this process, as `work.measure` does; one at a time, another one's images decoded meanwhile.
+
+    `threads` None: one for each core. Raises ModelError or DataError where this machine has other files than the run's.
+    """
+    setup = opened(order)
+    chunk = decoded(setup.images, job.chunk, threads)
+    with _TURN:
+        return list(swept(setup, chunk, job.keys, step, threads))
+
+
+def opened(order: Order) -> Setup:
+    """Model, card and images of a run, opened once in a process."""
+    with _OPEN:
+        if order not in _opened:
+            _opened.clear()
+            _opened[order] = _checked(order)
+        return _opened[order]
+
+
+def _checked(order: Order) -> Setup:
+    where = "" if platform.node() == order.host else f"on {platform.node()}: "
+    if version("onnxnoise") != order.release:
+        raise UsageError(
+            f"{where}onnxnoise {version('onnxnoise')} is installed there, but {order.release} hands out the work; "
+            "install the same on both"
+        )
+    try:
+        setup = Setup.opened(order.spec)
+    except OnnxNoiseError as error:
+        raise type(error)(f"{where}{error}") from error
+    here, asked = identity(setup), json.loads(order.identity)
+    if differing := difference(here, asked):
+        raise _other(order.spec, where, *differing)
+    return setup
+
+
+def _other(spec: BenchSpec, where: str, name: str, there: str, wanted: str) -> OnnxNoiseError:
+    file: Mapping[str, Any] = {"model": spec.model, "data": spec.data or "the bundled images"}
+    kind = ModelError if name == "model" else DataError
+    return kind(
+        f"{where}{file.get(name, spec.model)}: the {name} of this worker is not the run's ({there} there, {wanted} wanted); "
+        "every machine needs the same files under the same paths"
+    )
+
+
+def _absolute(name: str) -> str:
+    """A path as other processes find it; the name of something bundled stays."""
+    return str(Path(name).absolute()) if Path(name).exists() or "{" in name else name

@@ -1,0 +1,105 @@
+"""One chip as a file: any runtime that reads it gets the hits of the run's cell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from support import nets
+from support.command import onnxnoise, refused
+
+from onnxnoise.decisions.design import chip
+from onnxnoise.run import runner
+from onnxnoise.spec import BenchSpec
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> nets.Files:
+    return nets.bench_files(tmp_path_factory.mktemp("chip"))
+
+
+def scores(path: Path, inputs: Any) -> Any:
+    """What ONNX Runtime, as anybody would use it, makes of the file."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: inputs})[0]
+
+
+@pytest.mark.parametrize("bn", ["group", "raw", "affine", "fold", "clean"])
+@pytest.mark.parametrize("layers", [None, "3", "1-3"])
+def test_its_hits_are_the_cells(files: nets.Files, tmp_path: Path, bn: Any, layers: str | None) -> None:
+    sweep = "single" if layers == "3" else "all"
+    spec = BenchSpec(
+        str(files.model), snrs=(2.0,), draws=2, bn=bn, layers=None if layers == "3" else layers,
+        sweeps=(sweep,), data=str(files.data), out=str(tmp_path / "run"),
+    )  # fmt: skip
+    result = runner.bench(spec)
+    (cell,) = [cell for cell in result.cells if cell.layer in (None, 3)]
+    for draw in cell.draws:
+        made = chip.apply(
+            str(files.model), snr=2.0, draw=draw.draw, layers=layers, bn=bn, out=tmp_path / f"{draw.draw}.onnx"
+        )
+        onnx.checker.check_model(made.path, full_check=True)
+        rows = scores(Path(made.path), files.inputs)
+        assert sum(nets.hits(rows, files.labels, 1)) == draw.top1_hits
+        assert sum(nets.hits(rows, files.labels, 5)) == draw.top5_hits
+        assert made.negative_variances == draw.negative_variances
+
+
+def test_its_weights_are_the_noise_by_hand(files: nets.Files, tmp_path: Path) -> None:
+    made = chip.apply(
+        str(files.model), snr=5.0, draw=3, seed=7, layers="conv", sigma_scope="layer", out=tmp_path / "a.onnx"
+    )
+    chosen = {i: names for i, names in enumerate(nets.LAYERS.values(), 1) if i in (1, 3)}
+    expected = nets.noisy(files.weights, 5.0, 3, chosen, seed=7, pooled=True)
+    kept = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(made.path).graph.initializer}
+    for name, values in expected.items():
+        assert np.array_equal(kept[name], values), name
+    assert made.layers == (1, 3)
+    assert made.parameters == sum(files.weights[name].size for names in chosen.values() for name in names)
+
+
+def test_the_file_says_what_it_is(files: nets.Files, tmp_path: Path) -> None:
+    made = chip.apply(str(files.model), snr=5.0, out=tmp_path / "a.onnx")
+    about = {p.key: p.value for p in onnx.load(made.path).metadata_props}
+    record = json.loads(about[chip.METADATA_KEY])
+    assert (record["snr"], record["draw"], record["seed"], record["bn"]) == (5.0, 0, 40, "group")
+    assert record["model"]["sha256"] == made.model["sha256"]
+    assert record["path"] == "a.onnx", "nobody's folders are told"
+
+
+def test_a_large_one_keeps_its_weights_beside(
+    files: nets.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip.apply(str(files.model), snr=5.0, out=tmp_path / "whole.onnx")
+    monkeypatch.setattr(chip, "_LARGEST_FILE", 1000)
+    for _ in range(2):  # a second time over the first
+        chip.apply(str(files.model), snr=5.0, out=tmp_path / "split.onnx")
+    assert (tmp_path / "split.onnx.data").stat().st_size < 20_000
+    assert np.array_equal(scores(tmp_path / "split.onnx", files.inputs), scores(tmp_path / "whole.onnx", files.inputs))
+
+
+def test_the_command(files: nets.Files, tmp_path: Path) -> None:
+    outcome = onnxnoise(
+        "apply", files.model, "--snr", "5", "--draw", "1", "--layers", "dense", "-o", tmp_path / "n.onnx"
+    )
+    assert outcome.code == 0, outcome.err
+    assert "draw 1 of seed 40 at SNR 5 in 1 layer," in " ".join(outcome.out.split())
+    assert onnxnoise("layers", tmp_path / "n.onnx").code == 0
+
+
+def test_bad_input(files: nets.Files, tmp_path: Path) -> None:
+    out = ("-o", tmp_path / "n.onnx")
+    refused(onnxnoise("apply", files.model, "--snr", "0", *out), 2, "--snr", "0")
+    refused(onnxnoise("apply", files.model, "--snr", "5,2", *out), 2, "--snr", "one")
+    refused(onnxnoise("apply", files.model, "--snr", "5", "--draw", "-1", *out), 2, "--draw")
+    refused(onnxnoise("apply", files.model, "--snr", "5", "--layers", "nothing", *out), 2, "nothing")
+    refused(onnxnoise("apply", files.model, "--snr", "5", "-o", files.model), 3, "the model itself")
+    refused(onnxnoise("apply", files.model, "--snr", "5", "-o", tmp_path), 3, "is a folder")
+    refused(onnxnoise("apply", files.model, "--snr", "5", "-o", tmp_path / "no" / "n.onnx"), 3, "no folder")
+    refused(onnxnoise("apply", tmp_path / "none.onnx", "--snr", "5", *out), 3, "no such file")
+    assert not (tmp_path / "n.onnx").exists()

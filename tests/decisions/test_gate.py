@@ -1,0 +1,456 @@
+"""`onnxnoise gate`: verdicts on run files and models, its outputs, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import nets
+from support.command import Outcome, onnxnoise, refused, strict_json
+
+from onnxnoise.decisions.gating import gate as gating
+from onnxnoise.decisions.gating.records import to_json
+from onnxnoise.decisions.gating.rules import load_rules
+from onnxnoise.results.run_hits import RunHits
+from onnxnoise.spec import BenchSpec
+from onnxnoise.statistics.contrasts import contrast, normalized
+from onnxnoise.statistics.sequential import LOOKS, look_errors
+
+ROOT = Path(__file__).parents[2]
+PASSING = '[[rule]]\nname = "fine"\nsnr = 1000\nmin = 0.5\n'
+FAILING = '[[rule]]\nname = "broken"\nsnr = 0.5\nmin = 0.9\n'
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> nets.Files:
+    return nets.bench_files(tmp_path_factory.mktemp("gate"), count=300)
+
+
+@pytest.fixture(scope="module")
+def run(files: nets.Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run file with 12 draws of both sweeps at SNR 1000, 5 and 0.5."""
+    path = tmp_path_factory.mktemp("run") / "run.sqlite"
+    outcome = onnxnoise("bench", files.model, "--data", files.data, "--snr", "1000,5,0.5", "--draws", 12, "--out", path)
+    assert outcome.code == 0, outcome.err
+    return path
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, outside of GitHub Actions."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def rules(text: str) -> None:
+    Path("onnxnoise.toml").write_text(text, encoding="utf-8")
+
+
+def rule(**keys: Any) -> str:
+    shown = {key: str(value).lower() if isinstance(value, bool) else repr(value) for key, value in keys.items()}
+    return "[[rule]]\n" + "".join(f"{key} = {value}\n" for key, value in shown.items())
+
+
+def gated(run: Path, *arguments: object) -> Outcome:
+    return onnxnoise("gate", run, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "verdict"),
+    [
+        (PASSING, 0, "pass"),
+        (FAILING, 1, "fail"),
+        (rule(name="open", snr=1000, min=1.0), 5, "inconclusive"),
+        (PASSING + FAILING, 1, "fail"),
+        (PASSING + rule(name="open", snr=1000, min=1.0), 5, "inconclusive"),
+        (FAILING + rule(name="open", snr=1000, min=1.0), 1, "fail"),
+    ],
+)
+def test_verdicts_and_exit_codes(text: str, code: int, verdict: str, run: Path) -> None:
+    rules(text)
+    outcome = gated(run)
+    assert outcome.code == code, outcome.err
+    assert outcome.out.splitlines()[-1] == f"verdict: {verdict}"
+    assert gated(run, "--json", "-").json["verdict"] == verdict
+
+
+@pytest.mark.parametrize(("choice", "code"), [("pass", 0), ("fail", 1), ("5", 5)])
+def test_what_inconclusive_exits_with(choice: str, code: int, run: Path) -> None:
+    rules(rule(name="open", snr=1000, min=1.0))
+    assert gated(run, "--on-inconclusive", choice).code == code
+    rules(FAILING)
+    assert gated(run, "--on-inconclusive", choice).code == 1
+
+
+def test_json_has_every_rule_and_cell(run: Path) -> None:
+    rules(
+        rule(name="all", snr=5, min=0.2)
+        + rule(name="mean", sweep="single", snr=5, min=0.2)
+        + rule(name="one", layer=3, snr=5, relative_to="absolute", max_drop=0.9)
+        + rule(name="some", layer="batchnorm", snr=5, max_drop=0.9)
+        + rule(name="worst", layer="worst", snr=1000, min=0.5, confidence=0.9, metric="top5")
+    )
+    content = gated(run, "--json", "-").json
+    assert content["schema"] == "onnxnoise/verdict/1"
+    assert {"verdict", "model", "dataset", "run_file", "rules_file", "seed", "bn", "sigma_scope", "looks"} <= set(
+        content
+    )
+    assert content["looks"] == [12]
+    found = {each["name"]: each for each in content["rules"]}
+    assert [len(each["cells"]) for each in found.values()] == [1, 1, 1, 2, 5]
+    assert [cell["name"] for cell in found["some"]["cells"]] == ["stem_bn", "block_bn"]
+    assert [cell["layer"] for cell in found["worst"]["cells"]] == [1, 2, 3, 4, 5]
+    assert [each["quantity"] for each in found.values()] == [
+        *("accuracy / clean",) * 2,
+        "accuracy - clean",
+        *("accuracy / clean",) * 2,
+    ]
+    for each in found.values():
+        assert each["draws"] == 12
+        assert each["low"] < each["value"] < each["high"]
+    worst = min(found["worst"]["cells"], key=lambda cell: float(cell["value"]))
+    assert found["worst"]["value"] == worst["value"]
+
+
+def test_values_are_bench_s(files: nets.Files, run: Path) -> None:
+    shutil.copy(run, "copy.sqlite")
+    flags = ("--snr", "1000,5,0.5", "--draws", 12, "--out", "copy.sqlite")
+    result = onnxnoise("bench", files.model, "--data", files.data, *flags, "--json", "-").json
+    rules(
+        rule(name="all", snr=5, min=0.2)
+        + rule(name="mean", sweep="single", snr=5, min=0.2)
+        + rule(name="worst", layer="worst", snr=5, min=0.2, metric="top5")
+        + rule(name="absolute", snr=5, min=0.2, relative_to="absolute")
+        + rule(name="drop", snr=5, max_drop=0.2, relative_to="absolute")
+    )
+    found = {each["name"]: each for each in gated(run, "--json", "-").json["rules"]}
+    cells = {(cell["sweep"], cell["layer"], cell["snr"]): cell for cell in result["cells"]}
+    whole = cells["all", None, 5]
+    assert found["all"]["value"] == pytest.approx(whole["normalized_top1"]["mean"])
+    (average,) = (each for each in result["a_avr"] if each["snr"] == 5)
+    assert found["mean"]["value"] == pytest.approx(average["top1"]["mean"])
+    assert [cell["value"] for cell in found["worst"]["cells"]] == pytest.approx(
+        [cells["single", layer, 5]["normalized_top5"]["mean"] for layer in range(1, 6)]
+    )
+    hits = sum(draw["top1_hits"] for draw in whole["draws"]) / (12 * 300)
+    assert found["absolute"]["value"] == pytest.approx(hits)
+    assert found["drop"]["value"] == pytest.approx(hits - result["clean"]["top1_hits"] / 300)
+
+
+def measured(path: Path) -> set[tuple[Any, ...]]:
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT DISTINCT sweep, layer, snr, draw FROM tally").fetchall()
+    connection.close()
+    return set(rows)
+
+
+def test_a_model_s_draws_are_measured_until_its_rules_are_decided(files: nets.Files) -> None:
+    rules(PASSING + FAILING + rule(name="stem", layer="stem", snr=1000, min=1.0))
+    outcome = onnxnoise("gate", files.model, "--data", files.data, "--out", "run.sqlite", "--json", "v.json")
+    assert outcome.code == 1, outcome.err
+    found = {each["name"]: each for each in strict_json(Path("v.json").read_text())["rules"]}
+    assert found["broken"]["draws"] == 5, "decided at the first look"
+    assert found["fine"]["draws"] in LOOKS[:3]
+    assert (found["stem"]["draws"], found["stem"]["verdict"]) == (40, "inconclusive")
+    cells: dict[tuple[str, int, float], int] = {}
+    for sweep, layer, snr, _ in measured(Path("run.sqlite")):
+        cells[sweep, layer, snr] = cells.get((sweep, layer, snr), 0) + 1
+    assert cells == {
+        ("clean", 0, float("inf")): 1,
+        ("all", 0, 1000.0): found["fine"]["draws"],
+        ("all", 0, 0.5): 5,
+        ("single", 1, 1000.0): 40,
+    }, "only what open rules need"
+    again = onnxnoise("gate", files.model, "--data", files.data, "--out", "run.sqlite", "--json", "-", "-q")
+    assert again.json == strict_json(Path("v.json").read_text()), "the same looks at the same draws"
+    bench = onnxnoise(
+        "bench",
+        files.model,
+        "--data",
+        files.data,
+        "--out",
+        "run.sqlite",
+        "--snr",
+        "0.5",
+        "--sweep",
+        "all",
+        "--draws",
+        5,
+    )
+    assert bench.code == 0, "an ordinary run file"
+
+
+def test_looks_spend_the_error_as_announced(files: nets.Files) -> None:
+    """By hand: the verdict at each look follows from the first draws and that look's share of the error."""
+    rules(FAILING + rule(name="tight", snr=5, min=0.8) + rule(name="loose", snr=5, min=0.3))
+    onnxnoise("gate", files.model, "--data", files.data, "--out", "run.sqlite")
+    verdict = gating.gate_model(
+        BenchSpec(str(files.model), data=str(files.data), out="run.sqlite"), load_rules(Path("onnxnoise.toml"))
+    )
+    for each in verdict.rules:
+        with RunHits.opened(Path("run.sqlite")) as run:
+            found = run.side("all", [None], each.snr, "top1", 300)
+        assert found is not None
+        numbers, side = found
+        assert numbers == list(range(len(numbers)))
+        at = LOOKS.index(each.draws)
+        value, shares, images, decisions = normalized(side.first(each.draws))
+        law = contrast(value, [shares], images, decisions)
+        assert law is not None
+        low, high = law.bounds(look_errors(0.95)[at])
+        assert each.value == pytest.approx(value)
+        assert each.low == pytest.approx(max(low, 0.0))
+        if each.verdict == "pass":
+            assert low >= each.limit
+        if each.verdict == "fail":
+            assert high <= each.limit
+
+
+def test_from_python(files: nets.Files, run: Path) -> None:
+    rules(PASSING + FAILING)
+    verdict = gating.gate(run)
+    assert (verdict.verdict, [each.verdict for each in verdict.rules]) == ("fail", ["pass", "fail"])
+    assert strict_json(to_json(verdict)) == gated(run, "--json", "-").json
+    spec = BenchSpec("", data=str(files.data), out="own.sqlite", limit=100)
+    own = gating.gate(files.model, "onnxnoise.toml", spec)
+    assert (own.verdict, own.run_file, own.dataset["images"]) == ("fail", "own.sqlite", 100)
+
+
+def test_settings_are_the_file_s_unless_a_flag_says_otherwise(files: nets.Files) -> None:
+    shutil.copy(files.data, "images.bin")
+    rules(f'[bench]\ndata = "images.bin"\nbn = "affine"\nseed = 3\nlimit = 50\n{FAILING}')
+    content = onnxnoise("gate", files.model, "--json", "-").json
+    assert (content["bn"], content["seed"], content["dataset"]["images"]) == ("affine", 3, 50)
+    content = onnxnoise(
+        "gate", files.model, "--json", "-", "--bn", "clean", "--limit", 40, "--out", "other.sqlite"
+    ).json
+    assert (content["bn"], content["seed"], content["dataset"]["images"]) == ("clean", 3, 40)
+
+
+def test_worst_fails_where_one_layer_does(run: Path) -> None:
+    rules(rule(name="worst", layer="worst", snr=0.5, min=0.9))
+    outcome = gated(run, "--json", "-")
+    (found,) = outcome.json["rules"]
+    failed = [cell for cell in found["cells"] if cell["verdict"] == "fail"]
+    assert outcome.code == 1
+    assert failed
+    for cell in found["cells"]:
+        assert (cell["verdict"] == "fail") == (cell["p_fail"] <= 0.05 / 5)
+    assert found["message"].startswith(
+        f"worst of 5 layers, layer {min(failed, key=lambda cell: float(cell['value']))['layer']}"
+    )
+
+
+def test_a_baseline(files: nets.Files, run: Path) -> None:
+    shutil.copy(run, "before.sqlite")
+    rules(
+        rule(name="no worse", snr=5, relative_to="before.sqlite", min=0.9)
+        + rule(name="each", layer="worst", snr=5, relative_to="before.sqlite", max_drop=0.2)
+    )
+    outcome = gated(run, "--json", "-")
+    assert outcome.code == 0, "nothing changed"
+    for each in outcome.json["rules"]:
+        assert (each["value"], each["quantity"]) == (1.0, "accuracy / baseline")
+        assert each["low"] > 0.93, "paired by image and draw: only what was never seen is open"
+    other = onnxnoise(
+        "bench", files.model, "--data", files.data, "--snr", "5", "--draws", 12, "--seed", 7, "--out", "other.sqlite"
+    )
+    assert other.code == 0
+    rules(rule(name="no worse", snr=5, relative_to="other.sqlite", min=0.9))
+    (independent,) = gated(run, "--json", "-").json["rules"]
+    assert independent["low"] < 0.9, "other chips: their draws vary too"
+    with RunHits.opened(run) as mine, RunHits.opened(Path("other.sqlite")) as theirs:
+        sides = [each.side("all", [None], 5.0, "top1", 300) for each in (mine, theirs)]
+    assert sides[0] is not None
+    assert sides[1] is not None
+    assert independent["value"] == pytest.approx(sides[0][1].mean / sides[1][1].mean)
+
+
+def test_a_worse_build_fails_against_its_baseline(files: nets.Files, run: Path) -> None:
+    shutil.copy(run, "before.sqlite")
+    rules(rule(name="no worse", snr=5, relative_to="before.sqlite", min=0.9))
+    noisier = sqlite3.connect("before.sqlite")
+    noisier.execute(
+        "UPDATE tally SET top1 = (SELECT top1 FROM tally t WHERE t.sweep = 'clean' AND t.start = tally.start) WHERE snr = 5"
+    )
+    noisier.commit()
+    noisier.close()
+    (found,) = gated(run, "--json", "-").json["rules"]
+    assert found["verdict"] == "fail", "the baseline lost nothing at all"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--limit", 100), ["fewer than the 300 here", "--limit 100"]),
+        (("--bn", "affine"), ["another batch-norm policy", "'affine' there, 'group' here"]),
+        (("--sigma-scope", "layer"), ["another sigma scope"]),
+        (("--snr", "7"), ["does not have the sweep all at SNR 5", "it has single at SNR 7, all at SNR 7"]),
+    ],
+)
+def test_a_baseline_that_can_t_be_compared(
+    flags: tuple[object, ...], words: list[str], files: nets.Files, run: Path
+) -> None:
+    given = ("--snr", "5") if "--snr" not in flags else ()
+    onnxnoise("bench", files.model, "--data", files.data, "--draws", 2, *given, *flags, "--out", "base.sqlite")
+    rules(rule(name="no worse", snr=5, relative_to="base.sqlite", min=0.9))
+    refused(gated(run), 3, "base.sqlite", "'no worse'", *words)
+    refused(onnxnoise("gate", files.model, "--data", files.data, "-q"), 3, "base.sqlite", "'no worse'", *words)
+
+
+def test_few_draws_of_a_run_file_are_told(files: nets.Files) -> None:
+    onnxnoise("bench", files.model, "--data", files.data, "--snr", "1000", "--draws", 3, "--out", "run.sqlite")
+    rules(rule(name="a", snr=1000, min=0.9))
+    outcome = gated(Path("run.sqlite"))
+    assert outcome.code == 5
+    assert "so few can hide chips that collapse: it takes 9" in " ".join(outcome.out.split())
+    onnxnoise("bench", files.model, "--data", files.data, "--snr", "1000", "--draws", 9, "--out", "run.sqlite")
+    assert gated(Path("run.sqlite")).code == 0
+    onnxnoise("bench", files.model, "--data", files.data, "--snr", "1000", "--draws", 1, "--out", "one.sqlite")
+    outcome = gated(Path("one.sqlite"))
+    assert outcome.code == 5
+    assert "in one draw, which shows nothing of how chips differ" in " ".join(outcome.out.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        (rule(name="x", snr=7, min=0.5), 3, ["run.sqlite", "'x'", "sweep all at SNR 7", "all at SNR 1000/5/0.5"]),
+        (rule(name="x", sweep="cumulative", layer=2, snr=5, min=0.5), 3, ["sweep cumulative at SNR 5 for layer 2"]),
+        (rule(name="x", layer="none*", snr=5, min=0.5), 2, ["'x'", "layer = 'none*' matches no layer", "1-5"]),
+        (rule(name="x", snr=5, min=1.5), 3, ["min = 1.5"]),
+        (rule(name="x", snr=5, minimum=0.5), 3, ["no key 'minimum'"]),
+        ("", 3, ["has no rules"]),
+        ("name: x", 3, ["not valid TOML"]),
+    ],
+)
+def test_refused(text: str, code: int, words: list[str], run: Path) -> None:
+    rules(text)
+    refused(gated(run), code, *words)
+
+
+def test_refused_flags_and_files(run: Path, folder: Path, files: nets.Files) -> None:
+    refused(gated(run), 3, "no onnxnoise.toml and no pyproject.toml")
+    refused(gated(run, "--rules", "none.toml"), 3, "none.toml", "can't be read")
+    rules(PASSING)
+    refused(gated(run, "--on-inconclusive", "maybe"), 2, "--on-inconclusive", "'maybe'", "pass, fail, 5")
+    refused(gated(run, "--bn", "affine"), 2, "--bn", "is a run file")
+    refused(gated(Path("none.sqlite")), 3, "none.sqlite", "no such run file")
+    refused(gated(run, "--junit", folder), 3, "is a folder", "--junit")
+    refused(gated(run, "--junit", "none/j.xml"), 3, "there is no folder 'none'")
+    refused(gated(run, "--junit", run), 3, "is there and no XML, so it stays")
+    refused(gated(run, "--json", run), 3, "is there and no JSON")
+    refused(onnxnoise("gate", files.model, "--rules", "onnxnoise.toml", "--data", "none"), 3, "none")
+    refused(gated(run, "--limit", "0"), 2, "--limit")
+
+
+def test_nested_runs_are_refused(run: Path) -> None:
+    shutil.copy(run, "nested.sqlite")
+    connection = sqlite3.connect("nested.sqlite")
+    connection.execute("UPDATE record SET json = json_set(json, '$.design', 'nested') WHERE name = 'identity'")
+    connection.commit()
+    connection.close()
+    rules(PASSING)
+    refused(gated(Path("nested.sqlite")), 3, "--precision", "can't be paired")
+
+
+def test_a_run_s_first_images_can_be_gated(run: Path) -> None:
+    rules(PASSING)
+    assert gated(run, "--limit", 150, "--json", "-").json["dataset"]["images"] == 150
+    refused(gated(run, "--limit", 1000), 3, "300 of 1,000 images", "--limit")
+
+
+@pytest.mark.parametrize(
+    ("setting", "word"), [("bn = 'affine'", "bn"), ("seed = 7", "seed"), ("protocol = 'paper'", "sigma_scope")]
+)
+def test_a_run_measured_otherwise_than_the_rules_ask_is_refused(run: Path, setting: str, word: str) -> None:
+    rules(f"[bench]\n{setting}\n{PASSING}")
+    refused(gated(run), 3, word, "[bench]")
+
+
+def test_an_unfinished_run_is_not_gated(run: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part.sqlite"
+    shutil.copy(run, part)
+    connection = sqlite3.connect(part)
+    last = connection.execute("SELECT max(start) FROM chunk").fetchone()[0]
+    connection.execute("INSERT INTO chunk (start, images) VALUES (?, 100)", (last + 1000,))
+    connection.commit()
+    connection.close()
+    rules(PASSING)
+    refused(gated(part), 3, "images measured", "merge")
+
+
+def test_github_actions(run: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    rules(PASSING + FAILING + rule(name="open, %0A::x", snr=1000, min=1.0))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "summary.md"))
+    Path("summary.md").write_text("before\n")
+    outcome = gated(run, "--junit", "report.xml")
+    assert outcome.code == 1
+    commands = [line for line in outcome.out.splitlines() if line.startswith("::")]
+    stop, start, *annotations = commands
+    token = re.fullmatch(r"::stop-commands::([0-9a-f]{32})", stop)
+    assert token is not None
+    assert start == f"::{token[1]}::"
+    assert [line.split("::")[1] for line in annotations] == [
+        "error title=fail%3A broken",
+        "error title=inconclusive%3A open%2C %250A%3A%3Ax",
+    ]
+    text = Path("summary.md").read_text(encoding="utf-8")
+    assert text.startswith("before\n### onnxnoise gate: ❌ fail")
+    assert len([line for line in text.splitlines() if line.startswith("| ") and "verdict" not in line]) == 3
+    gated(run, "--on-inconclusive", "pass")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "no" / "summary.md"))
+    lost = gated(run)
+    assert lost.code == 1, "the verdict stays"
+    assert "summary can't be written" in lost.err
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY")
+    outcome = gated(run, "--on-inconclusive", "pass")
+    assert [line.split()[0] for line in outcome.out.splitlines() if " title=" in line] == ["::error", "::warning"]
+    outcome = gated(run, "--json", "-")
+    assert outcome.json["verdict"] == "fail", "standard output is JSON alone"
+    assert len([line for line in outcome.err.splitlines() if line.startswith("::")]) == 4
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_the_table_fits(columns: int, run: Path) -> None:
+    long = "n" * 300
+    rules(rule(name="[red]x[/red] :warning: \u202e|", snr=5, min=0.2) + rule(name=long, snr=1000, min=0.5) + PASSING)
+    outcome = onnxnoise("gate", run, columns=columns)
+    lines = outcome.out.splitlines()
+    table = lines[lines.index("") + 1 :]
+    table = table[: table.index("")]
+    assert max(map(len, table)) <= max(columns, 66)
+    assert "[red]x" in outcome.out
+    assert "\u202e" not in outcome.out
+    for line in lines:
+        assert not line.startswith(("::", "[red]"))
+
+
+def test_the_example_s_rules_run(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "gate" / "onnxnoise.toml"
+    assert len(load_rules(example).rules) >= 3
+    outcome = onnxnoise(
+        "gate", "resnet20-cifar10", "--rules", example, "--limit", 60, "--junit", "report.xml", "--json", "v.json"
+    )
+    assert outcome.code == 0, outcome.out
+    found = strict_json(Path("v.json").read_text())
+    assert [each["name"] for each in found["rules"]] == [each.name for each in load_rules(example).rules]
+    assert {each["verdict"] for each in found["rules"]} == {"pass"}
+    assert Path("report.xml").stat().st_size > 0
+
+
+def test_the_example_s_commands_are_the_command_line_s() -> None:
+    help_text = onnxnoise("gate", "--help").out
+    for name in ("README.md", "onnxnoise-gate.yml", "gitlab-ci.yml"):
+        text = (ROOT / "examples" / "gate" / name).read_text(encoding="utf-8")
+        commands = re.findall(r"onnxnoise gate [^`\n]*", text)
+        assert commands, name
+        for flag in {flag for command in commands for flag in re.findall(r"--[a-z-]+", command)}:
+            assert flag in help_text

@@ -1,0 +1,112 @@
+"""Noise margins: where the accuracy crosses the target, against measuring on the way there."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from math import inf
+from pathlib import Path
+
+import pytest
+from support import nets
+from support.command import onnxnoise, refused
+
+from onnxnoise.decisions.design import margins
+from onnxnoise.records import Estimate
+from onnxnoise.run import runner
+from onnxnoise.spec import BenchSpec
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> nets.Files:
+    return nets.bench_files(tmp_path_factory.mktemp("margins"), count=80)
+
+
+def spec(files: nets.Files, out: Path, **changed: object) -> BenchSpec:
+    asked = {"sweeps": ("all",), "draws": 4, "bn": "affine", "target": 0.9, **changed}
+    return BenchSpec(str(files.model), data=str(files.data), out=str(out), **asked)  # type: ignore[arg-type]
+
+
+def measured(files: nets.Files, folder: Path, snr: float, layer: int | None, **changed: object) -> Estimate:
+    """The accuracy at one SNR, from a run of its own."""
+    sweeps = ("all",) if layer is None else ("single",)
+    result = runner.bench(spec(files, folder / f"{snr}-{layer}", snrs=(snr,), sweeps=sweeps, **changed))
+    (cell,) = [cell for cell in result.cells if cell.layer == layer]
+    assert cell.normalized_top1 is not None
+    return cell.normalized_top1
+
+
+@pytest.mark.parametrize("sweep", ["all", "single"])
+def test_a_margin_is_where_the_accuracy_crosses_the_target(files: nets.Files, tmp_path: Path, sweep: str) -> None:
+    found = margins.margin(spec(files, tmp_path / "run", sweeps=(sweep,)), tolerance=0.1)
+    assert [margin.layer for margin in found.margins] == ([None] if sweep == "all" else [1, 2, 3, 4, 5])
+    for margin in found.margins:
+        assert margin.interval is not None
+        below, above = margin.interval
+        assert below <= margin.snr <= above
+        ways = {  # what is looked for, the SNR that meets the target (None: none does), one of its evaluations
+            "mean": (margin.snr, lambda e: e.mean),
+            "lower end": (above, lambda e: e.sampled[0]),
+        }
+        for what, (snr, figure) in ways.items():
+            if snr == inf:
+                assert figure(measured(files, tmp_path, 1000.0, margin.layer)) < 0.9, what
+                continue
+            assert figure(measured(files, tmp_path, snr, margin.layer)) >= 0.9, what
+            lower = [tried for tried in margin.tried if tried < snr]
+            if lower:
+                assert figure(measured(files, tmp_path, lower[-1], margin.layer)) < 0.9 or what != "mean"
+                assert snr / lower[-1] <= 1.1 or what != "mean"
+        if below:
+            upper = measured(files, tmp_path, below, margin.layer).sampled
+            assert upper is not None
+            assert upper[1] < 0.9
+        if margin.snr < inf:
+            assert margin.accuracy == measured(files, tmp_path, margin.snr, margin.layer)
+
+
+def test_the_ends_of_the_range(files: nets.Files, tmp_path: Path) -> None:
+    (easy,) = margins.margin(spec(files, tmp_path / "a", draws=2), range_=(500.0, 600.0)).margins
+    assert (easy.snr, easy.tried) == (500.0, (500.0, 600.0))
+    (hard,) = margins.margin(spec(files, tmp_path / "b", draws=2), range_=(0.1, 0.2)).margins
+    assert (hard.snr, hard.accuracy) == (inf, None)
+    assert (hard.tried[0], hard.tried[-1]) == (0.1, 0.2)
+    (one,) = margins.margin(spec(files, tmp_path / "c", draws=1), range_=(1.0, 30.0)).margins
+    assert one.interval is None
+
+
+def test_what_a_run_file_has_is_not_measured_again(files: nets.Files, tmp_path: Path) -> None:
+    first = margins.margin(spec(files, tmp_path / "run", draws=2))
+    counted: list[object] = []
+
+    class Counting(runner.Silent):
+        def measured(self, tally: object) -> None:
+            counted.append(tally)
+
+    assert margins.margin(spec(files, tmp_path / "run", draws=2), watching=lambda: nullcontext(Counting())) == first
+    assert counted == []
+    runner.bench(spec(files, tmp_path / "run", draws=2, snrs=(first.margins[0].snr,)), Counting())
+    assert counted == [], "bench and margin share their run file"
+
+
+def test_the_command(files: nets.Files, tmp_path: Path) -> None:
+    flags = ("--data", files.data, "--bn", "affine", "--draws", "2", "--out", tmp_path / "run", "--target", "0.9")
+    outcome = onnxnoise("margin", files.model, *flags, columns=200)
+    assert outcome.code == 0, outcome.err
+    assert "accuracy of at least 0.9 of the clean one from SNR" in outcome.out
+    table = onnxnoise("margin", files.model, *flags, "--sweep", "single", "--tolerance", "0.5", columns=60)
+    assert all(f" {name} " in table.out for name in nets.LAYERS)
+    written = onnxnoise("margin", files.model, *flags, "--json", "-", "-q").json
+    assert written["schema"] == "onnxnoise/margin/1"
+    assert written["margins"][0]["layer"] is None
+
+
+def test_bad_input(files: nets.Files, tmp_path: Path) -> None:
+    flags = (files.model, "--data", files.data, "--out", tmp_path / "run")
+    refused(onnxnoise("margin", *flags, "--target", "1.1"), 2, "--target", "1.1")
+    refused(onnxnoise("margin", *flags, "--target", "0"), 2, "--target")
+    refused(onnxnoise("margin", *flags, "--sweep", "cumulative"), 2, "--sweep")
+    refused(onnxnoise("margin", *flags, "--sweep", "single,all"), 2, "--sweep")
+    refused(onnxnoise("margin", *flags, "--range", "5"), 2, "--range")
+    refused(onnxnoise("margin", *flags, "--range", "5,1"), 2, "--range")
+    refused(onnxnoise("margin", *flags, "--tolerance", "0"), 2, "--tolerance")
+    assert not (tmp_path / "run").exists()

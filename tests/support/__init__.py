@@ -1,0 +1,1 @@
+"""What several tests share: networks, images, run files, processes, and the command line."""
