@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from onnxnoise.errors import OnnxNoiseError
     from onnxnoise.records import NoiseLayer, Result
     from onnxnoise.reports import report
+    from onnxnoise.results.as_json import to_json
     from onnxnoise.results.rows import load
-    from onnxnoise.results.summary import to_json
     from onnxnoise.run.loading import open_model
     from onnxnoise.run.runner import bench
     from onnxnoise.spec import BenchSpec
@@ -64,7 +64,7 @@ _HOMES = {
     "open_model": "run.loading",
     "plan": "decisions.design.digital_layers",
     "report": "reports",
-    "to_json": "results.summary",
+    "to_json": "results.as_json",
 }
 
 

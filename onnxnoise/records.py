@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,10 @@ Policy = Literal["group", "raw", "affine", "fold", "clean"]
 SigmaScope = Literal["tensor", "layer"]
 Metric = Literal["top1", "top5"]
 Design = Literal["crossed", "nested"]
-"""Every draw meets every image, or each chunk of images meets draws of its own."""
+"""Crossed: every draw meets every image. Chunked: each chunk of images meets draws of its own."""
+
+CHUNKED: Final = "nested"
+"""The chunked design's name in run files and JSON, which keep the word they began with."""
 
 Interval = tuple[float, float]
 
@@ -56,7 +59,7 @@ class Estimate:
     `fixed` is for this image set (draws vary), `sampled` for images like these (draws and images vary); both are None with
     one draw. `sd` is the standard deviation of the draws' own accuracies (None with one draw) and `worst` the lowest of them.
     `target_yield`, where a target was asked for, counts the draws that reach that share of the clean accuracy; its `target`
-    is in the unit of `mean`. All three are None in a nested run, where draws don't meet the same images.
+    is in the unit of `mean`. All three are None in a chunked run, where draws don't meet the same images.
     """
 
     mean: float
@@ -220,7 +223,7 @@ class Result:
     """A profile, as far as it went: `measured` of `planned` passes over the images.
 
     `selected` has the indices of the layers that bear noise: `all` means these together. `target` is the share of the clean
-    accuracy that a draw must keep to count in a yield; `precision`, of a nested run, the half-width of `sampled` asked for.
+    accuracy that a draw must keep to count in a yield; `precision`, of a chunked run, the half-width of `sampled` asked for.
     `runs` has what someone needs to repeat it: command, versions and machine of every run that measured a part.
     """
 

@@ -63,14 +63,14 @@ class BenchSpec:
     budget: float | None = None
 
     @property
-    def nested(self) -> bool:
+    def chunked(self) -> bool:
         """Whether each chunk of images meets draws of its own, as many as `precision` or `budget` ask for."""
         return self.precision is not None or self.budget is not None
 
     @property
     def most_draws(self) -> int:
         """The most draws that a cell can have."""
-        if not self.nested:
+        if not self.chunked:
             return self.draws
         return self.max_draws or (DEFAULT_MAX_DRAWS if self.precision is not None else UNLIMITED_DRAWS)
 
@@ -98,9 +98,9 @@ class BenchSpec:
             raise UsageError(
                 f"--precision: {self.precision:g} is no half-width of an interval; give a share of the clean accuracy, as 0.01"
             )
-        if self.max_draws is not None and not self.nested:
+        if self.max_draws is not None and not self.chunked:
             raise UsageError("--max-draws is for --precision and --budget; for a fixed number give --draws")
-        if self.nested and self.shard is not None:
+        if self.chunked and self.shard is not None:
             raise UsageError("--shard needs a fixed number of draws: leave out --precision and --budget")
         if self.workers is not None and self.cluster is not None:
             raise UsageError("--workers are processes on this machine, --cluster has workers of its own; leave out one")

@@ -2,7 +2,7 @@
 
 The families are those of `support/families.py`.
 
-Runs are of both designs: crossed, where every draw meets every image, and nested, where each chunk of images meets a draw of
+Runs are of both designs: crossed, where every draw meets every image, and chunked, where each chunk of images meets a draw of
 its own and a cell stops when it is precise enough (looks.py), which must not spoil its interval.
 """
 
@@ -120,7 +120,7 @@ class Stopped:
 
 
 @dataclass(frozen=True)
-class Nested:
+class Chunked:
     """Cells of one family measured chunk by chunk; `fixed` is the coverage by number of draws, without stopping."""
 
     stopped: tuple[Stopped, ...]
@@ -155,7 +155,7 @@ def draws_needed(looks: Looks, width: Callable[[int], float]) -> int:
     return draws
 
 
-def measure_stopping(family: Family, runs: int, precisions: Sequence[float] = PRECISIONS) -> Nested:
+def measure_stopping(family: Family, runs: int, precisions: Sequence[float] = PRECISIONS) -> Chunked:
     rows: list[list[tuple[bool, int]]] = []
     fixed: dict[int, list[bool]] = {}
     pooled = []
@@ -178,7 +178,7 @@ def measure_stopping(family: Family, runs: int, precisions: Sequence[float] = PR
         early = draws < MOST
         kept = float(own[early].mean()) if early.any() else float("nan")
         stopped.append(Stopped(precision, float(own.mean()), float(early.mean()), kept, float(draws.mean())))
-    return Nested(tuple(stopped), {look: float(np.mean(each)) for look, each in fixed.items()}, float(np.mean(pooled)))
+    return Chunked(tuple(stopped), {look: float(np.mean(each)) for look, each in fixed.items()}, float(np.mean(pooled)))
 
 
 def _holds(result: Estimate, truth: float) -> bool:
@@ -186,16 +186,16 @@ def _holds(result: Estimate, truth: float) -> bool:
     return result.sampled[0] <= truth <= result.sampled[1]
 
 
-NESTED_RUNS = 2000
-NESTED_LEAST = 0.94 - 2.5 * (0.94 * 0.06 / NESTED_RUNS) ** 0.5
-NESTED = tuple(family for family in FAMILIES if family.layers == 1) + CLOSE
+CHUNKED_RUNS = 2000
+CHUNKED_LEAST = 0.94 - 2.5 * (0.94 * 0.06 / CHUNKED_RUNS) ** 0.5
+CHUNKED = tuple(family for family in FAMILIES if family.layers == 1) + CLOSE
 
 
-@pytest.mark.parametrize("family", NESTED, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", CHUNKED, ids=lambda family: family.name)
 def test_stopping_when_precise_spoils_no_interval(family: Family) -> None:
-    result = measure_stopping(family, NESTED_RUNS)
-    assert min(result.fixed.values()) >= NESTED_LEAST
-    assert min(each.covered for each in result.stopped) >= NESTED_LEAST, "whatever the precision asked for"
+    result = measure_stopping(family, CHUNKED_RUNS)
+    assert min(result.fixed.values()) >= CHUNKED_LEAST
+    assert min(each.covered for each in result.stopped) >= CHUNKED_LEAST, "whatever the precision asked for"
     assert [each.draws for each in result.stopped] == sorted((each.draws for each in result.stopped), reverse=True)
 
 
@@ -226,12 +226,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Coverage of the 95 % intervals, in percent of runs.")
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--draws", type=int, nargs="+", default=[3, 5, 10, 20])
-    parser.add_argument("--design", choices=["crossed", "nested", "both"], default="both")
+    parser.add_argument("--design", choices=["crossed", "chunked", "both"], default="both")
     arguments = parser.parse_args()
-    if arguments.design != "nested":
+    if arguments.design != "chunked":
         _print_crossed(arguments.runs, arguments.draws)
     if arguments.design != "crossed":
-        _print_nested(arguments.runs)
+        _print_chunked(arguments.runs)
 
 
 def _print_crossed(runs: int, draws: Sequence[int]) -> None:
@@ -249,10 +249,10 @@ def _print_crossed(runs: int, draws: Sequence[int]) -> None:
             )
 
 
-def _print_nested(runs: int) -> None:
+def _print_chunked(runs: int) -> None:
     print(f"each chunk of {CHUNK} images meets a draw of its own, {MOST} at most, until precise")
     print("family           A      precision  covered   draws   stopped early  covered of these")
-    for family in (*NESTED, *BEYOND):
+    for family in (*CHUNKED, *BEYOND):
         result = measure_stopping(family, runs)
         whatever = ", ".join(f"{look}: {covered:.1%}" for look, covered in result.fixed.items())
         print(

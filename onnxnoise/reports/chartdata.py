@@ -48,7 +48,7 @@ def _whole(view: View, cell: Cell) -> Row:
 
 
 def whole_draws(found: Sequence[View]) -> list[Row]:
-    """All layers noisy: a row a run, SNR and draw; none of nested runs, whose draws met different images."""
+    """All layers noisy: a row a run, SNR and draw; none of chunked runs, whose draws met different images."""
     rows = []
     for view, beside in _beside(found):
         for cell in view.cells("all") if view.crossed else ():
@@ -111,7 +111,7 @@ def single(view: View) -> list[Row]:
 
 
 def draws(view: View) -> list[Row]:
-    """One layer noisy at a time: a row a layer, SNR and draw; none of a nested run."""
+    """One layer noisy at a time: a row a layer, SNR and draw; none of a chunked run."""
     if not view.crossed:
         return []
     return [

@@ -12,16 +12,16 @@ _NAMED = 5
 
 
 def notices(
-    bn: str, clean: CleanHits, cells: Sequence[Cell], *, draws: int, precision: float | None, nested: bool
+    bn: str, clean: CleanHits, cells: Sequence[Cell], *, draws: int, precision: float | None, chunked: bool
 ) -> Iterator[Notice]:
-    """About a result's `cells`; `draws` is how many were asked for, in a nested run at most."""
+    """About a result's `cells`; `draws` is how many were asked for, in a chunked run at most."""
     if clean.top1_hits == 0:
         yield Notice(
             "no_clean_hits",
             f"none of {clean.images} images is classified correctly without noise, so there is nothing to normalize by; "
             "the model is untrained, or the card's [input] or the labels are wrong",
         )
-    yield from _few_nested(cells) if nested else _few(draws)
+    yield from _few_chunked(cells) if chunked else _few(draws)
     if precision is not None:
         yield from _imprecise(cells, precision, draws)
     yield from _negative_variances(bn, cells)
@@ -39,7 +39,7 @@ def _few(draws: int) -> Iterator[Notice]:
         yield Notice("few_draws", f"few draws ({draws}): the intervals are rough; use --draws {FEW_DRAWS} or more")
 
 
-def _few_nested(cells: Sequence[Cell]) -> Iterator[Notice]:
+def _few_chunked(cells: Sequence[Cell]) -> Iterator[Notice]:
     few = [cell for cell in cells if len(cell.draws) < FEW_DRAWS]
     if few:
         yield Notice(

@@ -11,8 +11,9 @@ from typing import Any, get_args
 from onnxnoise.data.cards import CLASSES
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Metric, Result, Sweep, TallyKey
+from onnxnoise.results.question import Question, is_chunked
 from onnxnoise.results.store import RunStore
-from onnxnoise.results.summary import Question, is_nested, summarize
+from onnxnoise.results.summary import summarize
 from onnxnoise.spec import DEFAULT_MAX_DRAWS
 
 _SWEEPS: tuple[Sweep, ...] = get_args(Sweep)
@@ -23,7 +24,7 @@ class OpenedRun:
     """What a run file holds. `classes` of its data set; None where the file does not say.
 
     The last command that measured asked for `planned` passes (an image once through the network, with noise or without; of a
-    nested run a chunk of images), of which `measured` are there. The result is of the largest part that is complete.
+    chunked run a chunk of images), of which `measured` are there. The result is of the largest part that is complete.
     """
 
     path: Path
@@ -59,13 +60,13 @@ def _is_database(path: Path) -> bool:
 
 
 def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
-    """The parts of a run file that are complete, one for each number of draws; all of the same images. Of a nested run all.
+    """The parts of a run file that are complete, one for each number of draws; all of the same images. Of a chunked run all.
 
     Of all numbers of images (whole chunks from the first on) the one with the most image passes is chosen; then each (sweep,
     SNR) gets the draws with which the most passes are complete. A list of one Question unless draws differ. Empty where no
     clean pass is complete.
     """
-    if is_nested(store.identity):
+    if is_chunked(store.identity):
         return _whole(store, metric)
     chunks = store.chunks()
     reach = _reach(store.done(), [chunk.start for chunk in chunks])
@@ -86,7 +87,7 @@ def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
 
 
 def _whole(store: RunStore, metric: Metric) -> list[Question]:
-    """All that a nested run has; its cells need not be complete."""
+    """All that a chunked run has; its cells need not be complete."""
     done = store.done()
     begun = {(sweep, snr) for sweep, _, snr, _, _ in done if sweep != "clean"}
     sweeps = tuple(sweep for sweep in _SWEEPS if any(sweep == name for name, _ in begun))
@@ -164,7 +165,7 @@ def _opened(store: RunStore, metric: Metric | None) -> OpenedRun:
         )
     dataset = store.identity.get("preprocessing", {}).get("dataset")
     measured, planned = _progress(store, spec)
-    if is_nested(store.identity):
+    if is_chunked(store.identity):
         measured, planned = parts[0].measured, parts[0].planned
     return OpenedRun(store.path, _merged(parts), CLASSES.get(dataset), measured, planned)
 

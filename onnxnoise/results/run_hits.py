@@ -11,8 +11,9 @@ import numpy as np
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Bits, LayerInfo, Metric, Sweep, Tally
+from onnxnoise.results.question import is_chunked
 from onnxnoise.results.store import RunStore
-from onnxnoise.results.summary import is_nested, layer_info
+from onnxnoise.results.summary import layer_info
 from onnxnoise.results.tallies import by_draw
 from onnxnoise.statistics.contrasts import Counts, Side
 
@@ -20,14 +21,14 @@ from onnxnoise.statistics.contrasts import Counts, Side
 class RunHits:
     """An open run file, to be read; `images` is how many the clean pass has covered. Use what `opened` gives with `with`.
 
-    Raises RunFileError where it can't be read, has no clean pass, or its draws don't meet the same images (a nested run).
+    Raises RunFileError where it can't be read, has no clean pass, or its draws don't meet the same images (a chunked run).
     """
 
     def __init__(self, store: RunStore) -> None:
         self.store, self.path = store, store.path
         self.identity: dict[str, Any] = store.identity
         self.description: dict[str, Any] = store.description
-        if is_nested(self.identity):
+        if is_chunked(self.identity):
             raise RunFileError(
                 f"{self.path}: was made with --precision, so its draws meet different images and can't be paired; "
                 "bench the model without --precision into another file"

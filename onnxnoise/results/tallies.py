@@ -57,7 +57,7 @@ def number_or_none(bits: Bits) -> int | None:
 
 @dataclass(frozen=True)
 class Meeting:
-    """One draw of a nested run on its chunk, which begins at `start`: what it hit, and what it changed; top5 as `DrawHits`."""
+    """One draw of a chunked run on its chunk, which begins at `start`: what it hit, and what it changed; top5 as `DrawHits`."""
 
     start: int
     hits: DrawHits

@@ -13,10 +13,10 @@ from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.machine import cores
 from onnxnoise.records import Policy, SigmaScope, TallyKey, Variant
-from onnxnoise.results.summary import strict_json
+from onnxnoise.results.as_json import strict_json
 from onnxnoise.run.experiment import Setup
 from onnxnoise.run.jobs import Job, decoded
-from onnxnoise.run.plans import Nested
+from onnxnoise.run.plans import Chunked
 from onnxnoise.run.runner import Run, open_run
 from onnxnoise.spec import BenchSpec
 
@@ -103,7 +103,7 @@ def to_json(told: Forecast) -> str:
 def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
     """The jobs that are left at least, and at most."""
     plan = run.plan
-    if not isinstance(plan, Nested):
+    if not isinstance(plan, Chunked):
         return run.todo, run.todo
     spec, question = run.setup.spec, run.question
     few = min(_FEWEST_DRAWS, spec.most_draws)

@@ -14,7 +14,7 @@ import numpy as np
 from onnxnoise.data.fit import layout_of
 from onnxnoise.data.images import ImageSource
 from onnxnoise.engine.sweep import ChunkSweep, Todo
-from onnxnoise.records import ImageChunk, Tally, TallyKey, Variant
+from onnxnoise.records import CHUNKED, ImageChunk, Tally, TallyKey, Variant
 from onnxnoise.run.experiment import Setup
 
 _TOGETHER = 64
@@ -53,7 +53,7 @@ def identity(setup: Setup) -> dict[str, Any]:
         "preprocessing": {**asdict(setup.card.input), "layout": layout_of(network.image, setup.card)},
         "output": network.logits,
         "provider": setup.provider.name,
-        **({"design": "nested", "images": setup.count} if spec.nested else {}),
+        **({"design": CHUNKED, "images": setup.count} if spec.chunked else {}),
     }
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from onnxnoise.records import TallyKey
+from onnxnoise.results.chunked import next_draws
+from onnxnoise.results.question import CellKey, Question
 from onnxnoise.results.store import RunStore
-from onnxnoise.results.summary import CellKey, Question, next_draws
 from onnxnoise.run.jobs import Job
 from onnxnoise.spec import UNLIMITED_DRAWS
 from onnxnoise.text import counted
@@ -58,7 +59,7 @@ class Crossed:
 
 
 @dataclass(frozen=True)
-class Nested:
+class Chunked:
     """Each draw meets one chunk of images, draw d the chunk d modulo their number: a round takes every cell to its next look."""
 
     question: Question

@@ -22,12 +22,13 @@ from onnxnoise.data.fit import check_clean
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.records import Metric, Policy, Result, SigmaScope, Tally
 from onnxnoise.results.leases import Claims
+from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
-from onnxnoise.results.summary import Question, summarize
+from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Setup
 from onnxnoise.run.jobs import Job, identity, measure
 from onnxnoise.run.loading import layer_info
-from onnxnoise.run.plans import CLEAN, Crossed, Nested, Plan
+from onnxnoise.run.plans import CLEAN, Chunked, Crossed, Plan
 from onnxnoise.run.workers.base import Crew
 from onnxnoise.run.workers.open_workers import hired
 from onnxnoise.runtime import session
@@ -237,18 +238,18 @@ def open_run(
         size = chunk_size or setup.chunk_size
         if spec.shard:
             size = partial(shard_size, setup, question.images)
-        if spec.nested:
-            size = partial(nested_size, setup, question.images, size)
+        if spec.chunked:
+            size = partial(chunked_size, setup, question.images, size)
         chunks = store.lay_down(question.images, size)
-        plan = (plan_of or (Nested if spec.nested else Crossed))(question, tuple(shard_of(chunks, spec)))
+        plan = (plan_of or (Chunked if spec.chunked else Crossed))(question, tuple(shard_of(chunks, spec)))
         return Run(setup, question, store, plan, tuple(plan.round(store)))
     except BaseException:
         store.close()
         raise
 
 
-def nested_size(setup: Setup, images: int, most: Callable[[], int]) -> int:
-    """Images in a chunk of a nested run, as few as the precision asks for and at most what memory has room for."""
+def chunked_size(setup: Setup, images: int, most: Callable[[], int]) -> int:
+    """Images in a chunk of a chunked run, as few as the precision asks for and at most what memory has room for."""
     fixed = setup.subject.network.image.batch or 1
     wanted = min(most(), chunk_images(images, setup.spec.precision or BUDGET_PRECISION))
     return max(fixed, wanted // fixed * fixed)

@@ -16,8 +16,10 @@ from support.command import strict_json
 from support.runfiles import description, identity, packed
 
 from onnxnoise.records import Estimate, LayerInfo, Notice, Result, Sweep, Tally
+from onnxnoise.results.as_json import layers_json, to_json
+from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
-from onnxnoise.results.summary import Question, layers_json, summarize, to_json
+from onnxnoise.results.summary import summarize
 from onnxnoise.statistics import estimates
 
 INF = float("inf")

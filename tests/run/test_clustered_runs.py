@@ -1,4 +1,4 @@
-"""Run files of the nested design, where each chunk of images meets draws of its own: figures, rounds, what is said of them."""
+"""Run files of the chunked design, where each chunk of images meets draws of its own: figures, rounds, what is said of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from support.command import strict_json
 from support.runfiles import description, identity, packed
 
 from onnxnoise.records import Result, Tally
+from onnxnoise.results.as_json import to_json
+from onnxnoise.results.chunked import next_draws
+from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
-from onnxnoise.results.summary import Question, next_draws, summarize, to_json
+from onnxnoise.results.summary import summarize
 from onnxnoise.statistics.clustered import ChunkHits, estimate_chunks, estimate_chunks_accuracy, estimate_layers
 from onnxnoise.statistics.stopping import half_width
 
@@ -26,7 +29,7 @@ KEYS = (("all", None), ("single", 1), ("single", 2), ("cumulative", 1), ("cumula
 
 
 class Made:
-    """A run file of the nested design: draw d meets chunk d; how often a cell's images are misread varies with `spread`."""
+    """A run file of the chunked design: draw d meets chunk d; how often a cell's images are misread varies with `spread`."""
 
     def __init__(self, path: Path, *, chunks: int = 64, classes: int = 10) -> None:
         self.path, self.classes = path, classes

@@ -77,7 +77,7 @@ def bench(
     from onnxnoise.cli.output import forecasts, profile, shards, terminal
     from onnxnoise.cli.output.progress import LiveProgress
     from onnxnoise.errors import UsageError
-    from onnxnoise.results import summary as results
+    from onnxnoise.results.as_json import to_json
     from onnxnoise.run import forecast, runner
     from onnxnoise.spec import from_flags
 
@@ -128,7 +128,7 @@ def bench(
     with LiveProgress(aside) as progress:
         result = runner.bench(spec, progress)
     if json_file is not None:
-        write(json_file, results.to_json(result))
+        write(json_file, to_json(result))
     if json_file != "-":
         profile.result_tables(shown, result, all_layers=verbose)
     terminal.warnings(aside, result.warnings)

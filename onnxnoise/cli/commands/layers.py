@@ -26,7 +26,7 @@ def layers(
 ) -> None:
     """Show a model's noise layers: what would be perturbed, in canonical order. Needs no card and no images."""
     from onnxnoise.cli.output import profile, terminal
-    from onnxnoise.results import summary as results
+    from onnxnoise.results.as_json import layers_json
     from onnxnoise.run import loading as subject
     from onnxnoise.spec import from_flags
 
@@ -37,7 +37,7 @@ def layers(
     shown, aside = terminal.consoles(quiet=quiet)
     if json_file is not None:
         about = {"name": opened.network.name, "sha256": opened.network.sha256}
-        write(json_file, results.layers_json(about, spec.bn, spec.sigma_scope, infos, opened.network.notices))
+        write(json_file, layers_json(about, spec.bn, spec.sigma_scope, infos, opened.network.notices))
     if json_file != "-":
         profile.layers_table(shown, opened.network.name, infos, spec.bn, spec.sigma_scope)
     terminal.warnings(aside, opened.network.notices)

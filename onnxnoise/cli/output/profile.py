@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, policy_line, print_table
-from onnxnoise.records import Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Result
+from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Result
 from onnxnoise.text import safe
 
 SHOWN_LAYERS = 20
@@ -43,7 +43,7 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
         soft_wrap=True,
     )
     console.print(f"clean accuracy: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}", soft_wrap=True)
-    if result.design == "nested":
+    if result.design == CHUNKED:
         console.print(f"each chunk of images met draws of its own; {_reached(result, metric)}", soft_wrap=True)
     if result.measured < result.planned:
         console.print(
@@ -69,7 +69,7 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
 
 
 def _reached(result: Result, metric: Metric) -> str:
-    """How precise the cells of a nested run got."""
+    """How precise the cells of a chunked run got."""
     found = [_normalized(cell, metric) for cell in result.cells]
     widths = sorted((each.sampled[1] - each.sampled[0]) / 2 for each in found if each and each.sampled)
     if not widths:

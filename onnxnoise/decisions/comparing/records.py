@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from onnxnoise.records import Interval, Metric, Notice, Policy, SigmaScope
-from onnxnoise.results.summary import strict_json
+from onnxnoise.results.as_json import strict_json
 
 SCHEMA = "onnxnoise/comparison/1"
 Quantity = Literal["all", "a_avr"]

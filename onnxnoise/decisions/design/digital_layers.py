@@ -10,7 +10,8 @@ from pathlib import Path
 
 from onnxnoise.errors import UsageError
 from onnxnoise.records import Estimate, LayerInfo, Metric, NoiseLayer, Notice, Policy, SigmaScope
-from onnxnoise.results.summary import strict_json, summarize
+from onnxnoise.results.as_json import strict_json
+from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Setup
 from onnxnoise.run.loading import layer_info
 from onnxnoise.run.runner import measured

@@ -10,8 +10,10 @@ from typing import Literal
 
 from onnxnoise.errors import UsageError
 from onnxnoise.records import Estimate, Interval, Kind, LayerInfo, Metric, Notice, Policy, SigmaScope, TallyKey
+from onnxnoise.results.as_json import strict_json
+from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
-from onnxnoise.results.summary import Question, strict_json, summarize
+from onnxnoise.results.summary import summarize
 from onnxnoise.run.jobs import Job
 from onnxnoise.run.plans import CLEAN
 from onnxnoise.run.runner import Watching, measured, unwatched

@@ -13,9 +13,9 @@ from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_base
 from onnxnoise.decisions.gating.rules import SWEEPS, Rules, find_rules, load_rules
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Notice, TallyKey
+from onnxnoise.results.question import Question
 from onnxnoise.results.run_hits import RunHits, is_run_file
 from onnxnoise.results.store import RunStore
-from onnxnoise.results.summary import Question
 from onnxnoise.run.experiment import Setup
 from onnxnoise.run.jobs import Job
 from onnxnoise.run.plans import CLEAN, Plan

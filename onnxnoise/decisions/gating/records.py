@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from onnxnoise.records import Notice, Policy, SigmaScope, Sweep, Verdict
-from onnxnoise.results.summary import strict_json
+from onnxnoise.results.as_json import strict_json
 
 SCHEMA = "onnxnoise/verdict/1"
 

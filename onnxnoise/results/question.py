@@ -1,0 +1,60 @@
+"""A question to a run file, of which cells and images it is, and the answer: cells and averages as far as they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Metric, Sweep
+from onnxnoise.statistics.stopping import Looks
+
+CellKey = tuple[Sweep, int | None, float]
+"""(sweep, layer, snr)."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which part of a run file is asked for; `layers` are the indices of the `single` and `cumulative` sweeps.
+
+    `target` is the share of the clean accuracy that a draw must keep to count in a yield. In a chunked run `draws` is the most
+    that a cell may have, and `precision` the half-width of `sampled` at which the cell stops; None: at the most draws.
+    """
+
+    snrs: tuple[float, ...]
+    sweeps: tuple[Sweep, ...]
+    draws: int
+    images: int
+    layers: tuple[int, ...]
+    metric: Metric
+    target: float = 0.95
+    precision: float | None = None
+
+    @property
+    def looks(self) -> Looks:
+        """When a cell of a chunked run has draws enough."""
+        return Looks(self.precision or 0.0, self.draws)
+
+    @property
+    def planned(self) -> int:
+        """Passes over all images: one for each draw of each cell."""
+        return len(self.snrs) * self.draws * sum(len(self.layers_of(sweep)) for sweep in self.sweeps)
+
+    def layers_of(self, sweep: Sweep) -> tuple[int | None, ...]:
+        """The layers of a sweep's cells; `all` has one cell, of no one layer."""
+        return (None,) if sweep == "all" else self.layers
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run file holds of a question; `planned` counts passes."""
+
+    clean: CleanHits
+    cells: list[Cell]
+    averages: list[Average]
+    planned: int
+
+
+def is_chunked(identity: Mapping[str, Any]) -> bool:
+    """Whether the run file of this identity is of the chunked design: each chunk of images meets draws of its own."""
+    return bool(identity.get("design", "crossed") == CHUNKED)
