@@ -114,6 +114,10 @@ class Variant:
     draw: int
 
 
+TallyKey = tuple[str, int | None, float, int, int]
+"""(sweep, layer, snr, draw, start of the chunk)."""
+
+
 @dataclass(frozen=True)
 class Tally:
     """Hits of one (sweep, layer, snr, draw) on one chunk; `sweep` is also `clean`, `layer` None for clean and all.
@@ -133,14 +137,14 @@ class Tally:
     nonfinite: bytes
     negative_variances: int
 
+    @property
+    def key(self) -> TallyKey:
+        return self.sweep, self.layer, self.snr, self.draw, self.start
+
     def hits(self, metric: Metric) -> int:
         """How many images hit; top-1's where there is no top-5."""
         packed = self.top5 if metric == "top5" and self.top5 else self.top1
         return int.from_bytes(packed).bit_count()
-
-
-TallyKey = tuple[str, int | None, float, int, int]
-"""(sweep, layer, snr, draw, start of the chunk)."""
 
 
 @dataclass(frozen=True)

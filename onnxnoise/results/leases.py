@@ -1,4 +1,4 @@
-"""Which process measures what in a run file that several share, so that nothing is measured twice."""
+"""Which process measures what at this moment, in a run file that several share, so that nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -12,40 +12,38 @@ from functools import cache
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import TallyKey
-from onnxnoise.results.store import WHOLE, RunStore
-
-if TYPE_CHECKING:
-    from sqlite3 import Connection
+from onnxnoise.results.database import Database, Owner
+from onnxnoise.results.store import RunStore
 
 _BEAT = 10.0
 """Seconds between two signs of life."""
 
-_LEASE = 60.0
-"""Seconds without one after which the claims of a process that can't be looked at here are nobody's."""
+_EXPIRY = 60.0
+"""Seconds after its last sign of life until the leases of a process end, where nobody here can see whether it lives."""
 
 _POLL, _LONGEST = 0.1, 5.0
 """Seconds between two looks at what others do, and until a waiting process asks again what is left."""
 
 
-class Claims:
-    """What this process measures at the moment, written into the run file; use it in a `with` block.
+class Leases:
+    """The tallies that this process is measuring, written into the run file; use it in a `with` block.
 
-    A claim ends when its tally is kept, at the end of the block, or with the process: on Linux another one sees at once
-    that it is gone, elsewhere, or from another container, a minute after its last sign of life.
+    A lease ends when its tally is kept, at the end of the block, or with the process. On Linux another process sees at once
+    that this one is gone; elsewhere, or from another container, a minute after its last sign of life.
     """
 
     def __init__(self, store: RunStore) -> None:
-        self.store = store
-        self.number = secrets.randbits(63)
+        self._database = store.database
+        self._number = secrets.randbits(63)
         self._ended = Event()
-        self._life = Thread(target=self._live, daemon=True, name="onnxnoise-claims")
+        self._life = Thread(target=self._live, daemon=True, name="onnxnoise-leases")
 
     def __enter__(self) -> Self:
-        self._show(self.store)
+        self._show(self._database)
         self._life.start()
         return self
 
@@ -54,76 +52,59 @@ class Claims:
     ) -> None:
         self._ended.set()
         self._life.join()
-        with suppress(RunFileError), self.store.transaction() as connection:  # a full disk: they end with the process
-            _drop(connection, self.number)
+        with suppress(RunFileError), self._database.transaction():  # a full disk: they end with the process
+            self._database.drop_owner(self._number)
 
     def take(self, keys: Sequence[TallyKey]) -> tuple[TallyKey, ...]:
-        """Those of `keys` that are neither measured nor claimed by a process that lives; they are this one's now."""
-        with self.store.transaction() as connection:
-            self._drop_dead(connection)
-            where = "sweep = ? AND layer = ? AND snr = ? AND draw = ? AND start = ?"
-            taken = f"SELECT 1 FROM tally WHERE {where} UNION ALL SELECT 1 FROM claim WHERE {where} AND owner <> ?"
-            free = []
-            for key in keys:
-                row = (key[0], key[1] or WHOLE, *key[2:])
-                if connection.execute(taken, (*row, *row, self.number)).fetchone() is None:
-                    free.append((key, row))
-            own = [(*row, self.number) for _, row in free]
-            connection.executemany("INSERT OR REPLACE INTO claim VALUES (?,?,?,?,?,?)", own)
-        return tuple(key for key, _ in free)
+        """Lease those of `keys` that are neither measured nor leased to another living process, and return them."""
+        with self._database.transaction():
+            self._drop_dead()
+            return self._database.lease(keys, self._number)
 
     def others(self) -> bool:
         """Whether another living process works on this run file."""
-        with self.store.transaction() as connection:
-            self._drop_dead(connection)
-            return connection.execute("SELECT 1 FROM owner WHERE number <> ?", (self.number,)).fetchone() is not None
+        with self._database.transaction():
+            self._drop_dead()
+            return any(owner.number != self._number for owner in self._database.owners())
 
     def wait(self) -> None:
-        """Until others have no more claims, or one of them is gone, or it is worth looking again at what is left."""
+        """Wait until others have no more leases, or one of them is gone, or it is worth looking again at what is left."""
         began = time.monotonic()
         while time.monotonic() - began < _LONGEST:
-            with self.store.transaction() as connection:
-                dropped = self._drop_dead(connection)
-                query = "SELECT 1 FROM claim WHERE owner <> ? LIMIT 1"
-                if dropped or connection.execute(query, (self.number,)).fetchone() is None:
+            with self._database.transaction():
+                if self._drop_dead() or not self._database.others_hold(self._number):
                     return
             time.sleep(_POLL)
 
     def _live(self) -> None:
         while not self._ended.wait(_BEAT):
-            with (
-                suppress(RunFileError),
-                RunStore.existing(self.store.path) as store,
-            ):  # a connection of this thread's own
-                self._show(store)
+            # a connection of this thread's own
+            with suppress(RunFileError), RunStore.existing(self._database.path) as store:
+                self._show(store.database)
 
-    def _show(self, store: RunStore) -> None:
-        me = (self.number, _place(), os.getpid(), _born(os.getpid()) or 0, time.time())
-        with store.transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO owner VALUES (?,?,?,?,?)", me)
+    def _show(self, database: Database) -> None:
+        """Say in the run file that this process lives."""
+        pid = os.getpid()
+        with database.transaction():
+            database.keep_owner(Owner(self._number, _place(), pid, _born(pid) or 0, time.time()))
 
-    def _drop_dead(self, connection: Connection) -> int:
-        owners = connection.execute("SELECT number, place, pid, born, seen FROM owner").fetchall()
-        dead = [number for number, *rest in owners if number != self.number and not _lives(*rest)]
+    def _drop_dead(self) -> bool:
+        """End the leases of processes that are gone; whether there were any."""
+        dead = [owner.number for owner in self._database.owners() if owner.number != self._number and not _lives(owner)]
         for number in dead:
-            _drop(connection, number)
-        return len(dead)
+            self._database.drop_owner(number)
+        return bool(dead)
 
 
-def _drop(connection: Connection, number: int) -> None:
-    connection.execute("DELETE FROM claim WHERE owner = ?", (number,))
-    connection.execute("DELETE FROM owner WHERE number = ?", (number,))
-
-
-def _lives(place: str, pid: int, born: int, seen: float) -> bool:
-    if born and place == _place():
-        return _born(pid) == born
-    return abs(time.time() - seen) < _LEASE
+def _lives(owner: Owner) -> bool:
+    if owner.born and owner.place == _place():
+        return _born(owner.pid) == owner.born
+    return abs(time.time() - owner.seen) < _EXPIRY
 
 
 @cache
 def _place() -> str:
-    """Where a process number means something: this boot of this machine, and this container."""
+    """The place in which a process number means something: this boot of this machine, and this container."""
     parts = [platform.node()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -132,7 +113,7 @@ def _place() -> str:
 
 
 def _born(pid: int) -> int | None:
-    """When a process began, in the system's ticks; None where it is gone, or the system does not tell."""
+    """When a process began, in the system's clock ticks; None if it is gone, or the system doesn't tell."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from onnxnoise.errors import RunFileError, UsageError
-from onnxnoise.results.store import WHOLE, RunStore, difference
-
-if TYPE_CHECKING:
-    from sqlite3 import Connection
+from onnxnoise.records import Tally
+from onnxnoise.results.database import Database
+from onnxnoise.results.store import RunStore, difference
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A joined run file: of each source its tallies and how many of them were there already; `empty` chunks have none."""
+    """A joined run file.
+
+    `sources`: each one's path, its tallies, and how many of these were there already. `empty`: the chunks of which no tally is
+    there.
+    """
 
     path: Path
     sources: tuple[tuple[Path, int, int], ...]
@@ -48,8 +50,8 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
         target = stack.enter_context(RunStore.open(out, first.identity, first.description))
         try:
             _check_layouts([target, *stores] if target.chunks() else stores)
-            with target.transaction() as connection:
-                counts = [_joined(connection, store) for store in stores]
+            with target.database.transaction():
+                counts = [_joined(target.database, store.database) for store in stores]
         except BaseException:
             target.discard()
             raise
@@ -81,39 +83,36 @@ def _check_layouts(stores: Sequence[RunStore]) -> None:
                 )
 
 
-def _joined(connection: Connection, store: RunStore) -> tuple[int, int]:
-    """(tallies of `store`, how many of them the target had)."""
-    for chunk in store.chunks():
-        connection.execute("INSERT OR IGNORE INTO chunk VALUES (?, ?, NULL)", (chunk.start, len(chunk)))
-    kept = dict(connection.execute("SELECT start, sha256 FROM chunk").fetchall())
-    for start, digest in store.digests().items():
-        if digest is not None and kept[start] not in (None, digest):
+def _joined(target: Database, source: Database) -> tuple[int, int]:
+    """Add what `source` holds to `target`; (tallies of `source`, how many of them the target had)."""
+    target.add_chunks(source.chunks())
+    digests = {start: digest for start, digest in source.digests().items() if digest is not None}
+    kept = target.digests()
+    for start, digest in digests.items():
+        if kept[start] not in (None, digest):
             raise RunFileError(
-                f"{store.path}: its images from number {start} on are not those of the run files before it (changed files, or "
+                f"{source.path}: its images from number {start} on are not those of the run files before it (changed files, or "
                 "another Pillow decodes them differently); measure that part again with the same files and versions"
             )
-        connection.execute("UPDATE chunk SET sha256 = coalesce(?, sha256) WHERE start = ?", (digest, start))
-    there = {row[0] for row in connection.execute("SELECT json FROM run").fetchall()}
-    own = [text for text in store.runs_as_kept() if text not in there]
-    connection.executemany("INSERT INTO run (json) VALUES (?)", ((text,) for text in own))
+    target.add_digests(digests)
+    there = set(target.runs())
+    target.add_runs(text for text in source.runs() if text not in there)
     tallies = known = 0
-    for row in store.rows():
+    for tally in source.all_tallies():
         tallies += 1
-        if not connection.execute("INSERT OR IGNORE INTO tally VALUES (?,?,?,?,?,?,?,?,?,?)", row).rowcount:
+        if not target.add_tallies([tally]):
             known += 1
-            query = "SELECT * FROM tally WHERE sweep = ? AND layer = ? AND snr = ? AND draw = ? AND start = ?"
-            if connection.execute(query, row[:5]).fetchone() != row:
-                raise RunFileError(f"{store.path}: {_conflict(row)}")
+            if target.tally(tally.key) != tally:
+                raise RunFileError(f"{source.path}: {_conflict(tally)}")
     return tallies, known
 
 
-def _conflict(row: Sequence[Any]) -> str:
-    sweep, layer, snr, draw, start, images = row[:6]
-    what = f"{sweep}{'' if layer == WHOLE else f', layer {layer}'}"
-    noise = "" if math.isinf(snr) else f", SNR {snr:g}, draw {draw}"
+def _conflict(tally: Tally) -> str:
+    what = f"{tally.sweep}{'' if tally.layer is None else f', layer {tally.layer}'}"
+    noise = "" if math.isinf(tally.snr) else f", SNR {tally.snr:g}, draw {tally.draw}"
     return (
-        f"has other hits than the run files before it for the same tally ({what}{noise}, images {start} to "
-        f"{start + images - 1}); they come from another processor type or other versions: keep one of the two"
+        f"has other hits than the run files before it for the same tally ({what}{noise}, images {tally.start} to "
+        f"{tally.start + tally.images - 1}); they come from another processor type or other versions: keep one of the two"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from onnxnoise.data.cards import CLASSES
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Metric, Result, Sweep, TallyKey
+from onnxnoise.results.database import is_database
 from onnxnoise.results.question import Question, is_chunked
 from onnxnoise.results.store import RunStore
 from onnxnoise.results.summary import summarize
@@ -45,18 +46,10 @@ def open_run_file(path: Path | str, metric: Metric | None = None) -> OpenedRun:
     Raises RunFileError for no run file, a damaged one, and one without a complete clean pass.
     """
     path = Path(path)
-    if path.is_file() and not _is_database(path):
+    if path.is_file() and not is_database(path):
         raise RunFileError(f"{path}: not an onnxnoise run file; `onnxnoise bench MODEL --out FILE` makes one")
-    with RunStore.existing(path) as store:
-        try:
-            return _opened(store, metric)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunFileError(f"{path}: damaged or of another make ({error!r}); measure it again") from error
-
-
-def _is_database(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(16) == b"SQLite format 3\0"
+    with RunStore.existing(path) as store, store.understood():
+        return _opened(store, metric)
 
 
 def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ import numpy as np
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Bits, LayerInfo, Metric, Sweep, Tally
+from onnxnoise.results.database import is_database
 from onnxnoise.results.question import is_chunked
 from onnxnoise.results.store import RunStore
 from onnxnoise.results.summary import layer_info
@@ -48,16 +50,9 @@ class RunHits:
 
     @classmethod
     def opened(cls, path: Path) -> Self:
-        """Of the run file at `path`."""
-        store = RunStore.existing(path)
-        try:
+        """Open the run file at `path`."""
+        with RunStore.existing(path).closed_on_error() as store, store.understood():
             return cls(store)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            store.close()
-            raise RunFileError(f"{path}: damaged or of another make ({error!r}); measure it again") from error
-        except BaseException:
-            store.close()
-            raise
 
     def _covered(self) -> list[Tally]:
         """Clean tallies from the first image on, without a gap."""
@@ -152,10 +147,7 @@ def _table(run: RunHits) -> list[tuple[int, str, tuple[tuple[int, ...], ...]]]:
 def is_run_file(name: str) -> bool:
     """Whether a name on the command line is a run file's rather than a model's: by its first bytes, else its ending."""
     path = Path(name)
-    try:
-        with path.open("rb") as file:
-            if file.read(16) == b"SQLite format 3\0":
-                return True
-    except OSError:
-        pass
+    with suppress(OSError):
+        if is_database(path):
+            return True
     return path.suffix == ".sqlite"

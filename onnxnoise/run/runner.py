@@ -21,7 +21,7 @@ from typing import Protocol
 from onnxnoise.data.fit import check_clean
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.records import Metric, Policy, Result, SigmaScope, Tally
-from onnxnoise.results.leases import Claims
+from onnxnoise.results.leases import Leases
 from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
 from onnxnoise.results.summary import summarize
@@ -164,12 +164,12 @@ def _measure(run: Run, crew: Crew, watcher: Watcher) -> None:
     unchecked = run.setup.spec.clean_check
     end = time.monotonic() + (run.setup.spec.budget or inf)
     run.store.begin({**_provenance(run.setup), "measured_by": crew.members})
-    with Claims(run.store) as claims:
+    with Leases(run.store) as leases:
         try:
             while jobs:
                 watcher.planned(jobs)
                 idle = True
-                for part in crew.measure(_claimed(claims, crew.divided(jobs)), watcher.measured):
+                for part in crew.measure(_leased(leases, crew.divided(jobs)), watcher.measured):
                     idle = False
                     run.store.check_images(part.start, part.images_sha256)
                     if unchecked:  # before it is kept: after a mistake in the card the file must not be in the way
@@ -179,18 +179,18 @@ def _measure(run: Run, crew: Crew, watcher: Watcher) -> None:
                         return
                 jobs = run.plan.round(run.store)
                 if jobs and idle:  # another process is at what is left
-                    claims.wait()
+                    leases.wait()
                     if time.monotonic() > end:
                         return
         except DataError:
-            if not claims.others():
+            if not leases.others():
                 run.store.discard()
             raise
 
 
-def _claimed(claims: Claims, jobs: Iterable[Job]) -> Iterator[Job]:
+def _leased(leases: Leases, jobs: Iterable[Job]) -> Iterator[Job]:
     for job in jobs:
-        if keys := claims.take(job.keys):
+        if keys := leases.take(job.keys):
             yield Job(job.chunk, keys)
 
 

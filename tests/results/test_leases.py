@@ -19,7 +19,7 @@ from support.stores import KEYS, opened, tally
 
 from onnxnoise.records import TallyKey
 from onnxnoise.results import leases as module
-from onnxnoise.results.leases import Claims
+from onnxnoise.results.leases import Leases
 from onnxnoise.results.store import RunStore
 
 FLAGS = ("--snr", "20,5,2", "--draws", "6", "--layers", "2-4")
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_one_has_taken_another_does_not_get(path: Path) -> None:
-    with opened(path) as first, opened(path) as second, Claims(first) as mine, Claims(second) as yours:
+    with opened(path) as first, opened(path) as second, Leases(first) as mine, Leases(second) as yours:
         assert mine.take([*KEYS[:2], WHOLE]) == (*KEYS[:2], WHOLE)
         assert mine.take(KEYS[:1]) == (KEYS[0],), "it is mine already"
         assert yours.take([*KEYS, WHOLE]) == tuple(KEYS[2:])
@@ -44,9 +44,9 @@ def test_what_one_has_taken_another_does_not_get(path: Path) -> None:
         assert yours.others()
 
 
-def test_claims_end_with_the_block(path: Path) -> None:
-    with opened(path) as first, opened(path) as second, Claims(second) as yours:
-        with suppress(KeyboardInterrupt), Claims(first) as mine:
+def test_leases_end_with_the_block(path: Path) -> None:
+    with opened(path) as first, opened(path) as second, Leases(second) as yours:
+        with suppress(KeyboardInterrupt), Leases(first) as mine:
             mine.take(KEYS)
             raise KeyboardInterrupt
         assert not yours.others()
@@ -56,28 +56,28 @@ def test_claims_end_with_the_block(path: Path) -> None:
 TAKER = """
 import sys, time
 from pathlib import Path
-from onnxnoise.results.leases import Claims
+from onnxnoise.results.leases import Leases
 from support.stores import KEYS, opened
-with opened(Path(sys.argv[1])) as store, Claims(store) as claims:
-    print(len(claims.take(KEYS[:3])), flush=True)
+with opened(Path(sys.argv[1])) as store, Leases(store) as leases:
+    print(len(leases.take(KEYS[:3])), flush=True)
     time.sleep(600)
 """
 
 
-def test_a_killed_process_has_no_claims(path: Path) -> None:
+def test_a_killed_process_has_no_leases(path: Path) -> None:
     opened(path).close()
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     other = subprocess.Popen([sys.executable, "-c", TAKER, path], env=here, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "3\n"
-    with opened(path) as store, Claims(store) as claims:
-        assert claims.take(KEYS) == tuple(KEYS[3:])
+    with opened(path) as store, Leases(store) as leases:
+        assert leases.take(KEYS) == tuple(KEYS[3:])
         processes.kill(other.pid)
         processes.until(lambda: not processes.alive(other.pid))  # a zombie: nobody has asked for its exit code yet
         began = time.monotonic()
-        claims.wait()
+        leases.wait()
         assert time.monotonic() - began < 2
-        assert claims.take(KEYS) == tuple(KEYS)
+        assert leases.take(KEYS) == tuple(KEYS)
     other.communicate()
 
 
@@ -99,19 +99,20 @@ def test_a_killed_process_has_no_claims(path: Path) -> None:
     ],
 )
 def test_who_lives(changed: dict[str, Any], lives: bool, path: Path) -> None:
-    with opened(path) as first, opened(path) as second, Claims(first) as mine:
+    with opened(path) as first, opened(path) as second, Leases(first) as mine:
         mine.take(KEYS[:1])
-        with first.transaction() as connection:
+        with first.database.transaction():
+            owners = first.database._connection
             for column, value in changed.items():
-                connection.execute(f"UPDATE owner SET {column} = ?", (value() if callable(value) else value,))
-        with Claims(second) as yours:
+                owners.execute(f"UPDATE owner SET {column} = ?", (value() if callable(value) else value,))
+        with Leases(second) as yours:
             assert yours.others() is lives
             assert yours.take(KEYS[:1]) == (() if lives else (KEYS[0],))
 
 
 def test_a_long_run_shows_that_it_lives(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BEAT", 0.02)
-    with opened(path) as store, Claims(store):
+    with opened(path) as store, Leases(store):
         query = "SELECT seen FROM owner"
         ((first,),) = processes.rows(path, query)
         processes.until(lambda: processes.rows(path, query)[0][0] > first)
@@ -120,7 +121,7 @@ def test_a_long_run_shows_that_it_lives(path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_waiting_ends_when_others_have_nothing_left(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LONGEST", 0.3)
-    with opened(path) as first, opened(path) as second, Claims(first) as mine, Claims(second) as yours:
+    with opened(path) as first, opened(path) as second, Leases(first) as mine, Leases(second) as yours:
         mine.take(KEYS[:1])
         began = time.monotonic()
         yours.wait()
@@ -160,8 +161,8 @@ def test_run_files_of_format_1_go_on(path: Path) -> None:
         assert len(store.done()) == 2
     assert processes.rows(path, "PRAGMA user_version") == [(1,)], "who only reads changes nothing"
     for _ in range(2):
-        with opened(path) as store, Claims(store) as claims:
-            assert claims.take(KEYS) == tuple(KEYS[2:])
+        with opened(path) as store, Leases(store) as leases:
+            assert leases.take(KEYS) == tuple(KEYS[2:])
             assert store.runs() == [{"command": "earlier"}]
     assert processes.rows(path, "PRAGMA user_version") == [(2,)]
     assert processes.tallies(path) == processes.tallies(path.with_name("new.sqlite"))
@@ -169,7 +170,7 @@ def test_run_files_of_format_1_go_on(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> nets.Files:
-    return nets.bench_files(tmp_path_factory.mktemp("claims"))
+    return nets.bench_files(tmp_path_factory.mktemp("leases"))
 
 
 def noted(path: Path) -> None:

@@ -14,7 +14,7 @@ from support.stores import DESCRIPTION, IDENTITY, INF, opened, tally
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally
-from onnxnoise.results import store as module
+from onnxnoise.results import database
 from onnxnoise.results.store import RunStore
 
 
@@ -215,13 +215,13 @@ def test_only_an_empty_run_file_is_discarded(path: Path) -> None:
 def test_a_full_disk_loses_nothing(path: Path) -> None:
     store = opened(path)
     store.append([tally()])
-    pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
-    store._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    pages = store.database._connection.execute("PRAGMA page_count").fetchone()[0]
+    store.database._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
     many = [tally(layer=layer) for layer in range(2, 2000)]
     with pytest.raises(RunFileError, match=r"disk is full.*same command"):
         store.append(many)
     assert store.done() == {("single", 1, 10.0, 0, 0)}, "all of them or none"
-    store._connection.execute("PRAGMA max_page_count = 1000000")
+    store.database._connection.execute("PRAGMA max_page_count = 1000000")
     store.append(many)
     store.close()
     with opened(path) as store:
@@ -229,12 +229,12 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
 
 
 def test_another_process_that_does_not_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(database, "_PATIENCE", 0.05)
     with opened(path) as store, opened(path) as other:
-        other._connection.execute("BEGIN IMMEDIATE")
+        other.database._connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(RunFileError, match="another process is writing"):
             store.append([tally()])
-        other._connection.rollback()
+        other.database._connection.rollback()
         store.append([tally()])
         assert other.done() == store.done()
 
@@ -244,7 +244,8 @@ def test_what_is_committed_is_on_the_disk(path: Path) -> None:
     opened(path).close()
     for store in (opened(path), RunStore.existing(path)):
         pragma = {
-            name: store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+            name: store.database._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous")
         }
         assert pragma == {"journal_mode": "wal", "synchronous": 2}
         store.close()
@@ -254,7 +255,7 @@ def test_a_torn_write_costs_the_last_commits_only(path: Path, tmp_path: Path) ->
     """What a disk may have after a power failure: the file, and any first part of what was written beside it."""
     torn = random.Random(0)
     with opened(path) as store:
-        store._connection.execute("PRAGMA wal_autocheckpoint = 0")
+        store.database._connection.execute("PRAGMA wal_autocheckpoint = 0")
         sizes = [0]
         for layer in range(1, 31):
             store.append([tally(layer=layer, draw=draw) for draw in range(3)])

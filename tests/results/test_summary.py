@@ -79,7 +79,7 @@ class Made:
 
     def forget(self, condition: str) -> None:
         with RunStore.existing(self.path) as store:
-            store._connection.execute(f"DELETE FROM tally WHERE {condition}")
+            store.database._connection.execute(f"DELETE FROM tally WHERE {condition}")
 
 
 def by_hand(made: Made, hits: dict[Key, list[bool]], keys: list[list[Key]], images: int) -> Fraction:

@@ -78,7 +78,7 @@ class RunFile:
     def forget(self, condition: str) -> None:
         """Take tallies away, as if they had not been measured: an SQL condition."""
         with RunStore.existing(self.path) as store:
-            store._connection.execute(f"DELETE FROM tally WHERE {condition}")
+            store.database._connection.execute(f"DELETE FROM tally WHERE {condition}")
 
     def _keep(self, key: Key, top1: Any, rng: np.random.Generator) -> None:
         images = len(top1)
