@@ -29,7 +29,8 @@ from benchmark_loader import loader
 from benchmark_precision import precision
 from benchmark_rivals import ReloadLoop, differences, torch_loop
 
-from onnxnoise.model.policies.batch_norms import LayerNoise
+from onnxnoise.records import NoiseSetting
+from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.runtime import session
 
 _RIVALS_BATCH = 100
@@ -68,7 +69,7 @@ def sweep(options: argparse.Namespace) -> None:
     subject = Subject.opened(options)
     setup, network, labels = subject.setup, subject.network, subject.labels
     layers, inputs, size = subject.layers, subject.inputs, len(subject.batches[0])
-    snrs = [variant.snr for variant in subject.variants]
+    snrs = [variant.level for variant in subject.variants]
 
     path = setup.subject.classifier.path
     whole = [inputs[i : i + _RIVALS_BATCH] for i in range(0, len(inputs), _RIVALS_BATCH)]
@@ -89,8 +90,8 @@ def sweep(options: argparse.Namespace) -> None:
             began = time.perf_counter()
             tallies = next_layer(passes_by_layer, engine)
             spent["this engine"] += time.perf_counter() - began
-            ours = {t.snr: np.unpackbits(np.frombuffer(t.top1, np.uint8))[: len(labels)].view(bool) for t in tallies}
-            noise = LayerNoise.drawn(layer, network.constants, seed=40, draw=0, scope="tensor", policy="group")
+            ours = {t.level: np.unpackbits(np.frombuffer(t.top1, np.uint8))[: len(labels)].view(bool) for t in tallies}
+            noise = in_memory(layer, network.constants, NoiseSetting(seed=40, sigma_scope="tensor", bn="group"), 0)
             names = {tensor.value: tensor.name for tensor in layer.tensors}
             cells = {snr: {names[value]: array for value, array in noise.at(snr)[0].items()} for snr in snrs}
             for name, rival in rivals.items():

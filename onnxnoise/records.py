@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -23,7 +24,79 @@ Design = Literal["crossed", "nested"]
 CHUNKED: Final = "nested"
 """The chunked design's name in run files and JSON, which keep the word they began with."""
 
+Analog = Literal["all", "kernels"]
+"""Which initializers bear noise: all of a layer's, or only the kernels of convolutions, dense and recurrent layers."""
+
 Interval = tuple[float, float]
+
+DEFAULT_SEED = 40
+
+
+@dataclass(frozen=True)
+class NoiseStep:
+    """One step of a noise model: its name, its level where that is written down, and its other parameters by name."""
+
+    name: str
+    level: float | None = None
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The step as `--noise` takes it: `relative:0.05,range=1`."""
+        written = [] if self.level is None else [f"{self.level:g}"]
+        written += [f"{name}={value:g}" for name, value in self.parameters]
+        return self.name + (":" + ",".join(written) if written else "")
+
+
+@dataclass(frozen=True)
+class NoiseSetting:
+    """Which noise a run is about, but for level and draw: two runs with equal settings mean the same by both.
+
+    `steps` is the chain of noise models, `seed` that of their random streams, `bn` the batch-norm policy, `sigma_scope` what the
+    sigma_w of gaussian noise is taken over, `scale` what max |w| is taken over (`tensor`, `channel` or `tile:N`), and `analog`
+    which initializers bear noise.
+    """
+
+    steps: tuple[NoiseStep, ...] = (NoiseStep("gaussian"),)
+    seed: int = DEFAULT_SEED
+    bn: Policy = "group"
+    sigma_scope: SigmaScope = "tensor"
+    scale: str = "tensor"
+    analog: Analog = "all"
+
+    @property
+    def chain(self) -> str:
+        """The chain as `--noise` takes it: `gaussian`, `relative:range=1`."""
+        return "+".join(step.text for step in self.steps)
+
+    def flat(self) -> dict[str, Any]:
+        """The setting as flat keys, for run files and JSON; what white noise on all values doesn't need is left out."""
+        kept: dict[str, Any] = {"seed": self.seed, "bn": self.bn, "sigma_scope": self.sigma_scope}
+        own = {"noise": self.chain, "scale": self.scale, "analog": self.analog}
+        plain = {"noise": "gaussian", "scale": "tensor", "analog": "all"}
+        return kept | {name: value for name, value in own.items() if value != plain[name]}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A record of something that was measured under one noise setting."""
+
+    noise: NoiseSetting
+
+    @property
+    def seed(self) -> int:
+        """The seed of the noise."""
+        return self.noise.seed
+
+    @property
+    def bn(self) -> Policy:
+        """The batch-norm policy."""
+        return self.noise.bn
+
+    @property
+    def sigma_scope(self) -> SigmaScope:
+        """What the sigma_w of gaussian noise is taken over."""
+        return self.noise.sigma_scope
 
 
 @dataclass(frozen=True)
@@ -108,19 +181,19 @@ class NoiseLayer:
 
 @dataclass(frozen=True)
 class Variant:
-    """One signal-to-noise ratio (linear, sigma_w / sigma_noise) and one draw."""
+    """One level of the noise and one draw."""
 
-    snr: float
+    level: float
     draw: int
 
 
 TallyKey = tuple[str, int | None, float, int, int]
-"""(sweep, layer, snr, draw, start of the chunk)."""
+"""(sweep, layer, level, draw, start of the chunk)."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Hits of one (sweep, layer, snr, draw) on one chunk; `sweep` is also `clean`, `layer` None for clean and all.
+    """Hits of one (sweep, layer, level, draw) on one chunk; `sweep` is also `clean`, `layer` None for clean and all.
 
     `top1`, `top5` and `nonfinite` are packed bits, one an image (numpy.packbits); `top5` is empty with five classes or fewer.
     `negative_variances` counts the batch-norm channels whose variance the noise made negative, in this draw.
@@ -128,7 +201,7 @@ class Tally:
 
     sweep: str
     layer: int | None
-    snr: float
+    level: float
     draw: int
     start: int
     images: int
@@ -280,3 +353,11 @@ class ImageInput:
 
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+
+
+WEIGHT, BIAS = 0, 1
+RECURRENCE = 1
+
+
+SCALE, MEAN, VARIANCE, CAFFE_SCALE, CAFFE_BIAS = 0, 2, 3, 4, 5
+"""Roles, the noise's `k`, whichever others are there; a batch norm's bias has that of any bias."""

@@ -1,85 +1,75 @@
-"""Noisy weights made where they are used: w and z go to the provider's device once, and w + sigma * z is computed there."""
+"""Noisy weights made where they are used: weights and random arrays go to the provider's device once, and are combined there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 from weakref import WeakValueDictionary
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
-from onnxnoise.model.layers.candidates import VARIANCE
-from onnxnoise.model.policies.batch_norms import LayerNoise
-from onnxnoise.noise.gaussian import sigma_noise
+from onnxnoise.engine.layer_noise import Initializer, Memory
+from onnxnoise.noise.base import DeviceModel, Drawn
+from onnxnoise.noise.models import Chain
 from onnxnoise.runtime.session import Provider, Session, Value, to_device, to_host
 
-Array = npt.NDArray[Any]
-
-# A Mul and an Add are two kernels, each rounding to float32, and no optimizer may join them: a fused multiply-add rounds once,
-# and the weights would differ from NumPy's in their last bit.
-_NOISE = """<ir_version: 8, opset_import: ["": 13]> noise (float w, float z, float sigma) => (float noisy)
-{scaled = Mul (z, sigma)  noisy = Add (w, scaled)}"""
 _FLOOR = """<ir_version: 8, opset_import: ["": 13]> floor (float v) => (bool below, float floored)
 <float zero = {0}> {below = Less (v, zero)  floored = Where (below, zero, v)}"""
 
 
-class Uploader:
-    """Puts a network's weights and their normals on a provider's device, and adds them there.
+class Device:
+    """A provider's device as the place where noisy weights are made.
 
-    A layer's clean weights stay on the device as long as something made of them does, so the next draw finds them there.
+    A layer's clean weights stay on the device as long as something made of them does, so the next draw finds them there. A chain
+    of one step that has a kernel is computed on the device; for any other one NumPy makes the weights, and they are uploaded.
     """
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
-        self._noise, self._floor = (_kernels(text, provider) for text in (_NOISE, _FLOOR))
+        self._sessions: dict[str, Session] = {}
         self._clean: WeakValueDictionary[str, Value] = WeakValueDictionary()
 
-    def uploaded(self, noise: LayerNoise) -> UploadedNoise:
-        """One draw on one layer, on the device."""
-        clean = {name: self._clean.get(name) or to_device(value, self.provider) for name, value in noise.clean.items()}
-        self._clean.update(clean)
-        normals = {name: to_device(value, self.provider) for name, value in noise.normals.items()}
-        return UploadedNoise(self, noise, clean, normals)
+    def noisy(self, chain: Chain, clean: Initializer, drawn: tuple[Drawn, ...]) -> Callable[[float], Value]:
+        """A function from a level to the noisy initializer on the device, to the bit what `Memory.noisy` makes."""
+        first = chain.links[0]
+        if len(chain.links) > 1 or not isinstance(first.model, DeviceModel):
+            made = Memory().noisy(chain, clean, drawn)
+            return lambda level: to_device(made(level), self.provider)
+        weights = self._uploaded(clean)
+        normals = [to_device(clean.as_stored(array), self.provider) for array in drawn[0]]
+        return partial(self._computed, first.model, first.level, clean, weights, normals)
 
-    def perturbed(self, clean: Value, normals: Value, sigma: np.float32) -> Value:
-        """`w + sigma * z` in float32 on the device, to the bit what `noise.perturbed` computes."""
-        if not sigma:
-            return clean
-        feeds = {"w": clean, "z": normals, "sigma": to_device(np.asarray(sigma), self.provider)}
-        return self._noise.run(feeds)["noisy"]
+    def _computed(
+        self,
+        model: DeviceModel,
+        written: float | None,
+        clean: Initializer,
+        weights: Value,
+        normals: Sequence[Value],
+        level: float,
+    ) -> Value:
+        factors = model.factors(clean.weights, level if written is None else written)
+        if factors is None:
+            return weights
+        feeds = {"w": weights, **{f"z{i}": array for i, array in enumerate(normals, 1)}}
+        for name, factor in factors.items():
+            laid = factor if factor.ndim == 0 else clean.as_stored(factor)
+            feeds[name] = to_device(laid, self.provider)
+        return self._session(model.kernel).run(feeds)["noisy"]
+
+    def _uploaded(self, clean: Initializer) -> Value:
+        name = clean.tensor.value
+        value = self._clean.get(name) or to_device(clean.as_stored(clean.weights.values), self.provider)
+        self._clean[name] = value
+        return value
 
     def floored(self, values: Value) -> tuple[Value, int]:
-        """(the values, those below 0 replaced by 0; how many there were)."""
-        made = self._floor.run({"v": values})
+        """(the values with those below 0 replaced by 0, how many there were)."""
+        made = self._session(_FLOOR).run({"v": values})
         return made["floored"], int(to_host(made["below"]).sum())
 
-
-@dataclass(frozen=True)
-class UploadedNoise:
-    """As `LayerNoise`, with clean values and normals on a device."""
-
-    uploader: Uploader
-    noise: LayerNoise
-    clean: Mapping[str, Value]
-    normals: Mapping[str, Value]
-
-    def at(self, snr: float) -> tuple[dict[str, Value], int]:
-        """(the layer's noisy constants by name, on the device; how many variances the noise made negative)."""
-        noisy, negative = {}, 0
-        for tensor in self.noise.layer.tensors:
-            name = tensor.value
-            sigma = sigma_noise(self.noise.layer, tensor, snr, self.noise.scope)
-            values = self.uploader.perturbed(self.clean[name], self.normals[name], sigma)
-            if self.noise.layer.kind == "batchnorm" and tensor.role == VARIANCE:
-                floored, below = self.uploader.floored(values)
-                negative += below
-                values = floored if self.noise.floor else values
-            noisy[name] = values
-        return noisy, negative
-
-
-def _kernels(text: str, provider: Provider) -> Session:
-    return Session(onnx.parser.parse_model(text).SerializeToString(), {}, provider, optimized=False)
+    def _session(self, text: str) -> Session:
+        if text not in self._sessions:
+            proto = onnx.parser.parse_model(text).SerializeToString()
+            self._sessions[text] = Session(proto, {}, self.provider, optimized=False)
+        return self._sessions[text]

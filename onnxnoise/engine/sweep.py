@@ -13,14 +13,15 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
-from onnxnoise.engine.device_noise import Uploader
-from onnxnoise.engine.draws import Draws, NoiseSpec
+from onnxnoise.engine.device_noise import Device
+from onnxnoise.engine.draws import KEPT_BYTES, KEPT_ON_DEVICE, Draws
 from onnxnoise.engine.hits import judge
+from onnxnoise.engine.layer_noise import Memory
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.values import Cut, Part, Types, Values, lanes, only, room
 from onnxnoise.machine import cores
 from onnxnoise.model.network import Network
-from onnxnoise.records import Labels, NoiseLayer, Tally, Variant
+from onnxnoise.records import Labels, NoiseLayer, NoiseSetting, Tally, Variant
 from onnxnoise.runtime import session
 from onnxnoise.runtime.session import Provider, Session, Value
 
@@ -75,7 +76,7 @@ class ChunkSweep:
     def __init__(
         self,
         network: Network,
-        noise: NoiseSpec,
+        noise: NoiseSetting,
         provider: Provider,
         batches: Sequence[Array],
         labels: Labels,
@@ -87,7 +88,11 @@ class ChunkSweep:
     ) -> None:
         self.network, self.provider, self.labels, self.start, self.step = network, provider, labels, start, step
         self.lifted = provider.device != "cpu" if lifted is None else lifted
-        self.draws = Draws(network, noise, Uploader(provider) if self.lifted else None)
+        self.draws = (
+            Draws(network, noise, Device(provider), KEPT_ON_DEVICE)
+            if self.lifted
+            else Draws(network, noise, Memory(), KEPT_BYTES)
+        )
         self.cutter = Cutter(network)
         self.images: Cut = [_held({network.image.name: session.to_device(batch, provider)}) for batch in batches]
         # On CPUs a mini-batch to a core, each run on one thread, beats all cores on one mini-batch, and no result depends on them
@@ -206,7 +211,7 @@ class ChunkSweep:
         noisy: dict[str, Array | Value] = {}
         negative: dict[int, int] = {}
         for layer in layers:
-            values, negative[layer.index] = self.draws.of(layer, variant.draw).at(variant.snr)
+            values, negative[layer.index] = self.draws.of(layer, variant.draw).at(variant.level)
             noisy |= values
         return noisy, negative
 
@@ -313,7 +318,9 @@ class ChunkSweep:
             logits = np.concatenate([row.result().logits for row in rows])[: len(self.labels)]
             top1, top5, nonfinite = (np.packbits(bits).tobytes() for bits in judge(logits, self.labels))
             images = len(self.labels)
-            tally = Tally(sweep, layer, variant.snr, variant.draw, self.start, images, top1, top5, nonfinite, negative)
+            tally = Tally(
+                sweep, layer, variant.level, variant.draw, self.start, images, top1, top5, nonfinite, negative
+            )
             self.step(tally)
             return tally
 

@@ -18,13 +18,13 @@ import onnx
 from onnxnoise.errors import ModelError
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.graph import Graph, Place
-from onnxnoise.model.layers.candidates import WEIGHT, Draft
+from onnxnoise.model.layers.candidates import Draft
 from onnxnoise.model.layers.grouping import group
 from onnxnoise.model.layers.names import layer_name
 from onnxnoise.model.layers.notices import notices
 from onnxnoise.model.layers.order import canonical_order
-from onnxnoise.noise.gaussian import pooled_sigma, sigma
-from onnxnoise.records import ImageInput, NoiseLayer, NoiseTensor, Notice
+from onnxnoise.model.spread import pooled_sigma, sigma
+from onnxnoise.records import WEIGHT, ImageInput, NoiseLayer, NoiseTensor, Notice
 from onnxnoise.runtime.protos import reads
 
 Array = npt.NDArray[Any]

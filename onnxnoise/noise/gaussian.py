@@ -1,75 +1,66 @@
-"""The noise itself, to the bit: standard deviations and draws."""
+"""White Gaussian noise in units of sigma_w, the paper's: w' = w + sigma_w / SNR z."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxnoise.records import Floats, NoiseLayer, NoiseTensor, SigmaScope
+from onnxnoise.noise.base import Drawn, Level, Weights
+from onnxnoise.records import Floats
 
-DEFAULT_SEED = 40
 PAPER_SNRS = (100.0, 10.0, 5.0, 2.5, 1.67, 1.0)
 """The paper's noise of 1, 10, 20, 40, 60 and 100 percent."""
 
-
-_BLOCK = 1 << 22
-"""Values that are summed at a time, so that a kernel of 400 MB needs no float64 copy of itself."""
-
-
-def _moments(values: npt.NDArray[np.floating]) -> tuple[float, float]:
-    """(mean, population variance) in float64."""
-    flat = values.ravel()
-    if flat.size <= _BLOCK:
-        wide = flat.astype(np.float64)
-        return float(wide.mean()), float(wide.var())
-    blocks = [flat[i : i + _BLOCK] for i in range(0, flat.size, _BLOCK)]
-    mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / flat.size
-    squares = (np.square(np.subtract(block, mean, dtype=np.float64)).sum() for block in blocks)
-    return mean, sum(float(square) for square in squares) / flat.size
+SNR = Level(
+    name="SNR",
+    title="signal-to-noise ratio",
+    definition="sigma_w / sigma_noise",
+    hint="10 is noise of 10 %, inf is none",
+    example="100,10,5",
+    less="larger",
+    defaults=PAPER_SNRS,
+    search=(0.1, 1000.0),
+    percent=lambda snr: 100.0 / snr,
+    share="sigma_noise as a share of sigma_w",
+)
 
 
-def sigma(values: npt.NDArray[np.floating]) -> float:
-    """Population standard deviation of an initializer's values, computed in float64, in the initializer's units."""
-    return float(np.sqrt(_moments(values)[1])) if values.size > 1 else 0.0
+class Gaussian:
+    """Zero-mean white Gaussian noise on every value of an initializer."""
+
+    name = "gaussian"
+    level = SNR
+    formula = "w' = w + sigma_w / SNR z1"
+    source = (
+        "Fagbohungbe and Qian, Benchmarking Inference Performance of Deep Learning Models on Analog Devices, equation 1"
+    )
+    omits = "gain errors such as drift, noise that depends on the weight, converters, and noise between products"
+    # A Mul and an Add are two kernels, each rounding to float32, and no optimizer may join them: a fused multiply-add rounds
+    # once, and the weights would differ from NumPy's in their last bit.
+    kernel = """<ir_version: 8, opset_import: ["": 13]> gaussian (float w, float z1, float sigma) => (float noisy)
+    {scaled = Mul (z1, sigma)  noisy = Add (w, scaled)}"""
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
+        """One array of unit normals, float32."""
+        return (random.standard_normal(shape, dtype=np.float32),)
+
+    def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
+        """`w + sigma z` in float32, with sigma = sigma_w / level rounded to float32 first."""
+        sigma = _sigma_noise(weights, level)
+        if not sigma:
+            return weights.values
+        noisy = sigma * drawn[0]
+        noisy += weights.values
+        return noisy
+
+    def factors(self, weights: Weights, level: float) -> Mapping[str, npt.NDArray[Any]] | None:
+        """The kernel's `sigma`, a scalar."""
+        sigma = _sigma_noise(weights, level)
+        return {"sigma": np.asarray(sigma)} if sigma else None
 
 
-def pooled_sigma(tensors: Sequence[npt.NDArray[np.floating]]) -> float:
-    """Population standard deviation of all values of several initializers together (the paper's equation 1)."""
-    count = sum(values.size for values in tensors)
-    moments = [(values.size, *_moments(values)) for values in tensors if values.size]
-    mean = sum(size * each for size, each, _ in moments) / count
-    variance = sum(size * (spread + (each - mean) ** 2) for size, each, spread in moments) / count
-    return float(np.sqrt(variance)) if count > 1 else 0.0
-
-
-def unit_normals(seed: int, draw: int, layer: int, role: int, shape: tuple[int, ...]) -> Floats:
-    """Float32 standard normals of `shape` for one initializer of one draw ("one chip").
-
-    Philox keyed by SeedSequence(seed, spawn_key=(draw, layer index, role)): independent of every other draw and of any order.
-    """
-    sequence = np.random.SeedSequence(entropy=seed, spawn_key=(draw, layer, role))
-    return np.random.Generator(np.random.Philox(sequence)).standard_normal(shape, dtype=np.float32)
-
-
-def stored_normals(seed: int, draw: int, layer: NoiseLayer, tensor: NoiseTensor, shape: tuple[int, ...]) -> Floats:
-    """Unit normals laid out as the graph stores the initializer (`shape`): drawn in its canonical shape, then transposed."""
-    z = unit_normals(seed, draw, layer.index, tensor.role, tensor.shape)
-    return np.ascontiguousarray(z.swapaxes(-1, -2) if tensor.transposed else z).reshape(shape)
-
-
-def sigma_noise(layer: NoiseLayer, tensor: NoiseTensor, snr: float, scope: SigmaScope) -> np.float32:
-    """Standard deviation of the noise on one initializer: sigma_w / snr; 0 where its own sigma is 0 or for infinite snr."""
-    if tensor.sigma_w == 0:
-        return np.float32(0)
-    return np.float32((tensor.sigma_w if scope == "tensor" else layer.sigma_w) / snr)
-
-
-def perturbed(values: Floats, z: Floats, sigma: np.float32) -> Floats:
-    """`w + sigma * z` in float32; all three of the same shape."""
-    if not sigma:
-        return values
-    noisy = sigma * z
-    noisy += values
-    return noisy
+def _sigma_noise(weights: Weights, snr: float) -> np.float32:
+    return np.float32(weights.sigma_w / snr)

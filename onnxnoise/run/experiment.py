@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnxnoise.records import NoiseSetting
 from onnxnoise.data.cards import Card
 from onnxnoise.data.fit import check_fit, layout_of
 from onnxnoise.data.images import ImageSource, open_images
 from onnxnoise.data.pixels.preprocess import to_input
-from onnxnoise.engine.draws import NoiseSpec
 from onnxnoise.engine.values import Probe, probe
 from onnxnoise.machine import memory
 from onnxnoise.records import Metric, Notice, Pixels
@@ -66,9 +66,9 @@ class Setup:
         return setup
 
     @property
-    def noise(self) -> NoiseSpec:
-        """What a draw's number means in this run."""
-        return NoiseSpec(self.spec.seed, self.spec.sigma_scope, self.spec.bn)
+    def noise(self) -> NoiseSetting:
+        """What a draw's number and a level mean in this run."""
+        return self.spec.setting
 
     @property
     def count(self) -> int:

@@ -17,13 +17,12 @@ from support import graphs, nets
 
 from onnxnoise.engine import draws, sweep
 from onnxnoise.engine import values as cuts
-from onnxnoise.engine.draws import NoiseSpec
 from onnxnoise.engine.hits import judge
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.records import Policy, SigmaScope, Tally, Variant
+from onnxnoise.records import NoiseSetting, Policy, SigmaScope, Tally, Variant
 from onnxnoise.runtime import session
 from onnxnoise.runtime.session import find_provider
 
@@ -54,7 +53,7 @@ def chunk_sweep(
     padded = np.concatenate([inputs, np.repeat(inputs[-1:], -len(inputs) % batch, axis=0)])
     batches = [padded[i : i + batch] for i in range(0, len(padded), batch)]
     provider = find_provider("cpu")
-    noise = NoiseSpec(40, scope, policy)
+    noise = NoiseSetting(seed=40, sigma_scope=scope, bn=policy)
     return ChunkSweep(net, noise, provider, batches, labels, start, threads=threads, lifted=lifted)
 
 
@@ -69,7 +68,7 @@ def swept(
             tallies += made
         for made in chunk.cumulative({layer.index: variants for layer in net.layers}, net.layers):
             tallies += made
-    return {(t.sweep, t.layer, t.snr, t.draw): t for t in tallies}
+    return {(t.sweep, t.layer, t.level, t.draw): t for t in tallies}
 
 
 def bits(packed: bytes, count: int) -> Array:
@@ -256,7 +255,7 @@ def test_cumulative_begins_as_single_and_ends_as_all(
 ) -> None:
     net = network(nets.residual(weights), tmp_path)
     tallies = swept(net, images, labels)
-    for snr, draw in ((variant.snr, variant.draw) for variant in VARIANTS):
+    for snr, draw in ((variant.level, variant.draw) for variant in VARIANTS):
         for at, other in ((1, ("single", 1)), (len(net.layers), ("all", None))):
             one, same = tallies["cumulative", at, snr, draw], tallies[*other, snr, draw]
             assert (one.top1, one.top5, one.nonfinite) == (same.top1, same.top5, same.nonfinite)
@@ -281,8 +280,8 @@ def test_cumulative_goes_on_where_a_run_was_left(
             made = list(chunk.cumulative(todo, net.layers, together=together))
         for tallies in made:
             assert len({(tally.sweep, tally.layer) for tally in tallies}) == 1, "a list has one layer's"
-        found = {("cumulative", t.layer, t.snr, t.draw): t for tallies in made for t in tallies}
-        wanted = {("cumulative", layer, v.snr, v.draw) for layer, variants in todo.items() for v in variants}
+        found = {("cumulative", t.layer, t.level, t.draw): t for tallies in made for t in tallies}
+        wanted = {("cumulative", layer, v.level, v.draw) for layer, variants in todo.items() for v in variants}
         assert found == {key: reference[key] for key in wanted}
         assert sum(map(len, made)) == len(wanted)
         if together is None:
@@ -300,7 +299,7 @@ def test_cumulative_passes_by_layers_that_are_not_selected(
     for tally in (tally for tallies in lists for tally in tallies):
         assert tally.layer is not None
         noisy = {index for index in (2, 3, 5) if index <= tally.layer}
-        scores, negative = slow.scores(images, tally.snr, tally.draw, noisy, pooled=False)
+        scores, negative = slow.scores(images, tally.level, tally.draw, noisy, pooled=False)
         agrees(tally, scores, labels)
         assert tally.negative_variances == negative
 
@@ -407,7 +406,7 @@ def test_draws_are_kept_as_far_as_memory_allows(
     stem, bn, block, _, head = net.layers
     sizes = {layer.index: 4 * layer.parameters for layer in net.layers}
     monkeypatch.setattr(draws, "_KEPT_BYTES", sizes[stem.index] + sizes[bn.index] + sizes[head.index])
-    kept = draws.Draws(net, NoiseSpec(40, "tensor", "group"))
+    kept = draws.Draws(net, NoiseSetting(seed=40))
     first, second, third = kept.of(stem, 0), kept.of(bn, 0), kept.of(head, 0)
     assert kept.of(stem, 0) is first
     kept.of(bn, 1)

@@ -20,8 +20,9 @@ import pytest
 from onnx import helper, numpy_helper
 from support.command import onnxnoise
 
+from onnxnoise.records import NoiseSetting
 from onnxnoise import BenchSpec, bench, open_model
-from onnxnoise.model.policies.batch_norms import LayerNoise
+from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.noise.gaussian import perturbed, sigma_noise, stored_normals
 from onnxnoise.records import NoiseLayer, Policy
 from onnxnoise.results.store import RunStore
@@ -193,7 +194,7 @@ def scores(model: str, policy: Policy, cell: tuple[str, int | None, float, int],
     noisy: list[NoiseLayer] = [] if sweep == "clean" else [x for x in setup.subject.layers if layer in (None, x.index)]
     constants = dict(network.constants)
     for each in noisy:
-        noise = LayerNoise.drawn(each, network.constants, seed=40, draw=draw, scope="tensor", policy=policy)
+        noise = in_memory(each, network.constants, NoiseSetting(seed=40, sigma_scope="tensor", bn=policy), draw)
         constants |= noise.at(snr)[0]
     chunks = setup.images.chunks([range(int(i), int(i) + 1) for i in images])
     inputs = setup.inputs(np.concatenate([chunk.pixels for chunk in chunks]))

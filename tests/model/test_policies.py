@@ -10,9 +10,11 @@ import onnx
 import pytest
 from support import graphs
 
+from onnxnoise.records import NoiseSetting
+from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.network import Network, find_layers
-from onnxnoise.model.policies.batch_norms import LayerNoise, noise_layers
+from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.records import NoiseLayer, Policy
 
 Array = npt.NDArray[Any]
@@ -130,7 +132,7 @@ def test_group_and_raw_perturb_all_four(tmp_path: Path) -> None:
         network = noise_layers(classifier, policy)  # type: ignore[arg-type]
         layer = only(network, "batchnorm")
         assert layer.parameters == 24
-        drawn = LayerNoise.drawn(layer, network.constants, seed=40, draw=0, scope="tensor", policy=policy)  # type: ignore[arg-type]
+        drawn = in_memory(layer, network.constants, NoiseSetting(seed=40, sigma_scope="tensor", bn=policy), 0)  # type: ignore[arg-type]
         values, negative = drawn.at(0.3)
         variance = values["var"]
         expected = drawn.clean["var"] + np.float32(layer.tensors[3].sigma_w / 0.3) * drawn.normals["var"]
@@ -144,7 +146,7 @@ def test_two_tensors_have_no_variance_to_floor(policy: Policy, tmp_path: Path) -
     _, classifier = load(net(FORMS["two tensors"][1], FORMS["two tensors"][0]), tmp_path)
     network = noise_layers(classifier, policy)
     layer = only(network, "batchnorm")
-    drawn = LayerNoise.drawn(layer, network.constants, seed=40, draw=0, scope="tensor", policy=policy)
+    drawn = in_memory(layer, network.constants, NoiseSetting(seed=40, sigma_scope="tensor", bn=policy), 0)
     assert drawn.at(0.01)[1] == 0
     assert "decomposed_batchnorm" in {notice.code for notice in network.notices}
 

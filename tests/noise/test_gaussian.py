@@ -8,9 +8,10 @@ import numpy.typing as npt
 import pytest
 from support import graphs
 
+from onnxnoise.records import NoiseSetting
+from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.network import Network, find_layers
-from onnxnoise.model.policies.batch_norms import LayerNoise
-from onnxnoise.noise import gaussian as noise
+from onnxnoise.noise.normals import unit_normals
 from onnxnoise.records import SigmaScope
 
 Array = npt.NDArray[Any]
@@ -38,7 +39,7 @@ def normals(seed: int, draw: int, layer: int, k: int, shape: tuple[int, ...]) ->
 
 def test_the_stream_is_pinned() -> None:
     """NumPy does not promise it for ever."""
-    z = noise.unit_normals(40, 0, 1, 0, (16, 3, 3, 3))
+    z = unit_normals(40, 0, 1, 0, (16, 3, 3, 3))
     assert z.dtype == np.float32
     np.testing.assert_array_equal(z.ravel()[:3], np.array([0.2818565, -0.980101, 0.8861563], np.float32))
     np.testing.assert_array_equal(z, normals(40, 0, 1, 0, (16, 3, 3, 3)))
@@ -46,7 +47,7 @@ def test_the_stream_is_pinned() -> None:
 
 def test_each_key_has_its_own_stream() -> None:
     keys = [(40, 0, 1, 0), (30, 0, 1, 0), (40, 1, 1, 0), (40, 0, 2, 0), (40, 0, 1, 1)]
-    streams = [noise.unit_normals(*key, (64,)) for key in keys]
+    streams = [unit_normals(*key, (64,)) for key in keys]
     assert len({stream.tobytes() for stream in streams}) == len(keys)
 
 
@@ -67,7 +68,7 @@ def test_noisy_weights_to_the_bit(scope: SigmaScope, draw: int, tmp_path: Path) 
     stored = graphs.initializers(graphs.model(NET))
     seen = set()
     for layer in net.layers:
-        drawn = LayerNoise.drawn(layer, net.constants, seed=40, draw=draw, scope=scope, policy="raw")
+        drawn = in_memory(layer, net.constants, NoiseSetting(seed=40, sigma_scope=scope, bn="raw"), draw)
         everything = np.concatenate([stored[t.name].astype(np.float64).ravel() for t in layer.tensors])
         for snr in (100.0, 2.5, 1.0):
             noisy, _ = drawn.at(snr)
@@ -87,7 +88,7 @@ def test_noisy_weights_to_the_bit(scope: SigmaScope, draw: int, tmp_path: Path) 
 
 def test_one_draw_serves_every_ratio(tmp_path: Path) -> None:
     net = network(tmp_path)
-    drawn = LayerNoise.drawn(net.layers[0], net.constants, seed=40, draw=0, scope="tensor", policy="group")
+    drawn = in_memory(net.layers[0], net.constants, NoiseSetting(seed=40, sigma_scope="tensor", bn="group"), 0)
     w = net.constants["w"].astype(np.float64)
     loud, soft = (drawn.at(snr)[0]["w"].astype(np.float64) - w for snr in (1.0, 10.0))
     np.testing.assert_allclose(loud, 10 * soft, atol=1e-5)
@@ -99,7 +100,7 @@ def test_one_draw_serves_every_ratio(tmp_path: Path) -> None:
 def test_a_constant_tensor_gets_none(scope: SigmaScope, tmp_path: Path) -> None:
     net = network(tmp_path, {"ga": 1, "b": 0})
     for layer in net.layers[:2]:
-        noisy, _ = LayerNoise.drawn(layer, net.constants, seed=40, draw=0, scope=scope, policy="group").at(1.0)
+        noisy, _ = in_memory(layer, net.constants, NoiseSetting(seed=40, sigma_scope=scope, bn="group"), 0).at(1.0)
         for tensor in layer.tensors:
             same = np.array_equal(noisy[tensor.value], net.constants[tensor.value])
             assert same == (tensor.name in ("ga", "b"))
@@ -114,19 +115,5 @@ def test_a_single_element_gets_none(tmp_path: Path) -> None:
     net = find_layers(graphs.load(graphs.model(text), tmp_path))
     slope = net.layers[1]
     assert (slope.kind, slope.parameters, slope.sigma_w) == ("scale", 1, 0.0)
-    noisy, _ = LayerNoise.drawn(slope, net.constants, seed=40, draw=0, scope="layer", policy="group").at(1.0)
+    noisy, _ = in_memory(slope, net.constants, NoiseSetting(seed=40, sigma_scope="layer", bn="group"), 0).at(1.0)
     np.testing.assert_array_equal(noisy["slope"], net.constants["slope"])
-
-
-@pytest.mark.parametrize("size", [2, 3, 1000, (1 << 22) + 3])
-def test_standard_deviations_in_float64(size: int) -> None:
-    values = np.random.default_rng(size).normal(1000, 0.01, size).astype(np.float32)
-    np.testing.assert_allclose(noise.sigma(values), values.astype(np.float64).std(), rtol=1e-9)
-    parts = [values[: size // 2], values[size // 2 :] * np.float32(3), np.float32([])]
-    together = np.concatenate([part.astype(np.float64) for part in parts])
-    np.testing.assert_allclose(noise.pooled_sigma(parts), together.std(), rtol=1e-9)
-
-
-def test_nothing_has_no_deviation() -> None:
-    assert noise.sigma(np.float32([5])) == 0
-    assert noise.sigma(np.full(100, 0.1, np.float32)) == 0

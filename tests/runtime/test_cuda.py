@@ -15,14 +15,14 @@ from support import graphs, nets
 from support.command import Outcome, onnxnoise
 
 from onnxnoise.engine.device_noise import Uploader
-from onnxnoise.engine.draws import NoiseSpec
+from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
-from onnxnoise.model.policies.batch_norms import LayerNoise, noise_layers
+from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.noise.gaussian import perturbed
-from onnxnoise.records import Tally, Variant
+from onnxnoise.records import NoiseSetting, Tally, Variant
 from onnxnoise.runtime import cuda, session
 from onnxnoise.runtime.session import Provider, Session, find_provider, to_device, to_host
 
@@ -65,7 +65,7 @@ def test_weights_are_perturbed_to_the_bit(provider: Provider, sigma: float) -> N
 def test_noise_is_that_of_the_definition_and_stays_on_the_device(provider: Provider, network: Network) -> None:
     uploader = Uploader(provider)
     for layer in network.layers:
-        noise = LayerNoise.drawn(layer, network.constants, seed=40, draw=1, scope="tensor", policy="group")
+        noise = in_memory(layer, network.constants, NoiseSetting(seed=40, sigma_scope="tensor", bn="group"), 1)
         values, negative = uploader.uploaded(noise).at(0.5)
         expected, count = noise.at(0.5)
         assert negative == count
@@ -137,14 +137,14 @@ def swept(network: Network, files: nets.Files, provider: Provider) -> dict[tuple
     """Every tally of the sweeps, noisy weights as inputs; the last mini-batch is padded."""
     padded = np.concatenate([files.inputs, np.repeat(files.inputs[-1:], -COUNT % BATCH, axis=0)])
     batches = [padded[i : i + BATCH] for i in range(0, len(padded), BATCH)]
-    noise = NoiseSpec(40, "tensor", "group")
+    noise = NoiseSetting(seed=40)
     with ChunkSweep(network, noise, provider, batches, files.labels, 0, lifted=True) as chunk:
         tallies = [chunk.clean()]
         for found in chunk.all(VARIANTS, network.layers):
             tallies += found
         for found in chunk.single({layer.index: VARIANTS for layer in network.layers}):
             tallies += found
-    return {(t.sweep, t.layer, t.snr, t.draw): t for t in tallies}
+    return {(t.sweep, t.layer, t.level, t.draw): t for t in tallies}
 
 
 def test_hits_are_those_of_the_slow_way(provider: Provider, network: Network, files: nets.Files) -> None:

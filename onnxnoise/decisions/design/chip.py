@@ -14,8 +14,6 @@ import onnx
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.model.network import Network
-from onnxnoise.model.policies.batch_norms import LayerNoise
-from onnxnoise.noise.gaussian import DEFAULT_SEED
 from onnxnoise.records import Policy, Shape, SigmaScope
 from onnxnoise.run.loading import Subject, open_model
 
@@ -29,20 +27,18 @@ _IMAGE_TYPES = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UIN
 
 
 @dataclass(frozen=True)
-class Chip:
-    """What was written: which noise is on how many of the model's `parameters`, and how many variances it made negative.
+class Chip(Measured):
+    """A written chip: which noise is on how many of the model's `parameters`, and how many variances it made negative.
 
-    `snr` is linear (sigma_w / sigma_noise); `layers` are the indices of the noisy layers; `model` has name and sha256 of the file
-    the chip was made from.
+    `level` is the noise's, `snr` the same where it is a signal-to-noise ratio, else None. `layers` are the indices of the noisy
+    layers; `model` has name and sha256 of the file the chip was made from.
     """
 
     path: str
     model: dict[str, str]
-    snr: float
+    level: float
+    snr: float | None
     draw: int
-    seed: int
-    bn: Policy
-    sigma_scope: SigmaScope
     layers: tuple[int, ...]
     parameters: int
     negative_variances: int
@@ -51,51 +47,65 @@ class Chip:
 def apply(
     model: str,
     *,
-    snr: float,
     out: str | Path,
+    snr: float | None = None,
+    level: float | None = None,
     draw: int = 0,
     layers: str | None = None,
+    noise: str = "gaussian",
     bn: Policy = "group",
     sigma_scope: SigmaScope = "tensor",
+    scale: str = "tensor",
+    analog: Analog | None = None,
     seed: int = DEFAULT_SEED,
     output: str | None = None,
 ) -> Chip:
-    """Write the model as draw number `draw` stores it: noise of `snr` in `layers` (a pattern as of `--layers`; default: all).
+    """Write the model as draw number `draw` stores it: noise of one level in `layers` (a pattern as of `--layers`; default: all).
 
-    The file has the normalized graph: its input takes what the model takes, its one output are the logits, before a final
-    Softmax. Its hits are those of the run's cell: `all` for all layers, `single` for one, `cumulative` for the first ones. A file
-    of more than 2 GB keeps its weights in a second one beside it, `<out>.data`.
+    The level is `snr` for gaussian noise, `level` for any. The file has the normalized graph: its input takes what the model
+    takes, its one output are the logits, before a final Softmax. Its hits are those of the run's cell: `all` for all layers,
+    `single` for one, `cumulative` for the first ones. A file of more than 2 GB keeps its weights in a second one beside it,
+    `<out>.data`.
 
     >>> chip = apply("resnet20-cifar10", snr=5, draw=1, layers="conv1,bn1", out="noisy.onnx")
     >>> chip.layers, chip.parameters
     ((1, 2), 512)
 
-    Raises UsageError for an SNR or draw that is none and a pattern that matches nothing, ModelError for a model that can't be
-    used, RunFileError where `out` can't be written.
+    Raises UsageError for noise, a level or a draw that is none and a pattern that matches nothing, ModelError for a model that
+    can't be used, RunFileError where `out` can't be written.
     """
-    if not snr > 0:
-        raise UsageError(f"--snr: {snr:g} is no signal-to-noise ratio; give a number above 0 (10 is noise of 10 %)")
     if draw < 0 or seed < 0:
         raise UsageError("--draw and --seed count from 0")
-    subject = open_model(model, bn=bn, layers=layers, output=output)
-    path = _target(Path(out), subject)
-    noisy, negative = _noisy(subject, snr=snr, draw=draw, bn=bn, sigma_scope=sigma_scope, seed=seed)
-    network = subject.network
-    chip = Chip(
-        path=str(path),
-        model={"name": network.name, "sha256": network.sha256},
-        snr=snr,
-        draw=draw,
-        seed=seed,
+    asked = BenchSpec(
+        model,
+        noise=noise,
+        snrs=None if snr is None else (snr,),
+        levels=None if level is None else (level,),
         bn=bn,
         sigma_scope=sigma_scope,
+        scale=scale,
+        analog=analog,
+        seed=seed,
+    )
+    setting, stored = asked.setting, only_level(asked)
+    subject = open_model(model, setting, layers=layers, output=output)
+    path = _target(Path(out), subject)
+    noisy, negative = _noisy(subject, setting, stored, draw)
+    network = subject.network
+    chip = Chip(
+        noise=setting,
+        path=str(path),
+        model={"name": network.name, "sha256": network.sha256},
+        level=stored,
+        snr=as_snr(setting, stored),
+        draw=draw,
         layers=tuple(layer.index for layer in subject.layers),
         parameters=sum(layer.parameters for layer in subject.layers),
         negative_variances=negative,
     )
     scores = subject.classifier.shapes.get(network.logits, (network.image.batch, network.classes))
     proto, size = _proto(network, noisy, scores)
-    about = {**subject.classifier.metadata, METADATA_KEY: json.dumps(asdict(chip) | {"path": path.name})}
+    about = {**subject.classifier.metadata, METADATA_KEY: json.dumps(record_json(chip) | {"path": path.name})}
     onnx.helper.set_model_props(proto, about)
     try:
         if size > _LARGEST_FILE:
@@ -118,15 +128,12 @@ def _target(path: Path, subject: Subject) -> Path:
     return path
 
 
-def _noisy(
-    subject: Subject, *, snr: float, draw: int, bn: Policy, sigma_scope: SigmaScope, seed: int
-) -> tuple[dict[str, Array], int]:
+def _noisy(subject: Subject, setting: NoiseSetting, level: float, draw: int) -> tuple[dict[str, Array], int]:
     """(noisy constants by name, how many batch-norm variances the noise made negative)."""
     noisy: dict[str, Array] = {}
     negative = 0
     for layer in subject.layers:
-        drawn = LayerNoise.drawn(layer, subject.network.constants, seed=seed, draw=draw, scope=sigma_scope, policy=bn)
-        values, below = drawn.at(snr)
+        values, below = in_memory(layer, subject.network.constants, setting, draw).at(level)
         noisy |= values
         negative += below
     return noisy, negative

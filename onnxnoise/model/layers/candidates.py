@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from onnxnoise.model.graph import Graph, Place
 from onnxnoise.records import Kind
 
-WEIGHT, BIAS = 0, 1
-SCALE, MEAN, VARIANCE, CAFFE_SCALE, CAFFE_BIAS = 0, 2, 3, 4, 5
-"""Roles, the noise's `k`, whichever others are there; a batch norm's bias has that of any bias."""
-
 
 @dataclass(frozen=True)
 class Draft:

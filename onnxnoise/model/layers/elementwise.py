@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, SHAPE_OF, Array, Place
-from onnxnoise.model.layers.candidates import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE, WEIGHT, Claims, Draft
+from onnxnoise.model.layers.candidates import Claims, Draft
+from onnxnoise.records import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE, WEIGHT
 
 _SCALE, _SHIFT = ("Mul", "Div"), ("Add", "Sub")
 _STATISTICS = frozenset(("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"))

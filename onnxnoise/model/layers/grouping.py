@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from onnxnoise.model.graph import QUANTIZE, Graph
-from onnxnoise.model.layers.candidates import BIAS, Claims, Draft
+from onnxnoise.model.layers.candidates import Claims, Draft
 from onnxnoise.model.layers.elementwise import claim_constants, weighted_values
 from onnxnoise.model.layers.operators import claim_operator, claim_separate_bias
+from onnxnoise.records import BIAS
 from onnxnoise.runtime.protos import nested
 
 _NEVER_WEIGHTS = QUANTIZE | {"Clip", "OneHot", "Pad", "Resize", "Upsample"}

@@ -13,9 +13,9 @@ import onnx
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.file import all_nodes
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, Graph
-from onnxnoise.model.layers.candidates import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, Draft
+from onnxnoise.model.layers.candidates import Draft
 from onnxnoise.model.layers.grouping import Unattached
-from onnxnoise.records import NoiseLayer, Notice
+from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, NoiseLayer, Notice
 from onnxnoise.runtime.protos import attribute
 
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"

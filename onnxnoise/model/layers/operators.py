@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onnxnoise.errors import ModelError
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, Place
-from onnxnoise.model.layers.candidates import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, Claims, Draft
+from onnxnoise.model.layers.candidates import Claims, Draft
+from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT
 from onnxnoise.runtime.protos import attribute
 
 _NORMALIZATION = frozenset(

@@ -11,10 +11,9 @@ import numpy.typing as npt
 import onnx
 
 from onnxnoise.model.graph import Place
-from onnxnoise.model.layers.candidates import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE, VARIANCE
 from onnxnoise.model.network import Network
-from onnxnoise.noise.gaussian import pooled_sigma, sigma
-from onnxnoise.records import NoiseLayer
+from onnxnoise.model.spread import pooled_sigma, sigma
+from onnxnoise.records import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE, VARIANCE, NoiseLayer
 from onnxnoise.runtime.protos import attribute
 
 Array = npt.NDArray[Any]

@@ -12,10 +12,9 @@ import onnx
 
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.graph import LAYOUT, Graph, Place
-from onnxnoise.model.layers.candidates import BIAS, MEAN, SCALE, WEIGHT
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.affine import Affine, affine_form, places
-from onnxnoise.records import NoiseLayer, NoiseTensor
+from onnxnoise.records import BIAS, MEAN, SCALE, WEIGHT, NoiseLayer, NoiseTensor
 from onnxnoise.runtime.protos import attribute
 
 Array = npt.NDArray[Any]

@@ -1,0 +1,124 @@
+"""The noise of one draw on one layer: random arrays by initializer, and the noisy constants that a level makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxnoise.noise.base import Drawn, Weights
+from onnxnoise.noise.models import Chain, chain_of
+from onnxnoise.records import VARIANCE, Floats, NoiseLayer, NoiseSetting, NoiseTensor
+
+Array = npt.NDArray[Any]
+Values = TypeVar("Values")
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """One clean initializer of a noise layer, and how the graph stores it: `stored` is the shape there."""
+
+    tensor: NoiseTensor
+    stored: tuple[int, ...]
+    weights: Weights
+
+    def as_stored(self, canonical: Array) -> Array:
+        """Values of the canonical shape, or broadcastable to it, laid out as the graph stores the initializer."""
+        full = np.broadcast_to(canonical, self.tensor.shape)
+        return np.ascontiguousarray(full.swapaxes(-1, -2) if self.tensor.transposed else full).reshape(self.stored)
+
+
+class Place(Protocol[Values]):
+    """Where noisy weights are made: in this process's memory, or on a provider's device."""
+
+    def noisy(self, chain: Chain, clean: Initializer, drawn: tuple[Drawn, ...]) -> Callable[[float], Values]:
+        """A function from a level to the noisy initializer, laid out as the graph stores it.
+
+        `drawn` has the random arrays of each step of the chain, in the initializer's canonical shape.
+        """
+
+    def floored(self, values: Values) -> tuple[Values, int]:
+        """(the values with those below 0 replaced by 0, how many there were)."""
+
+
+@dataclass(frozen=True)
+class LayerNoise(Generic[Values]):
+    """The noise of one draw on one layer; `noisy` has a function of the level for each initializer, `nbytes` the draw's bytes.
+
+    Under every policy but `raw` a batch norm's variance that the noise makes negative becomes 0.
+    """
+
+    layer: NoiseLayer
+    keep_negative: bool
+    noisy: tuple[Callable[[float], Values], ...]
+    place: Place[Values]
+    nbytes: int
+
+    def at(self, level: float) -> tuple[dict[str, Values], int]:
+        """(the layer's noisy constants by name, how many variances the noise made negative)."""
+        made: dict[str, Values] = {}
+        negative = 0
+        for tensor, noisy in zip(self.layer.tensors, self.noisy, strict=True):
+            values = noisy(level)
+            if self.layer.kind == "batchnorm" and tensor.role == VARIANCE:
+                floored, below = self.place.floored(values)
+                negative += below
+                values = values if self.keep_negative else floored
+            made[tensor.value] = values
+        return made, negative
+
+
+class Memory:
+    """Noisy weights made by NumPy in this process's memory."""
+
+    def noisy(self, chain: Chain, clean: Initializer, drawn: tuple[Drawn, ...]) -> Callable[[float], Floats]:
+        """A function from a level to the noisy initializer, laid out as the graph stores it."""
+        return lambda level: clean.as_stored(chain.at(clean.weights, drawn, level))
+
+    def floored(self, values: Floats) -> tuple[Floats, int]:
+        """(the values with those below 0 replaced by 0, how many there were)."""
+        below = values < 0
+        return np.where(below, np.float32(0), values), int(below.sum())
+
+
+def layer_noise(
+    layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, draw: int, place: Place[Values]
+) -> LayerNoise[Values]:
+    """Draw the noise of one layer: draw number `draw`, counted from 0; `constants` has the network's clean values by name."""
+    chain = chain_of(setting)
+    made = []
+    size = 0
+    for tensor in layer.tensors:
+        stored = constants[tensor.value]
+        sigma = layer.sigma_w if setting.sigma_scope == "layer" and tensor.sigma_w else tensor.sigma_w
+        clean = Initializer(tensor, stored.shape, Weights(_canonical(tensor, stored), sigma, setting.scale))
+        drawn = chain.draw(setting.seed, draw, layer.index, tensor.role, tensor.shape)
+        if (
+            tensor.transposed
+        ):  # in memory as the graph stores them, so that noisy values need no transposition of their own
+            drawn = tuple(tuple(map(_transposed_in_memory, arrays)) for arrays in drawn)
+        size += sum(array.nbytes for arrays in drawn for array in arrays)
+        made.append(place.noisy(chain, clean, drawn))
+    return LayerNoise(layer, setting.bn == "raw", tuple(made), place, size)
+
+
+def in_memory(
+    layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, draw: int
+) -> LayerNoise[Floats]:
+    """As `layer_noise`, its noisy weights made by NumPy."""
+    return layer_noise(layer, constants, setting, draw, Memory())
+
+
+def _transposed_in_memory(values: Array) -> Array:
+    return np.ascontiguousarray(values.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
+def _canonical(tensor: NoiseTensor, stored: Array) -> Array:
+    """A view of an initializer in its canonical shape."""
+    if not tensor.transposed:
+        return stored.reshape(tensor.shape)
+    *batch, rows, columns = tensor.shape
+    return stored.reshape(*batch, columns, rows).swapaxes(-1, -2)

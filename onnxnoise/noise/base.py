@@ -1,0 +1,178 @@
+"""What a noise model is made of: its level, what one draw of an initializer is, and what a level makes of that draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxnoise.errors import UsageError
+from onnxnoise.records import Floats
+
+Doubles = npt.NDArray[np.float64]
+Drawn = tuple[Floats, ...]
+"""The random arrays of one initializer and one draw, each of its canonical shape, in the order in which they were drawn."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """The swept number of a noise model: how it is called and written, and which way is less noise.
+
+    `name` is the short word of tables, `title` the long one of messages, `definition` says in a few words what the number is
+    and `hint` what some values of it mean; `example` is how a list of them is typed. `less` says whether a larger or a smaller
+    level is less noise. `defaults` are swept where nothing else is asked for, the least noise first, and `search` are the
+    (most, least) noise between which a noise margin is looked for. `percent` turns a level into the size of the noise in
+    percent, which grows with the noise and is 0 without any; `share` says of what it is a percentage.
+    """
+
+    name: str
+    title: str
+    definition: str
+    hint: str
+    example: str
+    less: Literal["larger", "smaller"]
+    defaults: tuple[float, ...]
+    search: tuple[float, float]
+    percent: Callable[[float], float]
+    share: str
+
+    @property
+    def silent(self) -> float:
+        """The level without any noise."""
+        return math.inf if self.less == "larger" else 0.0
+
+    @property
+    def endless(self) -> float:
+        """The level that stands for more noise than any that is measured."""
+        return 0.0 if self.less == "larger" else math.inf
+
+    def order(self, level: float) -> float:
+        """A key that sorts levels, the least noise first."""
+        return -level if self.less == "larger" else level
+
+    def in_order(self, levels: Iterable[float]) -> list[float]:
+        """Levels sorted, the least noise first, each once."""
+        return sorted(set(levels), key=self.order)
+
+    def quieter(self, level: float, than: float) -> bool:
+        """Whether `level` is less noise than another one."""
+        return self.order(level) < self.order(than)
+
+    def times(self, level: float, factor: float) -> float:
+        """The level of `factor` times as much noise."""
+        return level / factor if self.less == "larger" else level * factor
+
+    def between(self, one: float, other: float) -> float:
+        """The geometric mean of two levels above 0, rounded to three digits."""
+        return float(f"{math.sqrt(one * other):.3g}")
+
+    def number(self, level: float) -> str:
+        """The bare number, as a table's column writes it."""
+        return f"{level:g}"
+
+    def text(self, level: float) -> str:
+        """The level with its name: `SNR 5`."""
+        return f"{self.name} {self.number(level)}"
+
+    def percent_text(self, level: float) -> str:
+        """The size of the noise: `20 %`."""
+        return f"{self.percent(level):.3g} %"
+
+    def long_text(self, level: float) -> str:
+        """The level with its name and the size of the noise: `SNR 5 (20 %)`."""
+        return f"{self.text(level)} ({self.percent_text(level)})"
+
+    def check(self, level: float, flag: str) -> float:
+        """The level itself; raises UsageError, naming `flag`, for a number that is no level of this noise."""
+        if level > 0 or level == self.silent:
+            return level
+        raise UsageError(f"{flag}: {level:g} is no {self.title}: {self.definition} is a number above 0 ({self.hint})")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One initializer as a noise model sees it.
+
+    `values` are float32 in the canonical shape. `sigma_w` is their population standard deviation, or that of all values of the
+    layer under the sigma scope `layer`; it is 0 where the values are all equal, and then there is no noise. `scale` says what
+    max |w| is taken over: `tensor`, `channel` (a row of the canonical shape) or `tile:N` (at most N inputs of a row).
+    """
+
+    values: Floats
+    sigma_w: float
+    scale: str = "tensor"
+
+
+class NoiseModel(Protocol):
+    """One step that turns an initializer into a noisy one: a pure function of its values, its random arrays and a level.
+
+    A model is one file of this package and one line of `models.MODELS`. `formula`, `source` and `omits` (what it does not
+    model) are for people. Its constructor takes the step's parameters by name, besides the level.
+    """
+
+    name: str
+    level: Level
+    formula: str
+    source: str
+    omits: str
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
+        """The random arrays of one draw; always all of them in the same order, so that all levels of a draw are one chip."""
+
+    def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
+        """The noisy values, float32 in the canonical shape; `weights.values` themselves where there is no noise."""
+
+
+@runtime_checkable
+class DeviceModel(NoiseModel, Protocol):
+    """A noise model that can also be computed on a provider's device, to the bit what `at` computes.
+
+    `kernel` is a model in ONNX's text format. Its inputs are `w`, the random arrays `z1`, `z2`, ... and the names that
+    `factors` gives; its output is `noisy`.
+    """
+
+    kernel: str
+
+    def factors(self, weights: Weights, level: float) -> Mapping[str, npt.NDArray[Any]] | None:
+        """The kernel's other inputs, each broadcastable to the canonical shape; None where there is no noise."""
+
+
+def largest(values: Floats, scale: str) -> Doubles:
+    """Max |w| over what `scale` says, as `extreme` gives it."""
+    return extreme(np.abs(values), scale, np.maximum)
+
+
+def extreme(values: Floats, scale: str, which: np.ufunc) -> Doubles:
+    """The largest (np.maximum) or smallest (np.minimum) value of the tensor, of each channel, or of each tile.
+
+    The result is float64 and broadcastable to the canonical shape of `values`. A channel is a row of the canonical shape, its
+    first axis. A tile is a row's part of at most N inputs, all axes but the first flattened and split evenly: of
+    k = ceil(inputs / N) tiles the first (inputs mod k) are one input longer.
+    """
+    if scale == "tensor" or values.ndim == 0:
+        return np.asarray(which.reduce(values, axis=None), np.float64)
+    rows = values.reshape(len(values), -1)
+    inputs = rows.shape[1]
+    tiles = 1 if scale == "channel" else -(-inputs // tile_size(scale))
+    lengths = [inputs // tiles + (i < inputs % tiles) for i in range(tiles)]
+    each = which.reduceat(rows, np.cumsum([0, *lengths[:-1]]), axis=1).astype(np.float64)
+    if tiles == 1:
+        return each.reshape(-1, *(1,) * (values.ndim - 1))
+    return np.repeat(each, lengths, axis=1).reshape(values.shape)
+
+
+def tile_size(scale: str) -> int:
+    """The N of `tile:N`."""
+    return int(scale.removeprefix("tile:"))
+
+
+def check_scale(scale: str) -> str:
+    """The scale itself; raises UsageError for one that is neither `tensor`, `channel` nor `tile:N`."""
+    size = scale.removeprefix("tile:")
+    if scale in ("tensor", "channel") or (size != scale and size.isdecimal() and 0 < int(size) < 10**9):
+        return scale
+    raise UsageError(f"--scale: {scale[:40]!r} is not known; use tensor, channel or tile:N (tile:512)")

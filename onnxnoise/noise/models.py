@@ -1,0 +1,150 @@
+"""The noise models by name, and chains of them: what `--noise STEP[+STEP...]` asks for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from onnxnoise.errors import UsageError
+from onnxnoise.noise.base import Drawn, Level, NoiseModel, Weights
+from onnxnoise.noise.gaussian import Gaussian
+from onnxnoise.noise.normals import stream
+from onnxnoise.noise.relative import Relative
+from onnxnoise.records import Floats, NoiseSetting, NoiseStep
+
+MODELS: dict[str, Callable[..., NoiseModel]] = {
+    "gaussian": Gaussian,
+    "relative": Relative,
+}
+
+
+@dataclass(frozen=True)
+class Link:
+    """One step of a chain: its model, and its level where one is written into the chain (`relative:0.05`)."""
+
+    model: NoiseModel
+    level: float | None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Noise models one after the other: what the first makes of an initializer, the next one takes.
+
+    One of them has the level that is swept; all others have theirs written into the chain.
+    """
+
+    links: tuple[Link, ...]
+
+    @property
+    def level(self) -> Level:
+        """The level that is swept; of a chain in which every level is written, the last step's."""
+        return (self._open or self.links[-1]).model.level
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """What is swept where nothing else is asked for: the level's defaults, or the one that is written in the chain."""
+        if self._open is not None:
+            return self.level.defaults
+        written = self.links[-1].level
+        assert written is not None
+        return (written,)
+
+    @property
+    def _open(self) -> Link | None:
+        return next((link for link in self.links if link.level is None), None)
+
+    def draw(self, seed: int, draw: int, layer: int, role: int, shape: tuple[int, ...]) -> tuple[Drawn, ...]:
+        """The random arrays of each step, for one initializer (`role` k of the layer with that index) in one draw."""
+        return tuple(
+            link.model.draw(stream(seed, draw, layer, role, step), shape) for step, link in enumerate(self.links, 1)
+        )
+
+    def at(self, weights: Weights, drawn: tuple[Drawn, ...], level: float) -> Floats:
+        """The noisy values of one initializer at `level`, float32 in the canonical shape."""
+        for link, arrays in zip(self.links, drawn, strict=True):
+            noisy = link.model.at(weights, arrays, level if link.level is None else link.level)
+            weights = Weights(noisy, weights.sigma_w, weights.scale)
+        return weights.values
+
+
+def chain_of(setting: NoiseSetting) -> Chain:
+    """The chain of a setting. Raises UsageError for a step that is not known or parameters that its model doesn't take."""
+    links = tuple(_link(step) for step in setting.steps)
+    if sum(link.level is None for link in links) > 1:
+        names = [link.model.name for link in links if link.level is None]
+        raise UsageError(
+            f"--noise: {setting.chain} leaves the levels of {' and '.join(names)} open, but one is swept; write the others, "
+            f"as {names[0]}:{links[0].model.level.defaults[0]:g}"
+        )
+    return Chain(links)
+
+
+def level_of(setting: NoiseSetting) -> Level:
+    """The swept level of a setting; raises UsageError as `chain_of`."""
+    return chain_of(setting).level
+
+
+def parse_chain(text: str) -> tuple[NoiseStep, ...]:
+    """The steps that `STEP[+STEP...]` names; raises UsageError for a text that is no chain.
+
+    >>> parse_chain("relative:range=1")
+    (NoiseStep(name='relative', level=None, parameters=(('range', 1.0),)),)
+    >>> parse_chain("relative:0.05")[0].level
+    0.05
+    """
+    steps = tuple(_step(part.strip()) for part in text.split("+"))
+    chain_of(NoiseSetting(steps=steps))
+    return steps
+
+
+def _step(text: str) -> NoiseStep:
+    name, colon, rest = text.partition(":")
+    level: float | None = None
+    parameters: dict[str, float] = {}
+    for part in rest.split(",") if colon else ():
+        key, equals, value = part.partition("=")
+        try:
+            number = float(value if equals else key)
+        except ValueError:
+            raise UsageError(
+                f"--noise: {text[:60]!r}: {part[:40]!r} is no parameter; write a level, or NAME=NUMBER"
+            ) from None
+        if not equals and level is not None:
+            raise UsageError(f"--noise: {text[:60]!r} has two levels; write one, and other parameters as NAME=NUMBER")
+        if equals:
+            parameters[key.strip()] = number
+        else:
+            level = number
+    return NoiseStep(name.strip(), level, tuple(parameters.items()))
+
+
+def _link(step: NoiseStep) -> Link:
+    if step.name not in MODELS:
+        raise UsageError(f"--noise: {step.name[:40]!r} is not known{_meant(step.name)}; use {', '.join(MODELS)}")
+    model = MODELS[step.name]
+    known = tuple(inspect.signature(model).parameters)
+    for name, _ in step.parameters:
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none besides its level"
+            raise UsageError(f"--noise: {step.name} has no parameter {name[:40]!r}; {takes}")
+    made = model(**dict(step.parameters))
+    return Link(made, None if step.level is None else made.level.check(step.level, "--noise"))
+
+
+def _meant(name: str) -> str:
+    close = get_close_matches(name, MODELS, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def headline(setting: NoiseSetting) -> str:
+    """The first line of every output: which noise this is, what its sigma or scale is taken over, and the batch norms' policy."""
+    chain = chain_of(setting)
+    level = chain.level
+    if setting.chain == "gaussian":
+        noise = f"weight noise, SNR = sigma_w / sigma_noise, sigma per {setting.sigma_scope}"
+    else:
+        noise = f"weight noise {setting.chain}, {level.name} = {level.definition}, scale per {setting.scale}"
+    kernels = "; kernels only" if setting.analog == "kernels" else ""
+    return f"{noise}{kernels}; batch norms: {setting.bn}"
