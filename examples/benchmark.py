@@ -29,8 +29,8 @@ from benchmark_loader import loader
 from benchmark_precision import precision
 from benchmark_rivals import ReloadLoop, differences, torch_loop
 
-from onnxnoise.records import NoiseSetting
 from onnxnoise.engine.layer_noise import in_memory
+from onnxnoise.records import NoiseSetting
 from onnxnoise.runtime import session
 
 _RIVALS_BATCH = 100

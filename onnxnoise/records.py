@@ -8,7 +8,6 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -69,12 +68,37 @@ class NoiseSetting:
         """The chain as `--noise` takes it: `gaussian`, `relative:range=1`."""
         return "+".join(step.text for step in self.steps)
 
+    def difference(self, other: NoiseSetting) -> tuple[str, str, str] | None:
+        """The first part in which two settings differ, the seed aside: its name and both values; None where they agree."""
+        parts = {
+            "noise": (self.chain, other.chain),
+            "batch-norm policy": (self.bn, other.bn),
+            "sigma scope": (self.sigma_scope, other.sigma_scope),
+            "scale": (self.scale, other.scale),
+            "choice of initializers": (self.analog, other.analog),
+        }
+        return next(((name, ours, theirs) for name, (ours, theirs) in parts.items() if ours != theirs), None)
+
+    def as_snr(self, level: float) -> float | None:
+        """The level where it is a signal-to-noise ratio, that of gaussian noise; else None."""
+        swept = next((step for step in self.steps if step.level is None), self.steps[-1])
+        return level if swept.name == "gaussian" else None
+
+    def whole(self) -> dict[str, Any]:
+        """Every part of the setting by the name of its flag, for JSON."""
+        return {
+            "noise": self.chain,
+            "seed": self.seed,
+            "bn": self.bn,
+            "sigma_scope": self.sigma_scope,
+            "scale": self.scale,
+            "analog": self.analog,
+        }
+
     def flat(self) -> dict[str, Any]:
-        """The setting as flat keys, for run files and JSON; what white noise on all values doesn't need is left out."""
-        kept: dict[str, Any] = {"seed": self.seed, "bn": self.bn, "sigma_scope": self.sigma_scope}
-        own = {"noise": self.chain, "scale": self.scale, "analog": self.analog}
-        plain = {"noise": "gaussian", "scale": "tensor", "analog": "all"}
-        return kept | {name: value for name, value in own.items() if value != plain[name]}
+        """The setting as a run file keeps it: parts that only some noise has are left out where they are the usual ones."""
+        usual = {"noise": "gaussian", "scale": "tensor", "analog": "all"}
+        return {name: value for name, value in self.whole().items() if usual.get(name) != value}
 
 
 @dataclass(frozen=True)
@@ -97,6 +121,18 @@ class Measured:
     def sigma_scope(self) -> SigmaScope:
         """What the sigma_w of gaussian noise is taken over."""
         return self.noise.sigma_scope
+
+
+@dataclass(frozen=True)
+class MeasuredAt(Measured):
+    """A record of something that was measured at one level of the noise."""
+
+    level: float
+
+    @property
+    def snr(self) -> float | None:
+        """The level where it is a signal-to-noise ratio, else None."""
+        return self.noise.as_snr(self.level)
 
 
 @dataclass(frozen=True)
@@ -236,21 +272,23 @@ class DrawHits:
 
 @dataclass(frozen=True)
 class Cell:
-    """One (sweep, layer, snr): what each draw hit; accuracies as fractions of the clean ones, and as fractions of 1.
+    """One (sweep, layer, level): what each draw hit; accuracies as fractions of the clean ones, and as fractions of 1.
 
-    A normalized accuracy is None where the clean pass has no hit to divide by; top-5 is with five classes or fewer. `precise`
-    says, where a precision was asked for, whether the half-width of `sampled` has got there, in the metric of the result.
+    `snr` is the level where it is a signal-to-noise ratio, else None. A normalized accuracy is None where the clean
+    pass has no hit to divide by; top-5 is None with five classes or fewer. `precise` says, where a precision was asked for,
+    whether the half-width of `sampled` has got there, in the metric of the result.
     """
 
     sweep: Sweep
     layer: int | None
-    snr: float
+    level: float
     draws: tuple[DrawHits, ...]
     normalized_top1: Estimate | None
     normalized_top5: Estimate | None
     accuracy_top1: Estimate | None = None
     accuracy_top5: Estimate | None = None
     precise: bool | None = None
+    snr: float | None = None
 
     def normalized(self, metric: Metric) -> Estimate | None:
         """The normalized accuracy by a metric."""
@@ -259,13 +297,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Average:
-    """`A_avr`: the mean of A_i over `layers` noise layers at one SNR."""
+    """`A_avr`: the mean of A_i over `layers` noise layers at one level; `snr` as in a cell."""
 
     sweep: Sweep
-    snr: float
+    level: float
     layers: int
     top1: Estimate
     top5: Estimate | None
+    snr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -296,7 +335,7 @@ class LayerInfo:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Measured):
     """A profile, as far as it went: `measured` of `planned` passes over the images.
 
     `selected` has the indices of the layers that bear noise: `all` means these together. `target` is the share of the clean
@@ -307,9 +346,6 @@ class Result:
     model: dict[str, str]
     provider: str
     dataset: dict[str, str | int]
-    seed: int
-    bn: Policy
-    sigma_scope: SigmaScope
     metric: Metric
     clean: CleanHits
     layers: tuple[LayerInfo, ...]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, get_args
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.gaussian import DEFAULT_SEED, PAPER_SNRS
-from onnxnoise.records import Kind, Metric, Policy, SigmaScope, Sweep
+from onnxnoise.noise.base import Level, check_scale
+from onnxnoise.noise.models import chain_of, parse_chain
+from onnxnoise.records import DEFAULT_SEED, Analog, Kind, Metric, NoiseSetting, Policy, SigmaScope, Sweep
 
 SWEEPS: tuple[Sweep, ...] = ("single", "cumulative", "all")
 DEFAULT_SWEEPS: tuple[Sweep, ...] = ("single", "all")
@@ -39,13 +41,17 @@ class BenchSpec:
     model: str
     card: str | None = None
     data: str | None = None
-    snrs: tuple[float, ...] = PAPER_SNRS
+    noise: str = "gaussian"
+    snrs: tuple[float, ...] | None = None
+    levels: tuple[float, ...] | None = None
     sweeps: tuple[Sweep, ...] = DEFAULT_SWEEPS
     draws: int = DEFAULT_DRAWS
     seed: int = DEFAULT_SEED
     layers: str | None = None
     bn: Policy = "group"
     sigma_scope: SigmaScope = "tensor"
+    scale: str = "tensor"
+    analog: Analog | None = None
     metric: Metric | None = None
     limit: int | None = None
     target: float = 0.95
@@ -74,15 +80,49 @@ class BenchSpec:
             return self.draws
         return self.max_draws or (DEFAULT_MAX_DRAWS if self.precision is not None else UNLIMITED_DRAWS)
 
+    @cached_property
+    def setting(self) -> NoiseSetting:
+        """Which noise this is about; noise that is not white and gaussian is on kernels only unless `analog` says otherwise."""
+        steps = parse_chain(self.noise)
+        analog: Analog = "all" if self.noise == "gaussian" else "kernels"
+        return NoiseSetting(steps, self.seed, self.bn, self.sigma_scope, self.scale, self.analog or analog)
+
+    @property
+    def level(self) -> Level:
+        """What is swept: a signal-to-noise ratio, or another noise model's number."""
+        return chain_of(self.setting).level
+
+    @property
+    def swept(self) -> tuple[float, ...]:
+        """The levels to measure: those that are given, else the noise model's defaults."""
+        if self.levels is not None:
+            return self.levels
+        return chain_of(self.setting).levels if self.snrs is None else self.snrs
+
+    def at(self, *levels: float) -> BenchSpec:
+        """The same at other levels."""
+        return replace(self, snrs=None, levels=levels)
+
+    def _check_noise(self) -> None:
+        chain = chain_of(self.setting)
+        check_scale(self.scale)
+        if self.snrs is not None and chain.level.name != "SNR":
+            raise UsageError(
+                f"--snr: the noise {self.noise} has no signal-to-noise ratio but {chain.level.name}; "
+                f"write --levels {chain.level.example}"
+            )
+        if self.snrs is not None and self.levels is not None:
+            raise UsageError("--levels and --snr both say what is swept; leave out one")
+        if self.scale != "tensor" and self.noise == "gaussian":
+            raise UsageError("--scale is of noise relative to max |w|; gaussian noise has --sigma-scope")
+        flag = chain.level.flag
+        for level in self.swept:
+            chain.level.check(level, flag)
+        _distinct(flag, self.swept)
+
     def __post_init__(self) -> None:
         """Raise UsageError for a value that no run could use."""
-        for snr in self.snrs:
-            if not snr > 0:
-                raise UsageError(
-                    f"--snr: {snr:g} is no signal-to-noise ratio: sigma_w / sigma_noise is a number above 0 "
-                    "(10 is noise of 10 %, inf is none)"
-                )
-        _distinct("--snr", self.snrs)
+        self._check_noise()
         _distinct("--sweep", self.sweeps)
         for sweep in self.sweeps:
             one_of("--sweep", sweep, SWEEPS)
@@ -202,11 +242,14 @@ def _sweeps(text: str) -> tuple[Sweep, ...]:
     return tuple(sorted(asked, key=SWEEPS.index))
 
 
-def only_snr(snrs: Sequence[float]) -> float:
-    """The SNR of a command that takes one; UsageError for several."""
-    if len(snrs) != 1:
-        raise UsageError(f"--snr: {len(snrs)} are given, but this takes one; write for example --snr 5")
-    return snrs[0]
+def only_level(spec: BenchSpec) -> float:
+    """The level of a command that takes one; UsageError for none or several."""
+    levels = spec.swept
+    if len(levels) == 1:
+        return levels[0]
+    flag = spec.level.flag
+    given = f"{len(levels)} are given" if levels in (spec.snrs, spec.levels) else "none is given"
+    raise UsageError(f"{flag}: {given}, but this takes one; write for example {flag} {levels[len(levels) // 2]:g}")
 
 
 def number(flag: str, text: str, example: str = "0.05") -> float:

@@ -41,6 +41,11 @@ class Level:
     share: str
 
     @property
+    def flag(self) -> str:
+        """The flag that lists levels: `--snr` for signal-to-noise ratios, as it always was, else `--levels`."""
+        return "--snr" if self.name == "SNR" else "--levels"
+
+    @property
     def silent(self) -> float:
         """The level without any noise."""
         return math.inf if self.less == "larger" else 0.0

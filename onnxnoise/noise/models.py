@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Drawn, Level, NoiseModel, Weights
@@ -148,3 +149,22 @@ def headline(setting: NoiseSetting) -> str:
         noise = f"weight noise {setting.chain}, {level.name} = {level.definition}, scale per {setting.scale}"
     kernels = "; kernels only" if setting.analog == "kernels" else ""
     return f"{noise}{kernels}; batch norms: {setting.bn}"
+
+
+def setting_of(identity: Mapping[str, Any]) -> NoiseSetting:
+    """The setting that `NoiseSetting.flat` wrote, as a run file's identity keeps it.
+
+    Raises KeyError or ValueError where it holds none.
+    """
+    try:
+        steps = parse_chain(identity.get("noise", "gaussian"))
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    return NoiseSetting(
+        steps,
+        identity["seed"],
+        identity["bn"],
+        identity["sigma_scope"],
+        identity.get("scale", "tensor"),
+        identity.get("analog", "all"),
+    )

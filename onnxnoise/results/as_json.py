@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from onnxnoise.records import LayerInfo, Notice, Policy, Result, SigmaScope
+from onnxnoise.noise.models import level_of
+from onnxnoise.records import LayerInfo, Measured, NoiseSetting, Notice, Result
 
 SCHEMA = "onnxnoise/result/1"
 LAYERS_SCHEMA = "onnxnoise/layers/1"
@@ -16,13 +17,38 @@ LAYERS_SCHEMA = "onnxnoise/layers/1"
 
 def to_json(result: Result) -> str:
     """The result as one JSON document, schema `onnxnoise/result/1`."""
-    return strict_json({"schema": SCHEMA, **asdict(result)})
+    return measured_json(SCHEMA, result)
+
+
+def measured_json(schema: str, record: Measured) -> str:
+    """A record of something measured as one JSON document: its fields, with the noise setting as flat keys."""
+    return strict_json({"schema": schema, **flat(record)})
+
+
+def flat(record: Measured) -> dict[str, Any]:
+    """A record's fields for JSON: the noise setting as flat keys, and `snr` beside every `level`, None where it is none."""
+    fields = _with_snr(asdict(record), record.noise)
+    return {**fields, **_setting(record.noise)}
+
+
+def _setting(setting: NoiseSetting) -> dict[str, Any]:
+    level = level_of(setting)
+    return {**setting.whole(), "level_name": level.name, "less_noise": level.less}
+
+
+def _with_snr(value: Any, setting: NoiseSetting) -> Any:
+    if isinstance(value, list | tuple):
+        return [_with_snr(each, setting) for each in value]
+    if not isinstance(value, dict):
+        return value
+    fields = {key: _with_snr(each, setting) for key, each in value.items()}
+    level = fields.get("level")
+    return {**fields, "snr": setting.as_snr(level)} if isinstance(level, float) else fields
 
 
 def layers_json(
     model: Mapping[str, str],
-    bn: Policy,
-    sigma_scope: SigmaScope,
+    setting: NoiseSetting,
     layers: Sequence[LayerInfo],
     notices: Sequence[Notice],
 ) -> str:
@@ -31,8 +57,7 @@ def layers_json(
         {
             "schema": LAYERS_SCHEMA,
             "model": dict(model),
-            "bn": bn,
-            "sigma_scope": sigma_scope,
+            **_setting(setting),
             "layers": [asdict(layer) for layer in layers],
             "warnings": [asdict(notice) for notice in notices],
         }
@@ -42,7 +67,7 @@ def layers_json(
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 
 
-def strict_json(content: dict[str, Any]) -> str:
-    """Strict JSON in ASCII; an infinite SNR is written 1e999, which every reader takes for infinite or its largest number."""
-    text = json.dumps(content, indent=1)
+def strict_json(content: dict[str, Any], indent: int | None = 1) -> str:
+    """Strict JSON in ASCII; an infinite level is written 1e999, which every reader takes for infinite or its largest number."""
+    text = json.dumps(content, indent=indent)
     return _TOKEN.sub(lambda token: "1e999" if token[0] == "Infinity" else token[0], text) + "\n"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from onnxnoise.records import Cell, CleanHits, Notice
+from onnxnoise.noise.base import Level
+from onnxnoise.noise.models import level_of
+from onnxnoise.records import Cell, CleanHits, NoiseSetting, Notice
 
 FEW_DRAWS = 10
 _NAMED = 5
@@ -12,7 +14,13 @@ _NAMED = 5
 
 
 def notices(
-    bn: str, clean: CleanHits, cells: Sequence[Cell], *, draws: int, precision: float | None, chunked: bool
+    setting: NoiseSetting,
+    clean: CleanHits,
+    cells: Sequence[Cell],
+    *,
+    draws: int,
+    precision: float | None,
+    chunked: bool,
 ) -> Iterator[Notice]:
     """About a result's `cells`; `draws` is how many were asked for, in a chunked run at most."""
     if clean.top1_hits == 0:
@@ -23,8 +31,8 @@ def notices(
         )
     yield from _few_chunked(cells) if chunked else _few(draws)
     if precision is not None:
-        yield from _imprecise(cells, precision, draws)
-    yield from _negative_variances(bn, cells)
+        yield from _imprecise(cells, precision, draws, level_of(setting))
+    yield from _negative_variances(setting.bn, cells)
     nonfinite = sum(draw.nonfinite for cell in cells for draw in cell.draws)
     if nonfinite:
         yield Notice("nonfinite", f"{nonfinite:,} noisy outputs were not finite; each counts as a miss")
@@ -49,12 +57,12 @@ def _few_chunked(cells: Sequence[Cell]) -> Iterator[Notice]:
         )
 
 
-def _imprecise(cells: Sequence[Cell], precision: float, draws: int) -> Iterator[Notice]:
+def _imprecise(cells: Sequence[Cell], precision: float, draws: int, level: Level) -> Iterator[Notice]:
     """Cells that got all the draws that were allowed and still vary more than asked for."""
     wide = [cell for cell in cells if cell.precise is False and len(cell.draws) >= draws]
     if wide:
         named = ", ".join(
-            f"{'all layers' if cell.layer is None else f'layer {cell.layer}'} at SNR {cell.snr:g}"
+            f"{'all layers' if cell.layer is None else f'layer {cell.layer}'} at {level.text(cell.level)}"
             + (" (cumulative)" if cell.sweep == "cumulative" else "")
             for cell in wide[:_NAMED]
         )

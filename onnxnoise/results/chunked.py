@@ -24,19 +24,19 @@ def answer_chunked(store: RunStore, question: Question) -> Answer | None:
     cells: list[Cell] = []
     averages: list[Average] = []
     planned = 0
-    for sweep, snr in product(question.sweeps, question.snrs):
+    for sweep, level in product(question.sweeps, question.levels):
         single: list[list[Meeting]] = []
         for layer in question.layers_of(sweep):
-            met = _met(store, (sweep, layer, snr), clean, question)
+            met = _met(store, (sweep, layer, level), clean, question)
             planned += max(_wanted(met, looks, question.metric) or 0, len(met))
             if met:
-                cells.append(_cell((sweep, layer, snr), met, question))
+                cells.append(_cell((sweep, layer, level), met, question))
                 if sweep == "single":
                     single.append(met)
         if single and len(single) == len(question.layers):
             top1, top5 = (_average(single, metric) for metric in METRICS)
             if top1 is not None:
-                averages.append(Average(sweep, snr, len(single), top1, top5))
+                averages.append(Average(sweep, level, len(single), top1, top5))
     return Answer(_clean_counts(clean, question.images), cells, averages, planned)
 
 
@@ -47,11 +47,11 @@ def next_draws(store: RunStore, question: Question) -> dict[CellKey, int]:
     """
     clean = _clean_chunks(store, question)
     wanted: dict[CellKey, int] = {}
-    for sweep, snr in product(question.sweeps, question.snrs):
+    for sweep, level in product(question.sweeps, question.levels):
         for layer in question.layers_of(sweep):
-            draws = _wanted(_met(store, (sweep, layer, snr), clean, question), question.looks, question.metric)
+            draws = _wanted(_met(store, (sweep, layer, level), clean, question), question.looks, question.metric)
             if draws is not None:
-                wanted[sweep, layer, snr] = draws
+                wanted[sweep, layer, level] = draws
     return wanted
 
 

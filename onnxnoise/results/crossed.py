@@ -26,23 +26,23 @@ def answer_crossed(store: RunStore, question: Question) -> Answer | None:
         return None
     cells: list[Cell] = []
     averages: list[Average] = []
-    for sweep, snr in product(question.sweeps, question.snrs):
+    for sweep, level in product(question.sweeps, question.levels):
         layers = question.layers_of(sweep)
         totals = [LayerSum(getattr(clean, metric)) for metric in METRICS]
         for layer in layers:
-            complete = by_draw(store.tallies(sweep, layer, snr), chunks, question.images)
+            complete = by_draw(store.tallies(sweep, layer, level), chunks, question.images)
             draws = {draw: hits for draw, hits in complete.items() if draw < question.draws}
             if len(draws) == question.draws:
                 stacks = [np.array([getattr(hits, metric) for hits in draws.values()]) for metric in METRICS]
                 hits = tuple(draw_hits(draw, each, clean) for draw, each in draws.items())
-                cells.append(_cell((sweep, layer, snr), hits, clean, stacks, question.target))
+                cells.append(_cell((sweep, layer, level), hits, clean, stacks, question.target))
                 if sweep == "single":
                     for total, stack in zip(totals, stacks, strict=True):
                         total.add(stack)
         if sweep == "single" and layers and totals[0].layers == len(layers):
             top1, top5 = (estimate(total.sums(), question.target) if total.clean.any() else None for total in totals)
             if top1 is not None:
-                averages.append(Average(sweep, snr, len(layers), top1, top5))
+                averages.append(Average(sweep, level, len(layers), top1, top5))
     counts = CleanHits(clean.top1.size, number(clean.top1), number_or_none(clean.top5), number(clean.nonfinite))
     return Answer(counts, cells, averages, question.planned)
 

@@ -3,7 +3,9 @@
 This is the only module that speaks SQL. Each method is one statement on one table, or a few that belong together; whoever needs
 several of them at once wraps them in `transaction`. Tables: `record` (identity and description), `run` (who measured),
 `chunk` (the images, cut), `tally` (hits), and what format 2 added, `owner` and `claim`: the leases, which say which process
-measures what at this moment.
+measures what at this moment. Format 3 calls a tally's level of the noise `level`, where it was `snr`, and gives each row of the
+other four tables a checksum, which is held against the row whenever it is read. Files of earlier formats are read as they are,
+and become format 3 when a run goes on with them.
 """
 
 from __future__ import annotations
@@ -14,21 +16,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally, TallyKey
 
 _APPLICATION_ID = 0x4F4E4E58
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
-CREATE TABLE record (name TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE run (number INTEGER PRIMARY KEY, json TEXT NOT NULL);
-CREATE TABLE chunk (start INTEGER PRIMARY KEY, images INTEGER NOT NULL, sha256 TEXT);
+CREATE TABLE record (name TEXT PRIMARY KEY, json TEXT NOT NULL, checksum INTEGER) WITHOUT ROWID;
+CREATE TABLE run (number INTEGER PRIMARY KEY, json TEXT NOT NULL, checksum INTEGER);
+CREATE TABLE chunk (start INTEGER PRIMARY KEY, images INTEGER NOT NULL, sha256 TEXT, checksum INTEGER);
 CREATE TABLE tally (
-    sweep TEXT NOT NULL, layer INTEGER NOT NULL, snr REAL NOT NULL, draw INTEGER NOT NULL, start INTEGER NOT NULL,
+    sweep TEXT NOT NULL, layer INTEGER NOT NULL, level REAL NOT NULL, draw INTEGER NOT NULL, start INTEGER NOT NULL,
     images INTEGER NOT NULL, top1 BLOB NOT NULL, top5 BLOB NOT NULL, nonfinite BLOB NOT NULL,
-    negative_variances INTEGER NOT NULL,
-    PRIMARY KEY (sweep, layer, snr, draw, start)
+    negative_variances INTEGER NOT NULL, checksum INTEGER,
+    PRIMARY KEY (sweep, layer, level, draw, start)
 ) WITHOUT ROWID;
 """
 _LEASES = """
@@ -36,13 +39,23 @@ CREATE TABLE IF NOT EXISTS owner (
     number INTEGER PRIMARY KEY, place TEXT NOT NULL, pid INTEGER NOT NULL, born INTEGER NOT NULL, seen REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS claim (
-    sweep TEXT NOT NULL, layer INTEGER NOT NULL, snr REAL NOT NULL, draw INTEGER NOT NULL, start INTEGER NOT NULL,
+    sweep TEXT NOT NULL, layer INTEGER NOT NULL, level REAL NOT NULL, draw INTEGER NOT NULL, start INTEGER NOT NULL,
     owner INTEGER NOT NULL,
-    PRIMARY KEY (sweep, layer, snr, draw, start)
+    PRIMARY KEY (sweep, layer, level, draw, start)
 ) WITHOUT ROWID;
 """
-_CELL = "sweep = ? AND layer = ? AND snr = ?"
-_KEY = f"{_CELL} AND draw = ? AND start = ?"
+_SUMMED = {
+    "record": ("name", "json"),
+    "run": ("json",),
+    "chunk": ("start", "images", "sha256"),
+    "tally": (
+        *("sweep", "layer", "level", "draw", "start"),
+        *("images", "top1", "top5", "nonfinite", "negative_variances"),
+    ),
+}
+"""The columns that each table's checksums are made of."""
+
+_KEY = "sweep = ? AND layer = ? AND level = ? AND draw = ? AND start = ?"
 
 _PATIENCE = 30
 """Seconds to wait while another process writes."""
@@ -77,6 +90,7 @@ class Database:
                 isolation_level=None,
                 check_same_thread=False,
             )
+            self._connection.create_function("checksum", -1, _checksum, deterministic=True)
 
     def close(self) -> None:
         self._connection.close()
@@ -104,7 +118,7 @@ class Database:
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")
-        self._write("INSERT INTO record VALUES (?, ?)", ((name, json.dumps(value)) for name, value in records.items()))
+        self._add("record", ((name, json.dumps(value)) for name, value in records.items()))
 
     def check_kind(self) -> None:
         """Refuse a database that is no run file, or one of a newer format."""
@@ -118,11 +132,20 @@ class Database:
             )
 
     def upgrade(self) -> None:
-        """Add what a file of format 1 lacks; its tallies stay as they are."""
-        if self._number("PRAGMA user_version") < _VERSION:
-            with self.transaction():
+        """Make a file of an earlier format one of this format; what it holds stays as it is."""
+        if self._number("PRAGMA user_version") == _VERSION:
+            return
+        with self.transaction():
+            version = self._number("PRAGMA user_version")  # another process may have been faster
+            if version == 2:
+                self._connection.execute("DROP TABLE claim")  # leases end with the processes that hold them
+            if version < _VERSION:
+                self._connection.execute("ALTER TABLE tally RENAME COLUMN snr TO level")
                 for statement in _LEASES.split(";"):
                     self._connection.execute(statement)
+                for table, columns in _SUMMED.items():
+                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
+                    self._connection.execute(f"UPDATE {table} SET checksum = checksum({', '.join(columns)})")
                 self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def write_ahead(self) -> None:
@@ -140,11 +163,11 @@ class Database:
 
     def record(self, name: str) -> dict[str, Any]:
         """What `create` kept by this name."""
-        rows = self._all("SELECT json FROM record WHERE name = ?", (name,))
+        rows = list(self._checked("record", "WHERE name = ?", (name,)))
         if not rows:
             raise RunFileError(f"{self.path}: damaged: it lacks its {name}; name another file with --out")
         try:
-            record: dict[str, Any] = json.loads(rows[0][0])
+            record: dict[str, Any] = json.loads(rows[0][1])
         except ValueError as error:
             raise RunFileError(f"{self.path}: damaged: its {name} is no JSON; name another file with --out") from error
         return record
@@ -153,54 +176,55 @@ class Database:
 
     def runs(self) -> list[str]:
         """JSON of every run that had a part in the tallies, oldest first."""
-        return [text for (text,) in self._all("SELECT json FROM run ORDER BY number")]
+        return [text for (text,) in self._checked("run", "ORDER BY number")]
 
     def add_runs(self, texts: Iterable[str]) -> None:
-        self._write("INSERT INTO run (json) VALUES (?)", ((text,) for text in texts))
+        self._add("run", ((text,) for text in texts))
 
     # Table `chunk`
 
     def chunks(self) -> list[range]:
         """The chunks of images, in order: each as the range of positions in the data."""
-        rows = self._all("SELECT start, images FROM chunk ORDER BY start")
-        return [range(start, start + images) for start, images in rows]
+        rows = self._checked("chunk", "ORDER BY start")
+        return [range(start, start + images) for start, images, _ in rows]
 
     def digests(self) -> dict[int, str | None]:
         """By each chunk's start, the digest of its pixels and labels; None where none is known yet."""
-        return dict(self._all("SELECT start, sha256 FROM chunk"))
+        return {start: sha256 for start, _, sha256 in self._checked("chunk")}
 
     def add_chunks(self, chunks: Iterable[range]) -> None:
         """Add chunks; one that begins where another does is left out."""
-        rows = ((chunk.start, len(chunk)) for chunk in chunks)
-        self._write("INSERT OR IGNORE INTO chunk (start, images) VALUES (?, ?)", rows)
+        self._add("chunk", ((chunk.start, len(chunk), None) for chunk in chunks))
 
     def add_digests(self, digests: Mapping[int, str]) -> None:
         """Keep the digests of chunks that have none, by start."""
-        rows = ((sha256, start) for start, sha256 in digests.items())
-        self._write("UPDATE chunk SET sha256 = ? WHERE start = ? AND sha256 IS NULL", rows)
+        rows = ((sha256, sha256, start) for start, sha256 in digests.items())
+        change = "UPDATE chunk SET sha256 = ?, checksum = checksum(start, images, ?) WHERE start = ? AND sha256 IS NULL"
+        self._write(change, rows)
 
     # Table `tally`
 
     def keys(self) -> set[TallyKey]:
         """Keys of all tallies."""
-        rows = self._all("SELECT sweep, layer, snr, draw, start FROM tally")
-        return {(sweep, layer or None, snr, draw, start) for sweep, layer, snr, draw, start in rows}
+        rows = self._all(f"SELECT sweep, layer, {self._level}, draw, start FROM tally")
+        return {(sweep, layer or None, level, draw, start) for sweep, layer, level, draw, start in rows}
 
-    def tallies(self, sweep: str, layer: int | None, snr: float) -> Iterator[Tally]:
+    def tallies(self, sweep: str, layer: int | None, level: float) -> Iterator[Tally]:
         """The tallies of one cell, by draw and start."""
-        query = f"SELECT * FROM tally WHERE {_CELL} ORDER BY draw, start"
-        return map(_tally, self._rows(query, (sweep, layer or _NO_LAYER, snr)))
+        where = f"WHERE sweep = ? AND layer = ? AND {self._level} = ? ORDER BY draw, start"
+        return map(_tally, self._checked("tally", where, (sweep, layer or _NO_LAYER, level)))
 
     def all_tallies(self) -> Iterator[Tally]:
         """Every tally, ordered by its key."""
-        return map(_tally, self._rows("SELECT * FROM tally ORDER BY sweep, layer, snr, draw, start"))
+        return map(_tally, self._checked("tally", f"ORDER BY sweep, layer, {self._level}, draw, start"))
 
     def tally(self, key: TallyKey) -> Tally | None:
-        return next(map(_tally, self._all(f"SELECT * FROM tally WHERE {_KEY}", _key(key))), None)
+        where = f"WHERE {_KEY.replace('level', self._level)}"
+        return next(map(_tally, list(self._checked("tally", where, _key(key)))), None)
 
     def add_tallies(self, tallies: Iterable[Tally]) -> int:
         """Add tallies, and say how many; one that is there already stays as it is."""
-        return self._write("INSERT OR IGNORE INTO tally VALUES (?,?,?,?,?,?,?,?,?,?)", map(_row, tallies))
+        return self._add("tally", map(_row, tallies))
 
     # Tables `owner` and `claim`: the leases
 
@@ -244,6 +268,33 @@ class Database:
             for row in self._connection.execute(query, values):  # noqa: UP028 yield from closes cursors, too late
                 yield row
 
+    @property
+    def _level(self) -> str:
+        """What the column of levels is called in this file's format."""
+        return "level" if self._number("PRAGMA user_version") >= 3 else "snr"
+
+    def _checked(self, table: str, rest: str = "", values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows of a table, in the columns that its checksums are made of; raises RunFileError for one that does not fit its own."""
+        columns = _SUMMED[table]
+        if self._level == "snr":
+            names = ", ".join("snr" if name == "level" else name for name in columns)
+            yield from self._rows(f"SELECT {names} FROM {table} {rest}", values)
+            return
+        for *row, checksum in self._rows(f"SELECT {', '.join(columns)}, checksum FROM {table} {rest}", values):
+            if checksum != _checksum(*row):
+                where = ", ".join(str(value)[:40] for value in row[: 5 if table == "tally" else 1])
+                raise RunFileError(
+                    f"{self.path}: damaged: in its table {table} the row of {where} is not what was kept there; "
+                    "measure it again into another file with --out"
+                )
+            yield tuple(row)
+
+    def _add(self, table: str, rows: Iterable[Sequence[object]]) -> int:
+        """Add rows with their checksums; one whose key is there stays as it is. Return how many were added."""
+        columns = (*_SUMMED[table], "checksum")
+        into = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        return self._write(into, ((*row, _checksum(*row)) for row in rows))
+
     def _all(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return list(self._rows(query, values))
 
@@ -256,6 +307,15 @@ class Database:
             return self._connection.executemany(statement, rows).rowcount
 
 
+def _checksum(*values: object) -> int:
+    """CRC-32 of a row's values, each with its type and length, so that no two rows read alike."""
+    total = 0
+    for value in values:
+        content = value if isinstance(value, bytes) else repr(value).encode("utf-8", "backslashreplace")
+        total = crc32(b"%d:%b:%b" % (len(content), type(value).__name__.encode(), content), total)
+    return total
+
+
 def is_database(path: Path) -> bool:
     """Whether a file is an SQLite database, by its first bytes; raises OSError where it can't be read."""
     with path.open("rb") as file:
@@ -263,13 +323,13 @@ def is_database(path: Path) -> bool:
 
 
 def _key(key: TallyKey) -> TallyKey:
-    sweep, layer, snr, draw, start = key
-    return sweep, layer or _NO_LAYER, snr, draw, start
+    sweep, layer, level, draw, start = key
+    return sweep, layer or _NO_LAYER, float(level), int(draw), int(start)
 
 
 def _row(tally: Tally) -> tuple[object, ...]:
     bits = (tally.top1, tally.top5, tally.nonfinite)
-    return (*_key(tally.key), tally.images, *bits, tally.negative_variances)
+    return (*_key(tally.key), int(tally.images), *bits, int(tally.negative_variances))
 
 
 def _tally(row: tuple[Any, ...]) -> Tally:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxnoise.errors import RunFileError, UsageError
-from onnxnoise.records import Tally
+from onnxnoise.noise.models import level_of, setting_of
+from onnxnoise.records import Measured, Tally
 from onnxnoise.results.database import Database
 from onnxnoise.results.store import RunStore, difference
 
 
 @dataclass(frozen=True)
-class Merged:
+class Merged(Measured):
     """A joined run file.
 
     `sources`: each one's path, its tallies, and how many of these were there already. `empty`: the chunks of which no tally is
@@ -28,8 +28,6 @@ class Merged:
     images: int
     chunks: int
     empty: tuple[range, ...]
-    bn: str
-    sigma_scope: str
 
 
 def merge(sources: Sequence[Path], out: Path) -> Merged:
@@ -57,15 +55,16 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             raise
         chunks = target.chunks()
         measured = {start for start, digest in target.digests().items() if digest is not None}
+        with first.understood():
+            noise = setting_of(first.identity)
         return Merged(
+            noise,
             out,
             tuple((store.path, *count) for store, count in zip(stores, counts, strict=True)),
             len(target.done()),
             max((chunk.stop for chunk in chunks), default=0),
             len(chunks),
             tuple(chunk for chunk in chunks if chunk.start not in measured),
-            first.identity["bn"],
-            first.identity["sigma_scope"],
         )
 
 
@@ -103,13 +102,14 @@ def _joined(target: Database, source: Database) -> tuple[int, int]:
         if not target.add_tallies([tally]):
             known += 1
             if target.tally(tally.key) != tally:
-                raise RunFileError(f"{source.path}: {_conflict(tally)}")
+                raise RunFileError(f"{source.path}: {_conflict(tally, source)}")
     return tallies, known
 
 
-def _conflict(tally: Tally) -> str:
+def _conflict(tally: Tally, source: Database) -> str:
     what = f"{tally.sweep}{'' if tally.layer is None else f', layer {tally.layer}'}"
-    noise = "" if math.isinf(tally.snr) else f", SNR {tally.snr:g}, draw {tally.draw}"
+    level = level_of(setting_of(source.record("identity")))
+    noise = "" if tally.sweep == "clean" else f", {level.text(tally.level)}, draw {tally.draw}"
     return (
         f"has other hits than the run files before it for the same tally ({what}{noise}, images {tally.start} to "
         f"{tally.start + tally.images - 1}); they come from another processor type or other versions: keep one of the two"

@@ -10,7 +10,7 @@ from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Metric, Sweep
 from onnxnoise.statistics.stopping import Looks
 
 CellKey = tuple[Sweep, int | None, float]
-"""(sweep, layer, snr)."""
+"""(sweep, layer, level of the noise)."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Question:
     that a cell may have, and `precision` the half-width of `sampled` at which the cell stops; None: at the most draws.
     """
 
-    snrs: tuple[float, ...]
+    levels: tuple[float, ...]
     sweeps: tuple[Sweep, ...]
     draws: int
     images: int
@@ -38,7 +38,7 @@ class Question:
     @property
     def planned(self) -> int:
         """Passes over all images: one for each draw of each cell."""
-        return len(self.snrs) * self.draws * sum(len(self.layers_of(sweep)) for sweep in self.sweeps)
+        return len(self.levels) * self.draws * sum(len(self.layers_of(sweep)) for sweep in self.sweeps)
 
     def layers_of(self, sweep: Sweep) -> tuple[int | None, ...]:
         """The layers of a sweep's cells; `all` has one cell, of no one layer."""

@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 from onnxnoise.data.cards import CLASSES
 from onnxnoise.errors import RunFileError
+from onnxnoise.noise.base import Level
+from onnxnoise.noise.models import level_of, setting_of
 from onnxnoise.records import Metric, Result, Sweep, TallyKey
 from onnxnoise.results.database import is_database
 from onnxnoise.results.question import Question, is_chunked
@@ -75,22 +77,23 @@ def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
     if not best_images:
         return []
     layers = tuple(store.identity["layers"])
-    parts = [Question(snrs, sweeps, draws, best_images, layers, metric) for draws, sweeps, snrs in _products(best)]
+    products = _products(best, level_of(setting_of(store.identity)))
+    parts = [Question(levels, sweeps, draws, best_images, layers, metric) for draws, sweeps, levels in products]
     return parts or [Question((), (), 1, best_images, layers, metric)]
 
 
 def _whole(store: RunStore, metric: Metric) -> list[Question]:
     """All that a chunked run has; its cells need not be complete."""
     done = store.done()
-    begun = {(sweep, snr) for sweep, _, snr, _, _ in done if sweep != "clean"}
+    begun = {(sweep, level) for sweep, _, level, _, _ in done if sweep != "clean"}
     sweeps = tuple(sweep for sweep in _SWEEPS if any(sweep == name for name, _ in begun))
-    snrs = tuple(sorted({snr for _, snr in begun}, reverse=True))
+    levels = tuple(level_of(setting_of(store.identity)).in_order(level for _, level in begun))
     last = _spec(store)
     most = last.get("max_draws") or (DEFAULT_MAX_DRAWS if last.get("precision") else 1)
     draws = max([most, *(draw + 1 for _, _, _, draw, _ in done)])
     images = max((chunk.stop for chunk in store.chunks()), default=0)
     layers = tuple(store.identity["layers"])
-    return [Question(snrs, sweeps, draws, images, layers, metric, precision=last.get("precision"))] if done else []
+    return [Question(levels, sweeps, draws, images, layers, metric, precision=last.get("precision"))] if done else []
 
 
 def _spec(store: RunStore) -> dict[str, Any]:
@@ -100,12 +103,12 @@ def _spec(store: RunStore) -> dict[str, Any]:
 
 
 def _reach(done: Iterable[TallyKey], starts: Sequence[int]) -> dict[tuple[str, float], dict[int | None, list[int]]]:
-    """How many chunks from the first on are there: of each (sweep, snr), each layer, a list over draws that only falls."""
+    """How many chunks from the first on are there: of each (sweep, level), each layer, a list over draws that only falls."""
     there: dict[tuple[str, float], dict[int | None, dict[int, set[int]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(set))
     )
-    for sweep, layer, snr, draw, start in done:
-        there[sweep, snr][layer][draw].add(start)
+    for sweep, layer, level, draw, start in done:
+        there[sweep, level][layer][draw].add(start)
     reach: dict[tuple[str, float], dict[int | None, list[int]]] = {}
     for group, layers in there.items():
         reach[group] = {}
@@ -127,16 +130,18 @@ def _draws(cells: Iterable[Sequence[int]], chunks: int) -> tuple[int, int]:
     return draws, most
 
 
-def _products(draws: Mapping[tuple[str, float], int]) -> list[tuple[int, tuple[Sweep, ...], tuple[float, ...]]]:
+def _products(
+    draws: Mapping[tuple[str, float], int], order: Level
+) -> list[tuple[int, tuple[Sweep, ...], tuple[float, ...]]]:
     """(draws, sweeps, SNRs) whose products are all groups; one where all have the same draws and SNRs."""
-    snrs: dict[tuple[int, Sweep], list[float]] = defaultdict(list)
+    levels: dict[tuple[int, Sweep], list[float]] = defaultdict(list)
     for sweep in _SWEEPS:
-        for (name, snr), number in draws.items():
+        for (name, level), number in draws.items():
             if name == sweep:
-                snrs[number, sweep].append(snr)
+                levels[number, sweep].append(level)
     sweeps: dict[tuple[int, tuple[float, ...]], list[Sweep]] = defaultdict(list)
-    for (number, sweep), values in snrs.items():
-        sweeps[number, tuple(sorted(values, reverse=True))].append(sweep)
+    for (number, sweep), values in levels.items():
+        sweeps[number, tuple(order.in_order(values))].append(sweep)
     found = [(number, tuple(names), values) for (number, values), names in sweeps.items()]
     return sorted(found, key=lambda part: (-part[0], _SWEEPS.index(part[1][0])))
 
@@ -167,15 +172,16 @@ def _merged(parts: Sequence[Result]) -> Result:
     first, *others = parts
     if not others:
         return first
+    order = level_of(first.noise).order
     return replace(
         first,
         cells=tuple(
             sorted(
                 (cell for part in parts for cell in part.cells),
-                key=lambda cell: (_SWEEPS.index(cell.sweep), cell.layer or 0, -cell.snr),
+                key=lambda cell: (_SWEEPS.index(cell.sweep), cell.layer or 0, order(cell.level)),
             )
         ),
-        a_avr=tuple(sorted((each for part in parts for each in part.a_avr), key=lambda each: -each.snr)),
+        a_avr=tuple(sorted((each for part in parts for each in part.a_avr), key=lambda each: order(each.level))),
         warnings=tuple(dict.fromkeys(notice for part in parts for notice in part.warnings)),
         measured=sum(part.measured for part in parts),
         planned=sum(part.planned for part in parts),
@@ -186,9 +192,9 @@ def _progress(store: RunStore, spec: Mapping[str, Any]) -> tuple[int, int]:
     """(measured, planned) image passes of what `spec`, the last command's, asked for; without one, of what is begun."""
     done = store.done()
     sizes = {chunk.start: len(chunk) for chunk in store.chunks()}
-    begun = {(sweep, snr) for sweep, _, snr, _, _ in done if sweep != "clean"}
+    begun = {(sweep, level) for sweep, _, level, _, _ in done if sweep != "clean"}
     sweeps = spec.get("sweeps") or sorted({sweep for sweep, _ in begun})
-    snrs = spec.get("snrs") or sorted({snr for _, snr in begun})
+    levels = spec.get("levels") or spec.get("snrs") or sorted({level for _, level in begun})
     draws = spec.get("draws") or max((key[3] for key in done), default=0) + 1
     limit = spec.get("limit") or max(sizes, default=0) + 1
     layers = store.identity["layers"]
@@ -198,7 +204,7 @@ def _progress(store: RunStore, spec: Mapping[str, Any]) -> tuple[int, int]:
         asked = {("clean", None, float("inf"), 0, start)}
         for sweep in sweeps:
             for layer in [None] if sweep == "all" else layers:
-                asked |= {(sweep, layer, snr, draw, start) for snr in snrs for draw in range(draws)}
+                asked |= {(sweep, layer, level, draw, start) for level in levels for draw in range(draws)}
         measured += len(asked & done) * sizes[start]
         planned += len(asked) * sizes[start]
     return measured, planned

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 from onnxnoise.errors import UsageError
-from onnxnoise.records import Cell, DrawHits, Estimate, LayerInfo, Policy, Result, SigmaScope, Sweep
+from onnxnoise.noise.models import level_of
+from onnxnoise.records import Analog, Cell, DrawHits, Estimate, LayerInfo, Policy, Result, SigmaScope, Sweep
+from onnxnoise.results.as_json import strict_json
 from onnxnoise.results.reading import results_of
-from onnxnoise.text import noise_percent
 
 RowKind = Literal["cells", "draws", "averages"]
 KINDS: tuple[RowKind, ...] = get_args(RowKind)
@@ -24,8 +24,10 @@ class RunRow:
     """What every row says about its run. All shares are fractions of 1; an empty field is None.
 
     model: the model's name · model_sha256: of its file · dataset: name of the images · images: how many · seed: of the noise ·
-    bn: batch-norm policy · sigma_scope: tensor or layer · provider: ONNX Runtime's execution provider ·
-    sweep: single, cumulative or all · snr: sigma_w / sigma_noise · noise_percent: 100 / snr
+    noise: the noise model · bn: batch-norm policy · sigma_scope: tensor or layer · scale: what max |w| is taken over · analog:
+    all initializers or kernels · provider: ONNX Runtime's execution provider · sweep: single, cumulative or all · level: of the
+    noise, called level_name · snr: the same where it is sigma_w / sigma_noise, else None · noise_percent: the size of the noise,
+    which the noise model defines; 100 / snr for gaussian noise
     """
 
     model: str
@@ -37,8 +39,13 @@ class RunRow:
     sigma_scope: SigmaScope
     provider: str
     sweep: Sweep
-    snr: float
+    snr: float | None
     noise_percent: float
+    noise: str
+    scale: str
+    analog: Analog
+    level: float
+    level_name: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class _LayerRow(RunRow):
 
 @dataclass(frozen=True)
 class CellRow(_LayerRow):
-    """One (sweep, layer, snr), averaged over its draws. For top1, and the same for top5 (None with five classes or fewer):
+    """One (sweep, layer, level), averaged over its draws. For top1, and the same for top5 (None with five classes or fewer):
 
     clean_top1: accuracy without noise · top1: accuracy, with its 95 % interval top1_low, top1_high for other draws and other
     images like these · normalized_top1: accuracy / clean accuracy, with the same interval normalized_top1_low, _high ·
@@ -115,7 +122,7 @@ class DrawRow(_LayerRow):
 
 @dataclass(frozen=True)
 class AverageRow(RunRow):
-    """A_avr at one SNR: the mean over `layers` layers of normalized accuracy with noise in that layer alone.
+    """A_avr at one level: the mean over `layers` layers of normalized accuracy with noise in that layer alone.
 
     a_avr_top1: a fraction of the clean accuracy, with its 95 % intervals a_avr_top1_low, _high (other draws and images) and
     a_avr_top1_fixed_low, _fixed_high (other draws, these images); a_avr_top1_sd, _worst: of single draws; top5 the same
@@ -187,29 +194,27 @@ def to_csv(rows: Sequence[Row], kind: RowKind) -> str:
 
 
 def to_json_rows(rows: Sequence[Row]) -> str:
-    """A list of objects, strict JSON in ASCII; `pandas.read_json` takes it. An infinite SNR is written 1e999."""
-    lines = (
-        json.dumps(asdict(row)).replace('"snr": Infinity', '"snr": 1e999') for row in rows
-    )  # names have no bare quotes
-    return "[\n" + ",\n".join(lines) + "\n]\n"
+    """A list of objects, strict JSON in ASCII; `pandas.read_json` takes it. An infinite level is written 1e999."""
+    return "[\n" + ",\n".join(strict_json(asdict(row), indent=None).rstrip() for row in rows) + "\n]\n"
 
 
 _TYPES: dict[RowKind, type[Row]] = {"cells": CellRow, "draws": DrawRow, "averages": AverageRow}
 
 
-def _run(result: Result, sweep: Sweep, snr: float) -> dict[str, Any]:
+def _run(result: Result, sweep: Sweep, level: float) -> dict[str, Any]:
+    swept = level_of(result.noise)
     return {
         "model": result.model["name"],
         "model_sha256": result.model["sha256"],
         "dataset": str(result.dataset["name"]),
         "images": result.clean.images,
-        "seed": result.seed,
-        "bn": result.bn,
-        "sigma_scope": result.sigma_scope,
+        **result.noise.whole(),
         "provider": result.provider,
         "sweep": sweep,
-        "snr": snr,
-        "noise_percent": noise_percent(snr),
+        "snr": result.noise.as_snr(level),
+        "noise_percent": swept.percent(level),
+        "level": level,
+        "level_name": swept.name,
     }
 
 
@@ -224,7 +229,7 @@ def _cells(result: Result) -> Iterator[CellRow]:
     for cell in result.cells:
         negative = [draw.negative_variances for draw in cell.draws]
         yield CellRow(
-            **_run(result, cell.sweep, cell.snr),
+            **_run(result, cell.sweep, cell.level),
             **_layer(result, cell),
             draws=len(cell.draws),
             clean_top1=clean.top1_hits / clean.images,
@@ -244,7 +249,7 @@ def _draws(result: Result) -> Iterator[DrawRow]:
         for draw in cell.draws:
             counts = {field.name: getattr(draw, field.name) for field in fields(DrawHits) if field.name != "images"}
             yield DrawRow(
-                **{**_run(result, cell.sweep, cell.snr), "images": draw.images},
+                **{**_run(result, cell.sweep, cell.level), "images": draw.images},
                 **_layer(result, cell),
                 **counts,
                 top1=draw.top1_hits / draw.images,
@@ -257,7 +262,7 @@ def _draws(result: Result) -> Iterator[DrawRow]:
 def _averages(result: Result) -> Iterator[AverageRow]:
     for average in result.a_avr:
         yield AverageRow(
-            **_run(result, average.sweep, average.snr),
+            **_run(result, average.sweep, average.level),
             layers=average.layers,
             **_estimate("a_avr_top1", average.top1),
             **_estimate("a_avr_top5", average.top5),

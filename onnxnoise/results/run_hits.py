@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from onnxnoise.errors import RunFileError
+from onnxnoise.noise.models import level_of, setting_of
 from onnxnoise.records import Bits, LayerInfo, Metric, Sweep, Tally
 from onnxnoise.results.database import is_database
 from onnxnoise.results.question import is_chunked
@@ -35,6 +36,8 @@ class RunHits:
                 f"{self.path}: was made with --precision, so its draws meet different images and can't be paired; "
                 "bench the model without --precision into another file"
             )
+        self.noise = setting_of(self.identity)
+        self.level = level_of(self.noise)
         self.layers: tuple[LayerInfo, ...] = tuple(layer_info(each) for each in self.description["layers"])
         self.selected: tuple[int, ...] = tuple(self.identity["layers"])
         self._clean = self._covered()
@@ -44,9 +47,9 @@ class RunHits:
                 f"{self.path}: has no complete clean pass; run its `onnxnoise bench` again to go on with it"
             )
         self._cells: dict[tuple[str, float], set[int | None]] = {}
-        for sweep, layer, snr, _, _ in store.done():
+        for sweep, layer, level, _, _ in store.done():
             if sweep != "clean":
-                self._cells.setdefault((sweep, snr), set()).add(layer)
+                self._cells.setdefault((sweep, level), set()).add(layer)
 
     @classmethod
     def opened(cls, path: Path) -> Self:
@@ -72,16 +75,16 @@ class RunHits:
     def sha256(self) -> str:
         return str(self.identity["model"])
 
-    def snrs(self, sweep: Sweep) -> list[float]:
-        """SNRs of which something of the sweep is there, largest first."""
-        return sorted((snr for kind, snr in self._cells if kind == sweep), reverse=True)
+    def levels(self, sweep: Sweep) -> list[float]:
+        """Levels of which something of the sweep is there, the least noise first."""
+        return self.level.in_order(level for kind, level in self._cells if kind == sweep)
 
     def sweeps(self) -> list[str]:
         return sorted({kind for kind, _ in self._cells})
 
-    def has(self, sweep: Sweep, layers: Iterable[int | None], snr: float) -> bool:
+    def has(self, sweep: Sweep, layers: Iterable[int | None], level: float) -> bool:
         """Whether something of every one of these cells is there."""
-        return set(layers) <= self._cells.get((sweep, snr), set())
+        return set(layers) <= self._cells.get((sweep, level), set())
 
     def clean(self, metric: Metric, images: int) -> Bits:
         """Clean hits (images,) of the first images; RunFileError for top-5 with five classes or fewer."""
@@ -93,13 +96,13 @@ class RunHits:
             )
         return bits[:images]
 
-    def nonfinite(self, sweep: Sweep, layers: Iterable[int | None], snr: float) -> int:
+    def nonfinite(self, sweep: Sweep, layers: Iterable[int | None], level: float) -> int:
         """How many outputs of these cells were not finite."""
-        cells = (self.store.tallies(sweep, layer, snr) for layer in layers)
+        cells = (self.store.tallies(sweep, layer, level) for layer in layers)
         return sum(int.from_bytes(tally.nonfinite, "big").bit_count() for cell in cells for tally in cell)
 
     def side(
-        self, sweep: Sweep, layers: Iterable[int | None], snr: float, metric: Metric, images: int
+        self, sweep: Sweep, layers: Iterable[int | None], level: float, metric: Metric, images: int
     ) -> tuple[list[int], Side] | None:
         """Hits summed over `layers` of the first images, of the draws that all of them have there; with these draws' numbers.
 
@@ -109,7 +112,7 @@ class RunHits:
         chunks = [range(tally.start, tally.start + tally.images) for tally in self._clean if tally.start < images]
         totals: dict[int, Counts] = {}
         for place, layer in enumerate(layers):
-            hits = by_draw(self.store.tallies(sweep, layer, snr), chunks, images)
+            hits = by_draw(self.store.tallies(sweep, layer, level), chunks, images)
             bits = {draw: getattr(each, metric) for draw, each in hits.items()}
             if place == 0:
                 totals = {draw: each.astype(np.int64) for draw, each in bits.items()}

@@ -137,9 +137,9 @@ class RunStore:
         """Keys of all tallies that are there."""
         return self.database.keys()
 
-    def tallies(self, sweep: str, layer: int | None = None, snr: float = math.inf) -> Iterator[Tally]:
+    def tallies(self, sweep: str, layer: int | None = None, level: float = math.inf) -> Iterator[Tally]:
         """A cell's tallies, by draw and chunk; the clean pass is the cell ("clean", None, inf)."""
-        return self.database.tallies(sweep, layer, snr)
+        return self.database.tallies(sweep, layer, level)
 
     def close(self) -> None:
         self.database.close()

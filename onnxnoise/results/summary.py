@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from onnxnoise.noise.models import setting_of
 from onnxnoise.records import CHUNKED, InitializerInfo, LayerInfo, Notice, Result
 from onnxnoise.results import caveats
 from onnxnoise.results.chunked import answer_chunked
@@ -19,30 +21,26 @@ def summarize(store: RunStore, question: Question) -> Result | None:
     if the file can't be read.
     """
     identity, description = store.identity, store.description
-    chunked = is_chunked(identity)
+    chunked, setting = is_chunked(identity), setting_of(identity)
     answer = answer_chunked(store, question) if chunked else answer_crossed(store, question)
     if answer is None:
         return None
     cells = sorted(answer.cells, key=lambda cell: (question.sweeps.index(cell.sweep), cell.layer or 0))
     precision = question.precision if chunked else None
     return Result(
+        noise=setting,
         model={"name": description["model"], "sha256": identity["model"]},
         provider=identity["provider"],
         dataset={"name": description["dataset"], "images": question.images, "sha256": identity["data"]},
-        seed=identity["seed"],
-        bn=identity["bn"],
-        sigma_scope=identity["sigma_scope"],
         metric=question.metric,
         clean=answer.clean,
         layers=tuple(layer_info(each) for each in description["layers"]),
         selected=question.layers,
-        cells=tuple(cells),
-        a_avr=tuple(answer.averages),
+        cells=tuple(replace(cell, snr=setting.as_snr(cell.level)) for cell in cells),
+        a_avr=tuple(replace(average, snr=setting.as_snr(average.level)) for average in answer.averages),
         warnings=(
             *(Notice(**each) for each in description["notices"]),
-            *caveats.notices(
-                identity["bn"], answer.clean, cells, draws=question.draws, precision=precision, chunked=chunked
-            ),
+            *caveats.notices(setting, answer.clean, cells, draws=question.draws, precision=precision, chunked=chunked),
         ),
         runs=tuple(store.runs()),
         measured=sum(len(cell.draws) for cell in cells),

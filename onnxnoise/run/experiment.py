@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxnoise.records import NoiseSetting
 from onnxnoise.data.cards import Card
 from onnxnoise.data.fit import check_fit, layout_of
 from onnxnoise.data.images import ImageSource, open_images
 from onnxnoise.data.pixels.preprocess import to_input
 from onnxnoise.engine.values import Probe, probe
 from onnxnoise.machine import memory
-from onnxnoise.records import Metric, Notice, Pixels
+from onnxnoise.records import Metric, NoiseSetting, Notice, Pixels
 from onnxnoise.run.loading import Subject, open_with_card
 from onnxnoise.runtime import session
 from onnxnoise.runtime.cuda import driver
@@ -59,7 +58,9 @@ class Setup:
     @classmethod
     def opened(cls, spec: BenchSpec) -> Setup:
         """Raises OnnxNoiseError's subclasses for whatever can't be used or does not fit together."""
-        subject, card = open_with_card(spec.model, bn=spec.bn, layers=spec.layers, output=spec.output, card=spec.card)
+        subject, card = open_with_card(
+            spec.model, bn=spec.bn, analog=spec.setting.analog, layers=spec.layers, output=spec.output, card=spec.card
+        )
         classifier = subject.classifier
         setup = cls(spec, subject, card, open_images(spec.data, card), session.find_provider(spec.provider))
         check_fit(spec.model, classifier.image, classifier.classes or setup.probe.classes, card, setup.images)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.machine import cores
-from onnxnoise.records import Policy, SigmaScope, TallyKey, Variant
-from onnxnoise.results.as_json import strict_json
+from onnxnoise.records import Measured, TallyKey, Variant
+from onnxnoise.results.as_json import measured_json
 from onnxnoise.run.experiment import Setup
 from onnxnoise.run.jobs import Job, decoded
 from onnxnoise.run.plans import Chunked
@@ -41,7 +41,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Measured):
     """Of a run: what it asks for, and what of it is left. With a precision, `least` is the work if every cell is soon precise.
 
     `seconds_an_image` is the time of one clean pass. `draws` is the most that a cell gets, `budget` in seconds.
@@ -55,8 +55,6 @@ class Forecast:
     images: int
     chunks: int
     draws: int
-    bn: Policy
-    sigma_scope: SigmaScope
     precision: float | None
     budget: float | None
     least: Load
@@ -77,16 +75,16 @@ def forecast(spec: BenchSpec) -> Forecast:
             few, many = _jobs(run, done)
             costs = _Costs(setup, chunks[0])
             return Forecast(
+                noise=spec.setting,
                 model=setup.subject.network.name,
                 dataset=setup.images.name,
                 provider=setup.provider.name,
                 layers=len(setup.subject.layers),
-                cells=len(spec.snrs) * sum(1 if sweep == "all" else len(setup.subject.layers) for sweep in spec.sweeps),
+                cells=len(spec.swept)
+                * sum(1 if sweep == "all" else len(setup.subject.layers) for sweep in spec.sweeps),
                 images=setup.count,
                 chunks=len(chunks),
                 draws=spec.most_draws,
-                bn=spec.bn,
-                sigma_scope=spec.sigma_scope,
                 precision=spec.precision,
                 budget=spec.budget,
                 least=costs.of(few),
@@ -97,7 +95,7 @@ def forecast(spec: BenchSpec) -> Forecast:
 
 def to_json(told: Forecast) -> str:
     """One JSON document, schema `onnxnoise/forecast/1`."""
-    return strict_json({"schema": SCHEMA, **asdict(told)})
+    return measured_json(SCHEMA, told)
 
 
 def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
@@ -109,10 +107,10 @@ def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
     few = min(_FEWEST_DRAWS, spec.most_draws)
     many = spec.most_draws
     cells = [
-        (sweep, layer, snr)
+        (sweep, layer, level)
         for sweep in question.sweeps
         for layer in ((None,) if sweep == "all" else question.layers)
-        for snr in question.snrs
+        for level in question.levels
     ]
     return plan.jobs(dict.fromkeys(cells, few), done), plan.jobs(dict.fromkeys(cells, many), done)
 
@@ -132,7 +130,8 @@ class _Costs:
         with ChunkSweep(network, setup.noise, setup.provider, batches, images.labels, 0) as sweep:
             sweep.clean()
             self.clean = _timed(lambda: [sweep.clean()]) / len(chunk)
-            variants = [Variant(snr, 0) for snr in (10.0, 5.0, 2.0)]
+            level = setup.spec.level
+            variants = [Variant(level.times(level.defaults[0], factor), 0) for factor in (1.0, 2.0, 4.0)]
             indices = [layer.index for layer in some]
             self.all = _timed(lambda: sweep.all(variants, layers)) / (len(variants) * len(chunk))
             one, three = (_timed(partial(sweep.single, dict.fromkeys(indices, variants[:n]))) for n in (1, 3))

@@ -46,9 +46,7 @@ def identity(setup: Setup) -> dict[str, Any]:
     return {
         "model": network.sha256,
         "data": setup.images.digest,
-        "seed": spec.seed,
-        "bn": spec.bn,
-        "sigma_scope": spec.sigma_scope,
+        **spec.setting.flat(),
         "layers": [layer.index for layer in setup.subject.layers],
         "preprocessing": {**asdict(setup.card.input), "layout": layout_of(network.image, setup.card)},
         "output": network.logits,
@@ -105,8 +103,8 @@ def _swept(
     setup: Setup, chunk: ImageChunk, keys: Sequence[TallyKey], step: Step, threads: int | None
 ) -> Iterator[list[Tally]]:
     todo: dict[str, dict[int | None, list[Variant]]] = {}
-    for kind, layer, snr, draw, _ in keys:
-        todo.setdefault(kind, {}).setdefault(layer, []).append(Variant(snr, draw))
+    for kind, layer, level, draw, _ in keys:
+        todo.setdefault(kind, {}).setdefault(layer, []).append(Variant(level, draw))
     network, layers = setup.subject.network, setup.subject.layers
     batches = setup.batches(chunk.pixels)
     with ChunkSweep(

@@ -11,7 +11,7 @@ from onnxnoise.errors import CardError, ModelError
 from onnxnoise.model.classifier import Classifier, load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.records import InitializerInfo, LayerInfo, NoiseLayer, Policy
+from onnxnoise.records import Analog, InitializerInfo, LayerInfo, NoiseLayer, Policy
 from onnxnoise.spec import select_layers
 
 
@@ -28,15 +28,16 @@ def open_model(
     model: str,
     *,
     bn: Policy = "group",
+    analog: Analog = "all",
     layers: str | None = None,
     output: str | None = None,
     card: str | None = None,
 ) -> Subject:
     """The noise layers of the ONNX file `model`, or of the bundled card of that name.
 
-    `bn` is the batch-norm policy, `layers` a pattern as of `--layers`. Where several outputs could be the logits, `output`
-    names them, or a card (`card`, or one that `card_of` finds) tells how many columns they have. Raises ModelError if the file
-    can't be used, UsageError for a pattern that matches nothing.
+    `bn` is the batch-norm policy, `analog` says which initializers bear noise, `layers` is a pattern as of `--layers`. Where
+    several outputs could be the logits, `output` names them, or a card (`card`, or one that `card_of` finds) tells how many
+    columns they have. Raises ModelError if the file can't be used, UsageError for a pattern that matches nothing.
     """
     path = _path(model)
 
@@ -47,15 +48,21 @@ def open_model(
             return None
 
     classifier = load_classifier(path, output=output, classes=classes)
-    network = noise_layers(classifier, bn)
+    network = noise_layers(classifier, bn, analog)
     return Subject(classifier, network, select_layers(network.layers, layers))
 
 
 def open_with_card(
-    model: str, *, bn: Policy = "group", layers: str | None = None, output: str | None = None, card: str | None = None
+    model: str,
+    *,
+    bn: Policy = "group",
+    analog: Analog = "all",
+    layers: str | None = None,
+    output: str | None = None,
+    card: str | None = None,
 ) -> tuple[Subject, Card]:
     """A model as `open_model`, with the card that a run would use for it; raises CardError where there is none."""
-    subject = open_model(model, bn=bn, layers=layers, output=output, card=card)
+    subject = open_model(model, bn=bn, analog=analog, layers=layers, output=output, card=card)
     return subject, card_of(model, subject.classifier.path, card, subject.classifier.metadata)
 
 

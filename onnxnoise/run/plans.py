@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from onnxnoise.noise.base import Level
 from onnxnoise.records import TallyKey
 from onnxnoise.results.chunked import next_draws
 from onnxnoise.results.question import CellKey, Question
@@ -21,9 +22,8 @@ CLEAN = ("clean", None, float("inf"), 0)
 class Plan(Protocol):
     """Decides what is measured next from what is there."""
 
-    @property
-    def about(self) -> str:
-        """SNRs and draws, for people."""
+    def about(self, level: Level, /) -> str:
+        """Levels and draws, for people; `level` says how the levels are called."""
 
     def round(self, store: RunStore) -> list[Job]:
         """What to measure before the next decision, by chunk, in order; empty when the question is answered."""
@@ -36,9 +36,8 @@ class Crossed:
     question: Question
     chunks: tuple[range, ...]
 
-    @property
-    def about(self) -> str:
-        return f"{counted(len(self.question.snrs), 'SNR')}, {counted(self.question.draws, 'draw')}"
+    def about(self, level: Level) -> str:
+        return f"{counted(len(self.question.levels), level.name)}, {counted(self.question.draws, 'draw')}"
 
     def round(self, store: RunStore) -> list[Job]:
         done = store.done()
@@ -48,13 +47,13 @@ class Crossed:
     def _keys(self, start: int) -> list[TallyKey]:
         """All tallies that a chunk owes, in the order in which they are measured."""
         question = self.question
-        variants = [(snr, draw) for draw in range(question.draws) for snr in question.snrs]
+        variants = [(level, draw) for draw in range(question.draws) for level in question.levels]
         keys: list[TallyKey] = [(*CLEAN, start)]
         if "all" in question.sweeps:
-            keys += [("all", None, snr, draw, start) for snr, draw in variants]
+            keys += [("all", None, level, draw, start) for level, draw in variants]
         for sweep in ("single", "cumulative"):
             if sweep in question.sweeps:
-                keys += [(sweep, layer, snr, draw, start) for layer in question.layers for snr, draw in variants]
+                keys += [(sweep, layer, level, draw, start) for layer in question.layers for level, draw in variants]
         return keys
 
 
@@ -65,12 +64,11 @@ class Chunked:
     question: Question
     chunks: tuple[range, ...]
 
-    @property
-    def about(self) -> str:
+    def about(self, level: Level) -> str:
         question = self.question
         until = "as long as the time allows" if question.precision is None else f"until +-{question.precision:g}"
         most = f", at most {question.draws:,}" if question.draws < UNLIMITED_DRAWS else ""
-        return f"{counted(len(question.snrs), 'SNR')}, draws {until}{most}"
+        return f"{counted(len(question.levels), level.name)}, draws {until}{most}"
 
     def round(self, store: RunStore) -> list[Job]:
         return self.jobs(next_draws(store, self.question), store.done())

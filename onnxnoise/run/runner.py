@@ -20,7 +20,7 @@ from typing import Protocol
 
 from onnxnoise.data.fit import check_clean
 from onnxnoise.errors import DataError, UsageError
-from onnxnoise.records import Metric, Policy, Result, SigmaScope, Tally
+from onnxnoise.records import Measured, Metric, Result, Tally
 from onnxnoise.results.leases import Leases
 from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
@@ -114,7 +114,7 @@ def bench(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor
 
 
 @dataclass(frozen=True)
-class Shard:
+class Shard(Measured):
     """What one of several runs that share the work has done: `number` of `count`, its share of the images, its run file."""
 
     number: int
@@ -122,8 +122,6 @@ class Shard:
     images: int
     images_in_all: int
     path: Path
-    bn: Policy
-    sigma_scope: SigmaScope
 
 
 def measure_shard(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor | None = None) -> Shard:
@@ -134,7 +132,7 @@ def measure_shard(spec: BenchSpec, watcher: Watcher | None = None, *, executor: 
         chunks = shard_of(run.store.chunks(), spec)
         images = run.question.images
         done = sum(len(c) for c in chunks if c.start < images)
-        return Shard(*spec.shard, done, images, run.store.path, spec.bn, spec.sigma_scope)
+        return Shard(spec.setting, *spec.shard, done, images, run.store.path)
 
 
 @contextmanager
@@ -218,7 +216,7 @@ def open_run(
     spec, network = setup.spec, setup.subject.network
     indices = tuple(layer.index for layer in setup.subject.layers)
     question = Question(
-        snrs=spec.snrs,
+        levels=spec.swept,
         sweeps=spec.sweeps,
         draws=spec.most_draws,
         images=setup.count,
@@ -285,7 +283,7 @@ def _provenance(setup: Setup) -> dict[str, object]:
             "python": platform.python_version(),
         },
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "spec": asdict(setup.spec),
+        "spec": {**asdict(setup.spec), "levels": setup.spec.swept},
         "provider_options": dict(setup.provider.options),
         "placement": setup.probe.placement,
         "metric": setup.metric,

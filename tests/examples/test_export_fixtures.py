@@ -20,11 +20,10 @@ import pytest
 from onnx import helper, numpy_helper
 from support.command import onnxnoise
 
-from onnxnoise.records import NoiseSetting
 from onnxnoise import BenchSpec, bench, open_model
 from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.noise.gaussian import perturbed, sigma_noise, stored_normals
-from onnxnoise.records import NoiseLayer, Policy
+from onnxnoise.records import NoiseLayer, NoiseSetting, Policy
 from onnxnoise.results.store import RunStore
 from onnxnoise.run.experiment import Setup
 from onnxnoise.run.loading import Subject

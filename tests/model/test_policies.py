@@ -10,12 +10,11 @@ import onnx
 import pytest
 from support import graphs
 
-from onnxnoise.records import NoiseSetting
 from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.network import Network, find_layers
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.records import NoiseLayer, Policy
+from onnxnoise.records import NoiseLayer, NoiseSetting, Policy
 
 Array = npt.NDArray[Any]
 EPSILON = 0.01

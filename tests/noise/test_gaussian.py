@@ -8,11 +8,10 @@ import numpy.typing as npt
 import pytest
 from support import graphs
 
-from onnxnoise.records import NoiseSetting
 from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.network import Network, find_layers
 from onnxnoise.noise.normals import unit_normals
-from onnxnoise.records import SigmaScope
+from onnxnoise.records import NoiseSetting, SigmaScope
 
 Array = npt.NDArray[Any]
 

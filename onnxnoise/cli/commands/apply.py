@@ -26,18 +26,8 @@ def apply(
     """
     from onnxnoise.cli.output import chips, terminal
     from onnxnoise.decisions.design import chip
-    from onnxnoise.spec import from_flags, only_snr, whole
+    from onnxnoise.spec import from_flags, whole
 
     spec = from_flags(model, snrs=snr, seed=seed, layers=layers, bn=bn, sigma_scope=sigma_scope, output=output)
-    made = chip.apply(
-        model,
-        snr=only_snr(spec.snrs),
-        out=out,
-        draw=whole("--draw", draw) or 0,
-        layers=layers,
-        bn=spec.bn,
-        sigma_scope=spec.sigma_scope,
-        seed=spec.seed,
-        output=output,
-    )
+    made = chip.write_chip(spec, out, whole("--draw", draw) or 0)
     chips.written(terminal.consoles(quiet=False)[0], made)

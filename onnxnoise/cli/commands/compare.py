@@ -125,7 +125,7 @@ def compare(
         paths,
         comparing.Asked(
             metric=spec.metric or of_card or "top1",
-            snrs=spec.snrs if snr is not None or not only_runs else None,
+            levels=spec.swept if snr is not None or not only_runs else None,
             quantities=tuple(QUANTITY_OF[kind] for kind in spec.sweeps) if sweep is not None or not only_runs else None,
             draws=spec.draws if draws is not None or not only_runs else None,
             images=spec.limit,

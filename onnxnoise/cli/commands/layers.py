@@ -37,7 +37,7 @@ def layers(
     shown, aside = terminal.consoles(quiet=quiet)
     if json_file is not None:
         about = {"name": opened.network.name, "sha256": opened.network.sha256}
-        write(json_file, layers_json(about, spec.bn, spec.sigma_scope, infos, opened.network.notices))
+        write(json_file, layers_json(about, spec.setting, infos, opened.network.notices))
     if json_file != "-":
-        profile.layers_table(shown, opened.network.name, infos, spec.bn, spec.sigma_scope)
+        profile.layers_table(shown, opened.network.name, infos, spec.setting)
     terminal.warnings(aside, opened.network.notices)

@@ -64,7 +64,7 @@ def plan(
     """
     from onnxnoise.cli.output import chips, terminal
     from onnxnoise.decisions.design import digital_layers as digital
-    from onnxnoise.spec import from_flags, number, only_snr, whole
+    from onnxnoise.spec import from_flags, number, whole
 
     spec = from_flags(
         model,
@@ -89,7 +89,6 @@ def plan(
     shown, aside = terminal.consoles(quiet=quiet)
     made = digital.plan(
         spec,
-        snr=only_snr(spec.snrs),
         max_share=number("--max-share", max_share),
         fresh_draws=whole("--fresh-draws", fresh_draws) or 0,
         tell=lambda text: aside.print(text, soft_wrap=True),

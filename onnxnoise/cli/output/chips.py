@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, policy_line, print_table
+from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table
+from onnxnoise.noise.base import Level
+from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import Estimate
 from onnxnoise.spec import index_ranges
 from onnxnoise.text import counted, safe
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 def written(console: Console, chip: Chip) -> None:
     """Which noise the written file has."""
-    console.print(policy_line(chip.bn, chip.sigma_scope), soft_wrap=True)
+    at = level_of(chip.noise).text(chip.level)
+    console.print(headline(chip.noise), soft_wrap=True)
     console.print(
         f"{safe(chip.path)}: {safe(chip.model['name'])} ({chip.model['sha256'][:8]}) with draw {chip.draw} of seed "
-        f"{chip.seed} at SNR {chip.snr:g} in {counted(len(chip.layers), 'layer')}, {chip.parameters:,} parameters",
+        f"{chip.seed} at {at} in {counted(len(chip.layers), 'layer')}, {chip.parameters:,} parameters",
         soft_wrap=True,
     )
     if chip.negative_variances:
@@ -34,73 +36,88 @@ def written(console: Console, chip: Chip) -> None:
 
 def margins(console: Console, found: Margins) -> None:
     """The noise margin of all layers together, or of each layer, the least robust first."""
-    console.print(policy_line(found.bn, found.sigma_scope), soft_wrap=True)
+    console.print(headline(found.noise), soft_wrap=True)
     console.print(
         f"{safe(found.model['name'])} ({found.model['sha256'][:8]}) on {found.dataset['images']:,} images of "
         f"{safe(str(found.dataset['name']))}, {found.draws} draws of seed {found.seed}; {found.provider}",
         soft_wrap=True,
     )
+    level = level_of(found.noise)
     wanted = f"{METRIC_TITLES[found.metric]} accuracy of at least {found.target:g} of the clean one"
     if found.margins[0].layer is None:
         (only,) = found.margins
         console.print(Text(f"All layers noisy: {wanted} {_from(only, found)}", "bold"), soft_wrap=True)
         if only.accuracy is not None:
-            console.print(f"at SNR {only.snr:g}: {_estimate(only.accuracy)} of clean", soft_wrap=True)
+            console.print(f"at {level.text(only.level)}: {_estimate(only.accuracy)} of clean", soft_wrap=True)
     else:
+        extreme = "lowest" if level.less == "larger" else "highest"
         console.print()
-        console.print(Text(f"One noisy layer at a time: lowest SNR with {wanted}", "bold"), soft_wrap=True)
-        ranked = sorted(found.margins, key=lambda margin: -margin.snr)
+        console.print(
+            Text(
+                f"One noisy layer at a time: {extreme} {level.name} with {wanted}",
+                "bold",
+            ),
+            soft_wrap=True,
+        )
+        ranked = sorted(found.margins, key=lambda margin: level.order(margin.level))
         rows: list[list[str | Text]] = [
             [
                 str(margin.layer),
                 margin.name or "",
                 margin.kind or "",
-                _snr(margin.snr, found),
-                _noise(margin.snr),
+                _bound(margin.level, found),
+                _noise(margin.level, level),
                 _interval(margin, found),
             ]
             for margin in ranked
         ]
-        named_table(console, ["#", "layer", "kind", "SNR", "noise", "95 % interval"], rows)
-    console.print(
-        Text(f"found to {found.tolerance:.0%}; noise: sigma_noise as a share of sigma_w", "dim"), soft_wrap=True
-    )
+        named_table(console, ["#", "layer", "kind", level.name, "noise", "95 % interval"], rows)
+    console.print(Text(f"found to {found.tolerance:.0%}; noise: {level.share}", "dim"), soft_wrap=True)
 
 
 def _from(margin: Margin, found: Margins) -> str:
-    if margin.snr == inf:
-        return f"is not met up to SNR {found.range[1]:g}"
-    return (
-        f"from SNR {_snr(margin.snr, found)} on ({_noise(margin.snr)} noise), 95 % interval {_interval(margin, found)}"
-    )
+    level = level_of(found.noise)
+    if margin.level == level.silent:
+        return f"is not met {'up' if level.less == 'larger' else 'down'} to {level.text(found.range[1])}"
+    way = f"from {level.name} {_bound(margin.level, found)} on"
+    if level.less == "smaller":
+        way = f"up to {level.name} {_bound(margin.level, found)}"
+    return f"{way} ({_noise(margin.level, level)} noise), 95 % interval {_interval(margin, found)}"
 
 
-def _snr(snr: float, found: Margins) -> str:
-    if snr == inf:
-        return f"> {found.range[1]:g}"
-    return f"<= {snr:g}" if snr <= found.range[0] else f"{snr:g}"
+def _bound(value: float, found: Margins) -> str:
+    """A level that the search found, or the end of its range that is all it can tell."""
+    level = level_of(found.noise)
+    loud, quiet = found.range
+    less, more = ("<", ">") if level.less == "larger" else (">", "<")
+    if value == level.silent:
+        return f"{more} {level.number(quiet)}"
+    if value == level.endless:
+        return f"{less} {level.number(loud)}"
+    return f"{less}= {level.number(loud)}" if value == loud else level.number(value)
 
 
-def _noise(snr: float) -> str:
-    return "-" if snr == inf else f"{100 / snr:.3g} %"
+def _noise(value: float, level: Level) -> str:
+    return "-" if value == level.silent else level.percent_text(value)
 
 
 def _interval(margin: Margin, found: Margins) -> str:
     if margin.interval is None:
         return "-"
-    low, high = margin.interval
-    return f"[{'< ' if low == 0 else ''}{low or found.range[0]:g}, {_snr(high, found)}]"
+    low, high = (_bound(end, found) for end in margin.interval)
+    return f"[{low}, {high}]"
 
 
 def plan(console: Console, made: Plan) -> None:
     """The layers to keep digital, what that costs and what it is worth."""
-    console.print(policy_line(made.bn, made.sigma_scope), soft_wrap=True)
+    console.print(headline(made.noise), soft_wrap=True)
     console.print(
         f"{safe(made.model['name'])} ({made.model['sha256'][:8]}) on {made.dataset['images']:,} images of "
         f"{safe(str(made.dataset['name']))}; {made.provider}",
         soft_wrap=True,
     )
-    goal = f"{METRIC_TITLES[made.metric]} accuracy of at least {made.target:g} of the clean one at SNR {made.snr:g}"
+    at = level_of(made.noise).text(made.level)
+    goal = f"{METRIC_TITLES[made.metric]} accuracy of at least {made.target:g} of the clean one at {at}"
     many = f"{len(made.digital)} of {len(made.digital) + len(made.noisy)} layers digital"
     head = f"Keep {many}, {made.share:.2%} of the parameters" if made.digital else "No layer needs to be digital"
     if not made.met:

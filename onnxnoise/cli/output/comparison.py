@@ -8,8 +8,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import METRIC_TITLES, fitted, plain_table, policy_line, print_table
+from onnxnoise.cli.output.terminal import METRIC_TITLES, fitted, plain_table, print_table
 from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Crossing, Figure, Quantity, Scale, Standing
+from onnxnoise.noise.base import Level
+from onnxnoise.noise.models import headline, level_of
 from onnxnoise.text import safe
 
 _TITLES: dict[Quantity, str] = {
@@ -26,8 +28,8 @@ _OTHERS, _OTHERS_PLAIN = 60, 36
 
 
 def comparison_tables(console: Console, comparison: Comparison) -> None:
-    """Everything that a person needs to choose: the models, then each ranking by SNR, then the crossings."""
-    console.print(policy_line(comparison.bn, comparison.sigma_scope), soft_wrap=True)
+    """Everything that a person needs to choose: the models, then each ranking by level, then the crossings."""
+    console.print(headline(comparison.noise), soft_wrap=True)
     console.print(
         f"{len(comparison.models)} models on the same {comparison.dataset['images']:,} images of "
         f"{safe(str(comparison.dataset['name']))}; {METRIC_TITLES[comparison.metric]}",
@@ -45,12 +47,12 @@ def comparison_tables(console: Console, comparison: Comparison) -> None:
     for quantity in QUANTITIES:
         figures = [figure for figure in comparison.figures if figure.quantity == quantity]
         if figures:
-            _ranking(console, quantity, figures)
-    _crossings(console, comparison.crossings)
+            _ranking(console, level_of(comparison.noise), quantity, figures)
+    _crossings(console, level_of(comparison.noise), comparison.crossings)
     _notes(console, comparison)
 
 
-def _ranking(console: Console, quantity: Quantity, figures: Sequence[Figure]) -> None:
+def _ranking(console: Console, level: Level, quantity: Quantity, figures: Sequence[Figure]) -> None:
     draws = sorted({figure.draws for figure in figures})
     count = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
     console.print()
@@ -60,14 +62,14 @@ def _ranking(console: Console, quantity: Quantity, figures: Sequence[Figure]) ->
     longest = max(cell_len(safe(figure.model)) for figure in figures)
     room = max(_SHORTEST, min(_LONGEST, room, longest))
     table = plain_table()
-    for heading in ("SNR", "model", "rank", "accuracy", "rank", "/ clean"):
+    for heading in (level.name, "model", "rank", "accuracy", "rank", "/ clean"):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
-    for snr in dict.fromkeys(figure.snr for figure in figures):
-        here = [figure for figure in figures if figure.snr == snr]
+    for value in dict.fromkeys(figure.level for figure in figures):
+        here = [figure for figure in figures if figure.level == value]
         here.sort(key=lambda figure: -_standing(figure, _SORTED_BY[quantity]).mean)
         for row, figure in enumerate(here):
             table.add_row(
-                f"{snr:g}" if row == 0 else "",
+                level.number(value) if row == 0 else "",
                 fitted(figure.model, room),
                 _rank(figure.absolute),
                 _mean(figure.absolute, intervals),
@@ -92,7 +94,7 @@ def _mean(standing: Standing, intervals: bool) -> str:
     return f"{mean} [{standing.sampled[0]:.3f}, {standing.sampled[1]:.3f}]"
 
 
-def _crossings(console: Console, crossings: Sequence[Crossing]) -> None:
+def _crossings(console: Console, level: Level, crossings: Sequence[Crossing]) -> None:
     if not crossings:
         return
     console.print()
@@ -100,8 +102,8 @@ def _crossings(console: Console, crossings: Sequence[Crossing]) -> None:
     clear = [each for each in crossings if each.clear]
     for each in clear:
         console.print(
-            f"{_SHOWN[each.quantity]}, {_SCALES[each.scale]}: {safe(each.better_above)} leads at SNR {each.high:g}, "
-            f"{safe(each.better_below)} at {each.low:g}",
+            f"{_SHOWN[each.quantity]}, {_SCALES[each.scale]}: {safe(each.better_above)} leads at {level.text(each.high)}, "
+            f"{safe(each.better_below)} at {level.number(each.low)}",
             soft_wrap=not console.is_terminal,
         )
     if len(clear) < len(crossings):

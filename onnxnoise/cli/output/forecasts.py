@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from onnxnoise.cli.output.terminal import pairs, policy_line
+from onnxnoise.cli.output.terminal import pairs
+from onnxnoise.noise.models import headline
 from onnxnoise.text import counted
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def forecast(console: Console, told: Forecast) -> None:
     if told.precision is not None:
         draws = f"until +-{told.precision:g}, at most {draws}"
     least, most = told.least, told.most
-    console.print(policy_line(told.bn, told.sigma_scope), soft_wrap=True)
+    console.print(headline(told.noise), soft_wrap=True)
     pairs(
         console,
         [

@@ -9,8 +9,9 @@ from statistics import fmean
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, policy_line, print_table
-from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, Metric, Result
+from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table
+from onnxnoise.noise.models import headline, level_of
+from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, Metric, NoiseSetting, Result
 from onnxnoise.text import safe
 
 SHOWN_LAYERS = 20
@@ -18,9 +19,9 @@ _ROOM_FOR_INTERVALS = 72
 _ONE_DRAW = "one draw"
 
 
-def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], bn: str, sigma_scope: str) -> None:
+def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], noise: NoiseSetting) -> None:
     """The noise layers of a model, one line each, and their totals."""
-    console.print(policy_line(bn, sigma_scope), soft_wrap=True)
+    console.print(headline(noise), soft_wrap=True)
     parameters = sum(layer.parameters for layer in layers)
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(layer.kind for layer in layers).items())
     console.print(f"{safe(name)}: {len(layers)} noise layers ({kinds}), {parameters:,} parameters", soft_wrap=True)
@@ -36,7 +37,7 @@ def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], bn: s
 def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
     """The noise profile: per-layer table (worst first), all layers together, A_avr, what belongs to reading them."""
     metric = result.told
-    console.print(policy_line(result.bn, result.sigma_scope), soft_wrap=True)
+    console.print(headline(result.noise), soft_wrap=True)
     console.print(
         f"{safe(result.model['name'])} ({result.model['sha256'][:8]}) on {result.clean.images:,} images of "
         f"{safe(str(result.dataset['name']))}",
@@ -56,7 +57,7 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
     counts = [len(cell.draws) for cell in result.cells] or [0]
     least, most = min(counts), max(counts)
     mean = f"mean of {most if least == most else f'{least} to {most}'} draws" if most > 1 else _ONE_DRAW
-    snrs = list(dict.fromkeys(cell.snr for cell in result.cells))
+    levels = list(dict.fromkeys(cell.level for cell in result.cells))
     single = [cell for cell in result.cells if cell.sweep == "single"]
     if single:
         console.print()
@@ -64,8 +65,8 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
             Text(f"One noisy layer at a time: {METRIC_TITLES[metric]} accuracy / clean, {mean}, worst first", "bold"),
             soft_wrap=True,
         )
-        _single_table(console, result, single, snrs, metric, all_layers=all_layers)
-    _whole_table(console, result, snrs, metric, mean)
+        _single_table(console, result, single, levels, metric, all_layers=all_layers)
+    _whole_table(console, result, levels, metric, mean)
 
 
 def _reached(result: Result, metric: Metric) -> str:
@@ -87,28 +88,29 @@ def _single_table(
     console: Console,
     result: Result,
     cells: Sequence[Cell],
-    snrs: Sequence[float],
+    levels: Sequence[float],
     metric: Metric,
     *,
     all_layers: bool,
 ) -> None:
     layers = {layer.index: layer for layer in result.layers}
+    swept = level_of(result.noise)
     rows: dict[int, dict[float, float]] = defaultdict(dict)
     for cell in cells:
         if cell.layer is not None:
             estimate = _normalized(cell, metric)
-            rows[cell.layer] |= {} if estimate is None else {cell.snr: estimate.mean}
+            rows[cell.layer] |= {} if estimate is None else {cell.level: estimate.mean}
     ranked = sorted(rows, key=lambda index: fmean(rows[index].values() or [1.0]))
     shown = ranked if all_layers or len(ranked) <= SHOWN_LAYERS + 3 else ranked[:SHOWN_LAYERS]
     folded = ranked[len(shown) :]
     lines: list[list[str | Text]] = [
-        [str(index), layers[index].name, layers[index].kind, *(_colored(rows[index].get(snr)) for snr in snrs)]
+        [str(index), layers[index].name, layers[index].kind, *(_colored(rows[index].get(level)) for level in levels)]
         for index in shown
     ]
-    headings = ["#", "layer", "kind", f"SNR {snrs[0]:g}", *(f"{snr:g}" for snr in snrs[1:])]
+    headings = ["#", "layer", "kind", swept.text(levels[0]), *(swept.number(level) for level in levels[1:])]
     last: list[str | Text] | None = None
     if folded:
-        least = [min((rows[i][snr] for i in folded if snr in rows[i]), default=None) for snr in snrs]
+        least = [min((rows[i][level] for i in folded if level in rows[i]), default=None) for level in levels]
         last = ["", f"{len(folded)} more, at least", "", *(_colored(value) for value in least)]
     named_table(console, headings, lines, last)
     if folded:
@@ -121,9 +123,10 @@ def _colored(value: float | None) -> Text:
     return Text(f"{value:.2f}", "red" if value < 0.5 else "yellow" if value < 0.95 else "")
 
 
-def _whole_table(console: Console, result: Result, snrs: Sequence[float], metric: Metric, mean: str) -> None:
-    whole = {cell.snr: cell for cell in result.cells if cell.sweep == "all"}
-    averages = {average.snr: average for average in result.a_avr}
+def _whole_table(console: Console, result: Result, levels: Sequence[float], metric: Metric, mean: str) -> None:
+    swept = level_of(result.noise)
+    whole = {cell.level: cell for cell in result.cells if cell.sweep == "all"}
+    averages = {average.level: average for average in result.a_avr}
     if not whole and not averages:
         return
     chosen = len(result.selected)
@@ -132,20 +135,25 @@ def _whole_table(console: Console, result: Result, snrs: Sequence[float], metric
     console.print()
     console.print(Text(f"{title}: {METRIC_TITLES[metric]}, {mean}", "bold"), soft_wrap=True)
     table = plain_table()
-    for heading in ("SNR", "noise", *(("accuracy", "/ clean") if whole else ()), *(("A_avr",) if averages else ())):
+    for heading in (
+        swept.name,
+        "noise",
+        *(("accuracy", "/ clean") if whole else ()),
+        *(("A_avr",) if averages else ()),
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     intervals = mean != _ONE_DRAW and console.width >= _ROOM_FOR_INTERVALS
-    for snr in snrs:
-        row = [f"{snr:g}", f"{100 / snr:.3g} %"]
+    for level in levels:
+        row = [swept.number(level), swept.percent_text(level)]
         if whole:
-            cell = whole.get(snr)
+            cell = whole.get(level)
             row += [_accuracy(cell, metric), _shown(_normalized(cell, metric), intervals)] if cell else ["-", "-"]
         if averages:
-            average = averages.get(snr)
+            average = averages.get(level)
             row.append(_shown(_average(average, metric), intervals) if average else "-")
         table.add_row(*row)
     print_table(console, table, 0)
-    notes = ["noise: sigma_noise as a share of sigma_w"]
+    notes = [f"noise: {swept.share}"]
     if averages:
         count = next(iter(averages.values())).layers
         notes.append(f"A_avr: mean over {count} layers of accuracy / clean with noise in that layer alone")

@@ -13,8 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import METRIC_TITLES, fitted, policy_line
-from onnxnoise.records import Metric, Tally
+from onnxnoise.cli.output.terminal import METRIC_TITLES, fitted
+from onnxnoise.noise.models import headline, level_of
+from onnxnoise.records import Metric, NoiseSetting, Tally
 from onnxnoise.text import counted, safe
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class LiveProgress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.metric: Metric = "top1"
+        self.level = level_of(NoiseSetting())
         self.names: dict[int, str] = {}
         self.clean: dict[int, int] = {}
         self.images = 0
@@ -49,12 +51,13 @@ class LiveProgress:
         """Say what will be measured, and begin."""
         question, layers = run.question, run.setup.subject.layers
         self.metric = question.metric
+        self.level = run.setup.spec.level
         self.budget = run.setup.spec.budget
         self.names = {layer.index: layer.name for layer in layers}
-        self.console.print(policy_line(run.setup.spec.bn, run.setup.spec.sigma_scope), soft_wrap=True)
+        self.console.print(headline(run.setup.noise), soft_wrap=True)
         self.console.print(
             f"{safe(run.setup.subject.network.name)}: {counted(len(layers), 'layer')}, "
-            f"{run.plan.about}, "
+            f"{run.plan.about(self.level)}, "
             f"{counted(question.images, 'image')} of {safe(run.setup.images.name)}",
             soft_wrap=True,
         )
@@ -88,11 +91,11 @@ class LiveProgress:
             where = f"up to {where}" if tally.sweep == "cumulative" else where
             clean = self.clean.get(tally.start, 0)
             share = f"{hits / clean:.2f} of clean" if clean else f"{hits} of {tally.images} right"
-            self.now = f"{where} at SNR {tally.snr:g}: {share}"
+            self.now = f"{where} at {self.level.text(tally.level)}: {share}"
             if (
                 tally.sweep == "single" and tally.layer is not None and clean
             ):  # several workers: it may still be under way
-                sums = self.hits[tally.layer, tally.snr]
+                sums = self.hits[tally.layer, tally.level]
                 sums[0] += hits
                 sums[1] += clean
         if not self.console.is_terminal:
@@ -125,15 +128,15 @@ class LiveProgress:
         return f"{share:4.0%}, {_clock(elapsed)}{left}"
 
     def _so_far(self) -> list[str]:
-        """Clean accuracy, the cell measured last, and the layer and SNR that cost most."""
+        """Clean accuracy, the cell measured last, and the layer and level that cost most."""
         lines = [self.now]
         if self.images:
             accuracy = sum(self.clean.values()) / self.images
             lines.insert(0, f"clean {METRIC_TITLES[self.metric]} {accuracy:.1%} of {self.images:,} images")
         shares = {cell: hits / clean for cell, (hits, clean) in self.hits.items() if clean}
         if shares:
-            layer, snr = worst = min(shares, key=lambda cell: shares[cell])
-            lines.append(f"worst so far {self._layer(layer)} at SNR {snr:g}: {shares[worst]:.2f} of clean")
+            layer, level = worst = min(shares, key=lambda cell: shares[cell])
+            lines.append(f"worst so far {self._layer(layer)} at {self.level.text(level)}: {shares[worst]:.2f} of clean")
         return lines
 
     def _drawn(self) -> Group:

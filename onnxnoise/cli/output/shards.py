@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from onnxnoise.cli.output.terminal import policy_line
+from onnxnoise.noise.models import headline
 from onnxnoise.text import counted, safe
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def shard_done(console: Console, shard: Shard) -> None:
     """One shard's run: it has no result of its own."""
-    console.print(policy_line(shard.bn, shard.sigma_scope), soft_wrap=True)
+    console.print(headline(shard.noise), soft_wrap=True)
     console.print(
         f"shard {shard.number}/{shard.count} done: {shard.images:,} of {shard.images_in_all:,} images, "
         f"in {safe(str(shard.path))}",
@@ -31,7 +31,7 @@ def shard_done(console: Console, shard: Shard) -> None:
 
 def merged(console: Console, joined: Merged) -> None:
     """Joined run files: what came from where, and what is still missing."""
-    console.print(policy_line(joined.bn, joined.sigma_scope), soft_wrap=True)
+    console.print(headline(joined.noise), soft_wrap=True)
     for path, tallies, known in joined.sources:
         again = f" ({known:,} there already)" if known else ""
         console.print(f"{safe(str(path))}: {tallies:,} tallies{again}", soft_wrap=True)

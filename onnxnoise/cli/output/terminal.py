@@ -62,11 +62,6 @@ def warnings(console: Console, notices: Sequence[Notice]) -> None:
         console.print(line, soft_wrap=not console.is_terminal)
 
 
-def policy_line(bn: str, sigma_scope: str) -> str:
-    """The first line of every output: what the noise means here."""
-    return f"weight noise, SNR = sigma_w / sigma_noise, sigma per {sigma_scope}; batch norms: {bn}"
-
-
 def named_table(
     console: Console, headings: list[str], rows: list[list[str | Text]], last: list[str | Text] | None = None
 ) -> None:

@@ -6,28 +6,31 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import fitted, plain_table, policy_line, print_table
+from onnxnoise.cli.output.terminal import fitted, plain_table, print_table
 from onnxnoise.decisions.gating.records import GateVerdict, RuleVerdict
+from onnxnoise.noise.base import Level
+from onnxnoise.noise.models import headline, level_of
 from onnxnoise.text import safe
 
 _STYLES: dict[str, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
-_HEADINGS = ("verdict", "rule", "SNR", "value", "bounds", "limit", "draws")
 _SHORTEST, _LONGEST = 12, 50
 
 
 def verdict_table(console: Console, verdict: GateVerdict) -> None:
     """A line for each rule, why those that did not pass did not, and the verdict."""
-    console.print(policy_line(verdict.bn, verdict.sigma_scope), soft_wrap=True)
+    console.print(headline(verdict.noise), soft_wrap=True)
     console.print(
         f"{safe(verdict.model['name'])} ({verdict.model['sha256'][:8]}) on {verdict.dataset['images']:,} images of "
         f"{safe(str(verdict.dataset['name']))}; seed {verdict.seed}; {verdict.provider}",
         soft_wrap=True,
     )
-    rows = [_row(rule) for rule in verdict.rules]
-    others = sum(max(cell_len(row[i]) for row in (_HEADINGS, *rows)) + 2 for i in range(len(_HEADINGS)) if i != 1)
+    level = level_of(verdict.noise)
+    headings = ("verdict", "rule", level.name, "value", "bounds", "limit", "draws")
+    rows = [_row(rule, level) for rule in verdict.rules]
+    others = sum(max(cell_len(row[i]) for row in (headings, *rows)) + 2 for i in range(len(headings)) if i != 1)
     room = max(_SHORTEST, min(_LONGEST, console.width - others))
     table = plain_table()
-    for heading in _HEADINGS:
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("verdict", "rule") else "right", no_wrap=True)
     for row in rows:
         table.add_row(Text(row[0], _STYLES[row[0]]), fitted(row[1], room), *row[2:])
@@ -46,7 +49,7 @@ def verdict_table(console: Console, verdict: GateVerdict) -> None:
     console.print(Text.assemble("verdict: ", (verdict.verdict, _STYLES[verdict.verdict])))
 
 
-def _row(rule: RuleVerdict) -> tuple[str, ...]:
+def _row(rule: RuleVerdict, level: Level) -> tuple[str, ...]:
     bounds = "-" if rule.low is None or rule.high is None else f"[{rule.low:.3f}, {rule.high:.3f}]"
     limit = f"≥ {rule.limit:.4g}"
-    return rule.verdict, rule.name, f"{rule.snr:g}", f"{rule.value:.3f}", bounds, limit, str(rule.draws)
+    return rule.verdict, rule.name, level.number(rule.level), f"{rule.value:.3f}", bounds, limit, str(rule.draws)

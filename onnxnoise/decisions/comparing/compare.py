@@ -46,7 +46,7 @@ def compare(
     asked = Asked(metric=given.metric or metric or "top1", images=given.limit)
     if spec is not None or not all(map(is_run_file, names)):
         quantities = tuple(QUANTITY_OF[sweep] for sweep in given.sweeps if sweep in QUANTITY_OF)
-        asked = replace(asked, snrs=given.snrs, quantities=quantities, draws=given.draws)
+        asked = replace(asked, levels=given.swept, quantities=quantities, draws=given.draws)
     return comparison.compare(paths, asked)
 
 
@@ -89,7 +89,7 @@ def _check(names: Sequence[str], spec: BenchSpec) -> None:
         if is_run_file(name):
             RunHits.opened(Path(name)).close()
         else:
-            open_model(name, bn=spec.bn, output=spec.output)
+            open_model(name, bn=spec.bn, analog=spec.setting.analog, output=spec.output)
 
 
 def _place(model: str, folder: str | None) -> str | None:

@@ -1,10 +1,10 @@
 """Several models' run files held against each other: rankings with ties, and where the curves cross.
 
-Every comparison is of two models at one SNR in one ranking: all-layer accuracy or `A_avr`, each normalized (a share of the
+Every comparison is of two models at one level in one ranking: all-layer accuracy or `A_avr`, each normalized (a share of the
 clean accuracy) and absolute (a fraction of 1). The difference is paired by image, and by draw too where both models have the
 same table of noise layers and so met the same noise; its variance is in `contrasts.py`. Two models are **tied** where the 95 %
 interval of the difference contains 0, at the confidence that Holm's method leaves it: over the comparisons of one ranking (every
-pair, every SNR) the chance that any two equal models are told apart is 5 % at most.
+pair, every level) the chance that any two equal models are told apart is 5 % at most.
 
 Measured on three equal models at two SNRs (tests/test_compare_statistics.py, 1,500 runs): 2.4 to 4.7 % where draws vary normally,
 0.9 to 3.2 % where they are skewed, from three draws on; where 3 chips in 10 collapse 2.1 % at most from five draws on, but 10 %
@@ -44,7 +44,7 @@ class Asked:
     """Which part of the run files is compared; None: all that every one of them has. `draws` and `images` are the most."""
 
     metric: Metric = "top1"
-    snrs: tuple[float, ...] | None = None
+    levels: tuple[float, ...] | None = None
     quantities: tuple[Quantity, ...] | None = None
     draws: int | None = None
     images: int | None = None
@@ -73,8 +73,7 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
         table = _Table(dict(zip(labels, runs, strict=True)), asked, images)
         figures, differences = table.filled()
         return Comparison(
-            bn=runs[0].identity["bn"],
-            sigma_scope=runs[0].identity["sigma_scope"],
+            noise=runs[0].noise,
             metric=asked.metric,
             dataset={"name": runs[0].description["dataset"], "images": images, "sha256": runs[0].identity["data"]},
             models=tuple(
@@ -94,7 +93,7 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
             ),
             figures=tuple(figures),
             differences=tuple(differences),
-            crossings=tuple(crossings(differences)),
+            crossings=tuple(crossings(differences, runs[0].level)),
             warnings=tuple(_warnings(runs, labels, figures, images)),
         )
 
@@ -102,15 +101,13 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
 def _check_alike(runs: Sequence[RunHits]) -> None:
     first = runs[0]
     for run in runs[1:]:
-        for key, title in (("data", "data"), ("bn", "batch-norm policy"), ("sigma_scope", "sigma scope")):
-            ours, theirs = first.identity[key], run.identity[key]
-            if ours != theirs:
-                names = {run: f"{run.description['dataset']!r} {run.identity['data'][:8]}" for run in (first, run)}
-                said = [names[each] if key == "data" else repr(each.identity[key]) for each in (first, run)]
-                raise RunFileError(
-                    f"{first.path} and {run.path} differ in {title}: {said[0]} and {said[1]}; their accuracies say nothing "
-                    "about each other: bench both alike"
-                )
+        differing = _difference(first, run)
+        if differing:
+            title, ours, theirs = differing
+            raise RunFileError(
+                f"{first.path} and {run.path} differ in {title}: {ours} and {theirs}; their accuracies say nothing "
+                "about each other: bench both alike"
+            )
         if _whole(first) != _whole(run):
             part, whole = (run, first) if _whole(first) else (first, run)
             raise RunFileError(
@@ -125,6 +122,15 @@ def _check_alike(runs: Sequence[RunHits]) -> None:
                 f"{one.path} and {other.path} differ in seed: {one.identity['seed']} and {other.identity['seed']}; models with "
                 "the same table of layers are compared draw by draw under the same noise: bench both with one --seed"
             )
+
+
+def _difference(first: RunHits, second: RunHits) -> tuple[str, str, str] | None:
+    """The first thing that two runs must agree in and don't: its name, and both values; None where they agree."""
+    if first.identity["data"] != second.identity["data"]:
+        ours, theirs = (f"{run.description['dataset']!r} {run.identity['data'][:8]}" for run in (first, second))
+        return "data", ours, theirs
+    found = first.noise.difference(second.noise)
+    return found and (found[0], repr(found[1]), repr(found[2]))
 
 
 def _whole(run: RunHits) -> bool:
@@ -143,55 +149,59 @@ def _labels(runs: Sequence[RunHits]) -> list[str]:
 
 
 class _Table:
-    """Fills the figures and differences, one quantity and SNR at a time, so that only these hits are in memory."""
+    """Fills the figures and differences, one quantity and level at a time, so that only these hits are in memory."""
 
     def __init__(self, runs: Mapping[str, RunHits], asked: Asked, images: int) -> None:
         self.runs, self.asked, self.images = runs, asked, images
         quantities = [each for each in QUANTITIES if asked.quantities is None or each in asked.quantities]
-        self.places = [(quantity, snr) for quantity in quantities for snr in self._snrs(quantity)]
-        for snr in asked.snrs or [None]:
+        self.places = [(quantity, level) for quantity in quantities for level in self._levels(quantity)]
+        for level in asked.levels or [None]:
             for some in [[each] for each in quantities] if asked.quantities else [quantities]:
-                if not any(kind in some and snr in (None, there) for kind, there in self.places):
-                    raise RunFileError(self._lack(some, snr))
+                if not any(kind in some and level in (None, there) for kind, there in self.places):
+                    raise RunFileError(self._lack(some, level))
 
-    def _snrs(self, quantity: Quantity) -> list[float]:
+    def _levels(self, quantity: Quantity) -> list[float]:
         """Asked for, and every run file has something of it; largest first."""
         runs, sweep = list(self.runs.values()), _sweep(quantity)
         return [
-            snr
-            for snr in runs[0].snrs(sweep)
-            if (self.asked.snrs is None or snr in self.asked.snrs)
-            and all(run.has(sweep, _cells(run, quantity), snr) for run in runs)
+            level
+            for level in runs[0].levels(sweep)
+            if (self.asked.levels is None or level in self.asked.levels)
+            and all(run.has(sweep, _cells(run, quantity), level) for run in runs)
         ]
 
-    def _lack(self, quantities: Sequence[Quantity], snr: float | None) -> str:
+    def _lack(self, quantities: Sequence[Quantity], level: float | None) -> str:
         """What the run files have not in common, and what each has."""
         sweeps = " or ".join(map(_sweep, quantities))
         there = "; ".join(f"{run.path}: {_there(run)}" for run in self.runs.values())
-        what = "no SNR in common" if snr is None else f"not all of them SNR {snr:g}"
-        return f"the run files have {what} in the sweep {sweeps} ({there}); bench them with the same --sweep and --snr"
+        swept = next(iter(self.runs.values())).level
+        what = f"no {swept.name} in common" if level is None else f"not all of them {swept.text(level)}"
+        return (
+            f"the run files have {what} in the sweep {sweeps} ({there}); bench them with the same --sweep and "
+            f"{swept.flag}"
+        )
 
     def filled(self) -> tuple[list[Figure], list[Difference]]:
         """Raises RunFileError where a cell has no complete draw."""
         raw: dict[tuple[Quantity, float], dict[Scale, dict[Pair, Found]]] = {}
         own: dict[tuple[Quantity, float], dict[str, tuple[Placed, dict[Scale, tuple[float, Contrast | None]]]]] = {}
-        for quantity, snr in self.places:
-            placed = {label: self._placed(run, quantity, snr) for label, run in self.runs.items()}
-            own[quantity, snr] = {label: (each, _own(each.side)) for label, each in placed.items()}
-            raw[quantity, snr] = {scale: pairs(placed, scale) for scale in SCALES}
+        for quantity, level in self.places:
+            placed = {label: self._placed(run, quantity, level) for label, run in self.runs.items()}
+            own[quantity, level] = {label: (each, _own(each.side)) for label, each in placed.items()}
+            raw[quantity, level] = {scale: pairs(placed, scale) for scale in SCALES}
         differences = list(judged(raw))
         return [
-            _figure(label, quantity, snr, each, estimates, differences, list(self.runs))
-            for (quantity, snr), models in own.items()
+            _figure(label, quantity, level, each, estimates, differences, list(self.runs))
+            for (quantity, level), models in own.items()
             for label, (each, estimates) in models.items()
         ], differences
 
-    def _placed(self, run: RunHits, quantity: Quantity, snr: float) -> Placed:
-        found = run.side(_sweep(quantity), _cells(run, quantity), snr, self.asked.metric, self.images)
+    def _placed(self, run: RunHits, quantity: Quantity, level: float) -> Placed:
+        found = run.side(_sweep(quantity), _cells(run, quantity), level, self.asked.metric, self.images)
         if found is None:
             raise RunFileError(
-                f"{run.path}: no draw of the sweep {_sweep(quantity)} at SNR {snr:g} is complete on {self.images:,} images; "
-                "run its `onnxnoise bench` again to go on with it"
+                f"{run.path}: no draw of the sweep {_sweep(quantity)} at {run.level.text(level)} is complete on "
+                f"{self.images:,} images; run its `onnxnoise bench` again to go on with it"
             )
         draws, side = found
         most = self.asked.draws or len(draws)
@@ -209,9 +219,9 @@ def _cells(run: RunHits, quantity: Quantity) -> tuple[int | None, ...]:
 def _there(run: RunHits) -> str:
     return (
         ", ".join(
-            f"{kind} at SNR {'/'.join(f'{snr:g}' for snr in run.snrs(kind))}"
+            f"{kind} at {run.level.name} {'/'.join(map(run.level.number, run.levels(kind)))}"
             for kind in ("all", "single")
-            if run.snrs(kind)
+            if run.levels(kind)
         )
         or "nothing"
     )
@@ -228,7 +238,7 @@ def _own(side: Side) -> dict[Scale, tuple[float, Contrast | None]]:
 def _figure(
     label: str,
     quantity: Quantity,
-    snr: float,
+    level: float,
     placed: Placed,
     estimates: Mapping[Scale, tuple[float, Contrast | None]],
     differences: Sequence[Difference],
@@ -238,7 +248,7 @@ def _figure(
     for scale, (mean, law) in estimates.items():
         better, tied = 0, []
         for each in differences:
-            if (each.quantity, each.scale, each.snr) != (quantity, scale, snr) or label not in (
+            if (each.quantity, each.scale, each.level) != (quantity, scale, level) or label not in (
                 each.first,
                 each.second,
             ):
@@ -258,7 +268,7 @@ def _figure(
     return Figure(
         label,
         quantity,
-        snr,
+        level,
         len(placed.run.selected),
         len(placed.draws),
         standings["normalized"],
@@ -291,14 +301,14 @@ def _warnings(
                 "fewer_images",
                 f"{label}: only the first {images:,} of its {run.images:,} images, which all have, are used",
             )
-        told = {(figure.quantity, figure.snr) for figure in figures if figure.model == label}
+        told = {(figure.quantity, figure.level) for figure in figures if figure.model == label}
         broken = {
-            snr: count
-            for quantity, snr in sorted(told, reverse=True)
-            if (count := run.nonfinite(_sweep(quantity), _cells(run, quantity), snr))
+            level: count
+            for quantity, level in sorted(told, key=lambda place: run.level.order(place[1]))
+            if (count := run.nonfinite(_sweep(quantity), _cells(run, quantity), level))
         }
         if broken:
-            listed = ", ".join(f"{count:,} at SNR {snr:g}" for snr, count in broken.items())
+            listed = ", ".join(f"{count:,} at {run.level.text(level)}" for level, count in broken.items())
             yield Notice("nonfinite", f"{label}: noisy outputs that were not finite, each a miss: {listed}")
     if not _whole(runs[0]):
         yield Notice(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
-from onnxnoise.records import Interval, Metric, Notice, Policy, SigmaScope
-from onnxnoise.results.as_json import strict_json
+from onnxnoise.records import Interval, Measured, Metric, Notice
+from onnxnoise.results.as_json import measured_json
 
 SCHEMA = "onnxnoise/comparison/1"
 Quantity = Literal["all", "a_avr"]
@@ -36,7 +36,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a model stands in one ranking at one SNR: its mean, 95 % intervals (None with one draw), rank and ties.
+    """Where a model stands in one ranking at one level: its mean, 95 % intervals (None with one draw), rank and ties.
 
     `rank` is 1 + the number of models that are better beyond a tie; with one draw ties can't be told, and it follows the means.
     `tied` has the labels of those that it is tied with.
@@ -51,11 +51,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Figure:
-    """One model at one SNR: the accuracy with noise in all layers together (`all`), or its mean over layers one at a time."""
+    """One model at one level: the accuracy with noise in all layers together (`all`), or its mean over layers one at a time."""
 
     model: str
     quantity: Quantity
-    snr: float
+    level: float
     layers: int
     draws: int
     normalized: Standing
@@ -64,7 +64,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Difference:
-    """`first` - `second` in one ranking at one SNR, with its 95 % interval (other draws, other images like these).
+    """`first` - `second` in one ranking at one level, with its 95 % interval (other draws, other images like these).
 
     `p` is two-sided, `p_holm` adjusted over the ranking; `tied` where it is above 0.05. All four are None with one draw.
     `paired` is by image, or by image and draw.
@@ -74,7 +74,7 @@ class Difference:
     second: str
     quantity: Quantity
     scale: Scale
-    snr: float
+    level: float
     paired: Literal["image", "image and draw"]
     mean: float
     interval: Interval | None
@@ -85,7 +85,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Between two SNRs the order of two models changes: `better_above` leads at `high` and the other at `low`.
+    """Between two levels the order of two models changes.
+
+    `better_above` leads at `high`, the level of less noise, and `better_below` at `low`, the one of more.
 
     `clear` where they are no tie at either end; otherwise only the means cross.
     """
@@ -100,11 +102,12 @@ class Crossing:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The answer to `onnxnoise compare`: `figures` and `differences` by quantity, SNR (largest first) and model."""
+class Comparison(Measured):
+    """The answer to `onnxnoise compare`, whose noise is that of the first model.
 
-    bn: Policy
-    sigma_scope: SigmaScope
+    `figures` and `differences` are sorted by quantity, level (the least noise first) and model.
+    """
+
     metric: Metric
     dataset: dict[str, str | int]
     models: tuple[Candidate, ...]
@@ -116,4 +119,4 @@ class Comparison:
 
 def to_json(comparison: Comparison) -> str:
     """The comparison as one JSON document, schema `onnxnoise/comparison/1`: the records of this file, field by field."""
-    return strict_json({"schema": SCHEMA, **asdict(comparison)})
+    return measured_json(SCHEMA, comparison)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from onnxnoise.decisions.comparing.records import SCALES, Crossing, Difference, Quantity, Scale
+from onnxnoise.noise.base import Level
 from onnxnoise.results.run_hits import RunHits, same_layers
 from onnxnoise.statistics.contrasts import Contrast, Measure, Side, absolute, difference, holm, normalized
 
@@ -20,7 +21,7 @@ Found = tuple[float, Contrast | None, bool]
 
 @dataclass(frozen=True)
 class Placed:
-    """One model's side at one SNR, with its draws' numbers."""
+    """One model's side at one level, with its draws' numbers."""
 
     run: RunHits
     draws: list[int]
@@ -48,17 +49,17 @@ def pairs(placed: Mapping[str, Placed], scale: Scale) -> dict[Pair, Found]:
 def judged(
     raw: Mapping[tuple[Quantity, float], Mapping[Scale, Mapping[Pair, Found]]],
 ) -> Iterator[Difference]:
-    """Every difference with its tie or none, Holm's method over the pairs and SNRs of a ranking."""
+    """Every difference with its tie or none, Holm's method over the pairs and levels of a ranking."""
     for quantity in dict.fromkeys(quantity for quantity, _ in raw):
         for scale in SCALES:
             rows = [
-                (snr, pair, each)
-                for (kind, snr), scales in raw.items()
+                (level, pair, each)
+                for (kind, level), scales in raw.items()
                 if kind == quantity
                 for pair, each in scales[scale].items()
             ]
             p_values = [1.0 if law is None else law.p_zero() for _, _, (_, law, _) in rows]
-            for (snr, (first, second), (mean, law, by_draw)), p, adjusted in zip(
+            for (level, (first, second), (mean, law, by_draw)), p, adjusted in zip(
                 rows, p_values, holm(p_values), strict=True
             ):
                 yield Difference(
@@ -66,7 +67,7 @@ def judged(
                     second,
                     quantity,
                     scale,
-                    snr,
+                    level,
                     "image and draw" if by_draw else "image",
                     mean,
                     None if law is None else law.interval(),
@@ -76,10 +77,10 @@ def judged(
                 )
 
 
-def crossings(differences: Sequence[Difference]) -> Iterator[Crossing]:
-    """Clear crossings between the nearest SNRs that are no tie; elsewhere those of the means of neighbouring SNRs."""
+def crossings(differences: Sequence[Difference], level: Level) -> Iterator[Crossing]:
+    """Clear crossings between the nearest levels that are no tie; elsewhere those of the means of neighbouring levels."""
     curves: dict[tuple[Quantity, Scale, str, str], list[Difference]] = {}
-    for each in sorted(differences, key=lambda each: -each.snr):
+    for each in sorted(differences, key=lambda each: level.order(each.level)):
         curves.setdefault((each.quantity, each.scale, each.first, each.second), []).append(each)
     for curve in curves.values():
         clear = [
@@ -92,9 +93,12 @@ def crossings(differences: Sequence[Difference]) -> Iterator[Crossing]:
         covered = [
             pair
             for pair in crossed
-            if not any(one.snr >= pair[0].snr and other.snr <= pair[1].snr for one, other in clear)
+            if not any(
+                curve.index(one) <= curve.index(pair[0]) and curve.index(pair[1]) <= curve.index(other)
+                for one, other in clear
+            )
         ]
         for pairs, sure in ((clear, True), (covered, False)):
             for one, other in pairs:
                 names = (one.first, one.second) if one.mean > 0.0 else (one.second, one.first)
-                yield Crossing(*names, one.quantity, one.scale, one.snr, other.snr, sure)
+                yield Crossing(*names, one.quantity, one.scale, one.level, other.level, sure)

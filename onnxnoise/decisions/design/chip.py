@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.model.network import Network
-from onnxnoise.records import Policy, Shape, SigmaScope
+from onnxnoise.records import DEFAULT_SEED, Analog, MeasuredAt, NoiseSetting, Policy, Shape, SigmaScope
+from onnxnoise.results.as_json import flat
 from onnxnoise.run.loading import Subject, open_model
+from onnxnoise.spec import BenchSpec, only_level
 
 Array = npt.NDArray[Any]
 
@@ -27,17 +30,14 @@ _IMAGE_TYPES = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UIN
 
 
 @dataclass(frozen=True)
-class Chip(Measured):
+class Chip(MeasuredAt):
     """A written chip: which noise is on how many of the model's `parameters`, and how many variances it made negative.
 
-    `level` is the noise's, `snr` the same where it is a signal-to-noise ratio, else None. `layers` are the indices of the noisy
-    layers; `model` has name and sha256 of the file the chip was made from.
+    `layers` are the indices of the noisy layers; `model` has name and sha256 of the file the chip was made from.
     """
 
     path: str
     model: dict[str, str]
-    level: float
-    snr: float | None
     draw: int
     layers: tuple[int, ...]
     parameters: int
@@ -74,21 +74,28 @@ def apply(
     Raises UsageError for noise, a level or a draw that is none and a pattern that matches nothing, ModelError for a model that
     can't be used, RunFileError where `out` can't be written.
     """
-    if draw < 0 or seed < 0:
-        raise UsageError("--draw and --seed count from 0")
-    asked = BenchSpec(
+    spec = BenchSpec(
         model,
         noise=noise,
         snrs=None if snr is None else (snr,),
         levels=None if level is None else (level,),
+        layers=layers,
         bn=bn,
         sigma_scope=sigma_scope,
         scale=scale,
         analog=analog,
         seed=seed,
+        output=output,
     )
-    setting, stored = asked.setting, only_level(asked)
-    subject = open_model(model, setting, layers=layers, output=output)
+    return write_chip(spec, out, draw)
+
+
+def write_chip(spec: BenchSpec, out: str | Path, draw: int) -> Chip:
+    """Write the model of `spec` as draw number `draw` stores it, at the spec's one level; as `apply`, which see."""
+    if draw < 0:
+        raise UsageError("--draw: draws count from 0")
+    setting, stored = spec.setting, only_level(spec)
+    subject = open_model(spec.model, bn=spec.bn, analog=setting.analog, layers=spec.layers, output=spec.output)
     path = _target(Path(out), subject)
     noisy, negative = _noisy(subject, setting, stored, draw)
     network = subject.network
@@ -97,7 +104,6 @@ def apply(
         path=str(path),
         model={"name": network.name, "sha256": network.sha256},
         level=stored,
-        snr=as_snr(setting, stored),
         draw=draw,
         layers=tuple(layer.index for layer in subject.layers),
         parameters=sum(layer.parameters for layer in subject.layers),
@@ -105,7 +111,7 @@ def apply(
     )
     scores = subject.classifier.shapes.get(network.logits, (network.image.batch, network.classes))
     proto, size = _proto(network, noisy, scores)
-    about = {**subject.classifier.metadata, METADATA_KEY: json.dumps(record_json(chip) | {"path": path.name})}
+    about = {**subject.classifier.metadata, METADATA_KEY: json.dumps(flat(chip) | {"path": path.name})}
     onnx.helper.set_model_props(proto, about)
     try:
         if size > _LARGEST_FILE:

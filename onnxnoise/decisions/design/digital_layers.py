@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import inf
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxnoise.errors import UsageError
-from onnxnoise.records import Estimate, LayerInfo, Metric, NoiseLayer, Notice, Policy, SigmaScope
-from onnxnoise.results.as_json import strict_json
+from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, Metric, NoiseLayer, Notice
+from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Setup
 from onnxnoise.run.loading import layer_info
 from onnxnoise.run.runner import measured
-from onnxnoise.spec import BenchSpec, index_ranges
+from onnxnoise.spec import BenchSpec, index_ranges, only_level
 from onnxnoise.text import counted
 
 SCHEMA = "onnxnoise/plan/1"
 FRESH_DRAWS = 10
 _HARDER = (1.0, 2.0, 4.0)
-"""Sensitivities are measured at the SNR and at these times as much noise, where more layers show what they cost."""
+"""Sensitivities are measured at the level and at these times as much noise, where more layers show what they cost."""
 
 _ROUNDS = 3
 """Verifications on fresh draws before the plan that came closest is given back."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(MeasuredAt):
     """Layers kept digital (noise-free), and what the accuracy over the clean one is with noise in all `noisy` ones.
 
     `share` is that of the digital layers' parameters in all parameters of noise layers, a fraction of 1. `without` is the
@@ -40,11 +39,7 @@ class Plan:
     model: dict[str, str]
     provider: str
     dataset: dict[str, str | int]
-    snr: float
     target: float
-    seed: int
-    bn: Policy
-    sigma_scope: SigmaScope
     metric: Metric
     draws: int
     fresh_seed: int
@@ -61,12 +56,15 @@ class Plan:
 def plan(
     spec: BenchSpec,
     *,
-    snr: float,
+    snr: float | None = None,
+    level: float | None = None,
     max_share: float = 1.0,
     fresh_draws: int = FRESH_DRAWS,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Plan:
-    """Choose layers to keep digital at `snr` so that the others, noisy together, keep `spec.target` of the clean accuracy.
+    """Choose layers to keep digital so that the others, noisy together at one level, keep `spec.target` of the clean accuracy.
+
+    The level is `snr` for gaussian noise, `level` for any.
 
     Greedy: layers are ranked by the accuracy that noise in them alone costs (also per parameter), the shortest beginning of a
     ranking that meets the target is kept digital, then what turns out not to be needed is given back, largest first. The choice
@@ -80,14 +78,17 @@ def plan(
 
     Raises UsageError for values out of range, otherwise as `runner.bench`.
     """
-    if not snr > 0 or snr == inf:
-        raise UsageError(f"--snr: {snr:g} is no noise to plan for; give a number above 0, 5 is noise of 20 %")
+    if snr is not None or level is not None:
+        spec = replace(spec, snrs=None if snr is None else (snr,), levels=None if level is None else (level,))
+    stored = only_level(spec)
+    if stored == spec.level.silent:
+        raise UsageError(f"{spec.level.text(stored)} is no noise to plan for; name a level with noise")
     if not 0 <= max_share <= 1:
         raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
     if fresh_draws < 2:
         raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
-    setup = Setup.opened(replace(spec, snrs=(snr,), sweeps=("all",)))
-    search = _Search(setup, snr, max_share, tell)
+    setup = Setup.opened(replace(spec, sweeps=("all",)))
+    search = _Search(setup, stored, max_share, tell)
     without = search.accuracy(setup.subject.layers, spec.seed, spec.draws)
     goal = spec.target
     best: tuple[tuple[NoiseLayer, ...], Estimate, int] | None = None
@@ -107,11 +108,9 @@ def plan(
         model={"name": classifier.name, "sha256": classifier.sha256},
         provider=setup.provider.name,
         dataset={"name": setup.images.name, "images": setup.count, "sha256": setup.images.digest},
-        snr=snr,
+        noise=spec.setting,
+        level=stored,
         target=spec.target,
-        seed=spec.seed,
-        bn=spec.bn,
-        sigma_scope=spec.sigma_scope,
         metric=search.metric,
         draws=spec.draws,
         fresh_seed=fresh_seed,
@@ -128,14 +127,14 @@ def plan(
 
 def to_json(made: Plan) -> str:
     """One JSON document, schema `onnxnoise/plan/1`."""
-    return strict_json({"schema": SCHEMA, **asdict(made)})
+    return measured_json(SCHEMA, made)
 
 
 class _Search:
     """The evaluations of one plan, each a small run of its own; layers are rated in the run file, for later plans too."""
 
-    def __init__(self, setup: Setup, snr: float, max_share: float, tell: Callable[[str], None]) -> None:
-        self.setup, self.snr, self.max_share, self.tell = setup, snr, max_share, tell
+    def __init__(self, setup: Setup, level: float, max_share: float, tell: Callable[[str], None]) -> None:
+        self.setup, self.level, self.max_share, self.tell = setup, level, max_share, tell
         self.metric: Metric = setup.metric
         self._parameters = sum(layer.parameters for layer in setup.subject.layers)
         self._rankings: list[list[NoiseLayer]] | None = None
@@ -207,9 +206,10 @@ class _Search:
     def _ranked(self) -> list[list[NoiseLayer]]:
         """Layers by what noise in them alone costs, and by that for each parameter; the costliest first."""
         if self._rankings is None:
-            snrs = tuple(self.snr / factor for factor in _HARDER)
-            spec = replace(self.setup.spec, snrs=snrs, sweeps=("single",))
-            self.tell(f"rating each layer alone at SNR {', '.join(f'{snr:g}' for snr in snrs)}")
+            swept = self.setup.spec.level
+            levels = tuple(swept.times(self.level, factor) for factor in _HARDER)
+            spec = replace(self.setup.spec.at(*levels), sweeps=("single",))
+            self.tell(f"rating each layer alone at {swept.name} {', '.join(map(swept.number, levels))}")
             kept = self._measured(spec)
             layers = self.setup.subject.layers
             cost = {layer.index: 1 - kept[layer.index].mean for layer in layers}
@@ -220,7 +220,7 @@ class _Search:
         return self._rankings
 
     def _measured(self, spec: BenchSpec) -> dict[int | None, Estimate]:
-        """Normalized accuracy by layer (None: all), averaged over SNRs, as far as the mean goes."""
+        """Normalized accuracy by layer (None: all), averaged over levels; only the means are averaged."""
         with measured(spec) as run:
             result = summarize(run.store, run.question)
         assert result is not None, "a finished run has its clean pass"
@@ -233,7 +233,7 @@ class _Search:
                     "the model has no hit without noise, so there is no accuracy to keep; check the card and the labels"
                 )
             before = found.get(cell.layer)
-            mean = estimate.mean / len(spec.snrs) + (before.mean if before else 0.0)
+            mean = estimate.mean / len(spec.swept) + (before.mean if before else 0.0)
             found[cell.layer] = replace(estimate, mean=mean)
         return found
 

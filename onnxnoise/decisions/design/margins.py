@@ -1,16 +1,17 @@
-"""Noise margins: the lowest signal-to-noise ratio at which a network, or each of its layers, still meets a target."""
+"""Noise margins: the most noise at which a network, or each of its layers, still meets a target."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from math import inf, sqrt
+from math import inf
 from typing import Literal
 
 from onnxnoise.errors import UsageError
-from onnxnoise.records import Estimate, Interval, Kind, LayerInfo, Metric, Notice, Policy, SigmaScope, TallyKey
-from onnxnoise.results.as_json import strict_json
+from onnxnoise.noise.base import Level
+from onnxnoise.records import Estimate, Interval, Kind, LayerInfo, Measured, Metric, Notice, TallyKey
+from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
 from onnxnoise.results.summary import summarize
@@ -21,9 +22,6 @@ from onnxnoise.spec import BenchSpec
 from onnxnoise.text import counted
 
 SCHEMA = "onnxnoise/margin/1"
-RANGE = (0.1, 1000.0)
-"""Linear SNRs between which a margin is looked for: noise of 1000 % and 0.1 %."""
-
 TOLERANCE = 0.05
 
 Subject = tuple[Literal["all", "single"], int | None]
@@ -35,33 +33,35 @@ Crossing = Callable[[Estimate], float]
 
 @dataclass(frozen=True)
 class Margin:
-    """The lowest SNR (linear) at which the accuracy over the clean one still meets the target, found to the tolerance.
+    """The noisiest level at which the accuracy over the clean one still meets the target, found to the tolerance.
 
-    `layer` is None for all layers together. `snr` is the lowest SNR tried that meets the target: `inf` where not even the
-    highest does, the range's lowest where that does already. `interval`: below its low end even the upper end of the 95 %
-    `sampled` interval misses the target, from its high end on the lower end meets it, too; None with one draw. `accuracy` is
-    the estimate at `snr`, None for `inf`; `tried` are the SNRs that were measured.
+    `layer` is None for all layers together. `level` is the noisiest one tried that meets the target: the level without any noise
+    where not even the quietest of the range does, the range's noisiest where that one does already; `snr` is the same where it is
+    a signal-to-noise ratio. `interval` has two levels, the smaller first: beyond the one of more noise even the upper end of the
+    95 % `sampled` interval misses the target, from the one of less noise on the lower end meets it, too; None with one draw.
+    `accuracy` is the estimate at `level`, None for no noise; `tried` are the levels that were measured.
     """
 
     layer: int | None
     name: str | None
     kind: Kind | None
-    snr: float
+    level: float
     interval: Interval | None
     accuracy: Estimate | None
     tried: tuple[float, ...]
+    snr: float | None = None
 
 
 @dataclass(frozen=True)
-class Margins:
-    """Margins of one model: of all its layers together, or of each layer, in canonical order."""
+class Margins(Measured):
+    """Margins of one model: of all its layers together, or of each layer, in canonical order.
+
+    `range` has the noisiest and the quietest level between which they were looked for.
+    """
 
     model: dict[str, str]
     provider: str
     dataset: dict[str, str | int]
-    seed: int
-    bn: Policy
-    sigma_scope: SigmaScope
     metric: Metric
     target: float
     tolerance: float
@@ -72,59 +72,59 @@ class Margins:
 
 
 def margin(
-    spec: BenchSpec, *, tolerance: float = TOLERANCE, range_: Interval = RANGE, watching: Watching = unwatched
+    spec: BenchSpec, *, tolerance: float = TOLERANCE, range_: Interval | None = None, watching: Watching = unwatched
 ) -> Margins:
-    """Find the noise margin for `spec.target` (a share of the clean accuracy) by bisection in log SNR.
+    """Find the noise margin for `spec.target` (a share of the clean accuracy) by bisection in the logarithm of the level.
 
-    `spec.sweeps` says of what: `all`, the layers together, or `single`, each layer. All SNRs share their draws, so the accuracy
+    `spec.sweeps` says of what: `all`, the layers together, or `single`, each layer. All levels share their draws, so the accuracy
     falls smoothly; where it does not fall monotonously, one of its ways over the target is found. `tolerance` is the largest
-    ratio, less 1, between the SNR found and one that misses the target. What is measured goes to the run file, and is used
-    from there.
+    ratio, less 1, between the level found and one that misses the target. `range_` are the levels between which it is looked for,
+    by default the noise model's own. What is measured goes to the run file, and is used from there.
 
     >>> spec = BenchSpec("resnet20-cifar10", sweeps=("all",), draws=2, limit=40, out="run.sqlite", target=0.5)
     >>> (found,) = margin(spec, tolerance=0.5).margins
-    >>> found.layer, 1 < found.snr < 100, found.interval[0] <= found.snr <= found.interval[1]
+    >>> found.layer, 1 < found.level < 100, found.interval[0] <= found.level <= found.interval[1]
     (None, True, True)
 
     Raises UsageError for a tolerance or range that is none, otherwise as `runner.bench`.
     """
-    low, high = range_
-    if not 0 < low < high < inf:
+    level = spec.level
+    quiet, loud = ends = tuple(sorted(range_ or level.search, key=level.order))
+    if not (all(0 < end < inf for end in ends) and quiet != loud):
         raise UsageError(
-            f"--range: {low:g} to {high:g} is no range of signal-to-noise ratios; write for example 0.1,1000"
+            f"--range: {ends[0]:g} to {ends[1]:g} is no range of {level.name}s; write for example "
+            f"{level.search[0]:g},{level.search[1]:g}"
         )
     if not 0.001 <= tolerance <= 1:
         raise UsageError(f"--tolerance: {tolerance:g} is out of range; give a share from 0.001 to 1, 0.05 is 5 %")
     if len(spec.sweeps) != 1 or spec.sweeps[0] == "cumulative":
         raise UsageError("--sweep: a margin is of `all` layers together or of each `single` layer; name one of the two")
-    asked = replace(spec, snrs=range_)
-    with measured(asked, watching, plan_for=lambda _: partial(Search, ends=range_, tolerance=tolerance)) as run:
+    search_of = partial(Search, level=level, ends=(loud, quiet), tolerance=tolerance)
+    with measured(spec.at(loud, quiet), watching, plan_for=lambda _: search_of) as run:
         search = run.plan
         assert isinstance(search, Search)
-        ends = summarize(run.store, run.question)
-        assert ends is not None, "a finished search has its clean pass"
-        layers = {layer.index: layer for layer in ends.layers}
+        ends_found = summarize(run.store, run.question)
+        assert ends_found is not None, "a finished search has its clean pass"
+        layers = {layer.index: layer for layer in ends_found.layers}
         found = tuple(search.margin(run.store, subject, layers) for subject in search.subjects)
     return Margins(
-        model=ends.model,
-        provider=ends.provider,
-        dataset=ends.dataset,
-        seed=ends.seed,
-        bn=ends.bn,
-        sigma_scope=ends.sigma_scope,
-        metric=ends.told,
+        noise=spec.setting,
+        model=ends_found.model,
+        provider=ends_found.provider,
+        dataset=ends_found.dataset,
+        metric=ends_found.told,
         target=spec.target,
         tolerance=tolerance,
-        range=range_,
+        range=(loud, quiet),
         draws=spec.draws,
-        margins=found,
-        warnings=ends.warnings,
+        margins=tuple(replace(each, snr=spec.setting.as_snr(each.level)) for each in found),
+        warnings=ends_found.warnings,
     )
 
 
 def to_json(margins: Margins) -> str:
-    """One JSON document, schema `onnxnoise/margin/1`; an infinite SNR is written 1e999."""
-    return strict_json({"schema": SCHEMA, **asdict(margins)})
+    """One JSON document, schema `onnxnoise/margin/1`; an infinite level is written 1e999."""
+    return measured_json(SCHEMA, margins)
 
 
 def _mean(estimate: Estimate) -> float:
@@ -140,53 +140,54 @@ def _lower(estimate: Estimate) -> float:
 
 
 class Search:
-    """A run's plan: each round measures the next SNR of every bisection that is not done, found from the run file alone."""
+    """A run's plan: each round measures the next level of every bisection that is not done, found from the run file alone."""
 
-    def __init__(self, question: Question, chunks: tuple[range, ...], ends: Interval, tolerance: float) -> None:
-        self.question, self.chunks, self.ends, self.tolerance = question, chunks, ends, tolerance
+    def __init__(
+        self, question: Question, chunks: tuple[range, ...], *, level: Level, ends: Interval, tolerance: float
+    ) -> None:
+        self.question, self.chunks, self.level, self.ends, self.tolerance = question, chunks, level, ends, tolerance
         self.subjects: list[Subject] = (
             [("all", None)] if question.sweeps == ("all",) else [("single", layer) for layer in question.layers]
         )
         self._known: dict[Subject, dict[float, Estimate]] = {subject: {} for subject in self.subjects}
 
-    @property
-    def about(self) -> str:
-        low, high = self.ends
-        return f"SNRs from {low:g} to {high:g} by bisection, {counted(self.question.draws, 'draw')}"
+    def about(self, level: Level) -> str:
+        loud, quiet = map(level.number, self.ends)
+        return f"{level.name}s from {loud} to {quiet} by bisection, {counted(self.question.draws, 'draw')}"
 
     def round(self, store: RunStore) -> list[Job]:
         done = store.done()
         wanted: list[tuple[Subject, float]] = []
         for subject in self.subjects:
-            wanted += [(subject, snr) for snr in dict.fromkeys(self._next(store, subject))]
+            wanted += [(subject, level) for level in dict.fromkeys(self._next(store, subject))]
         jobs = []
         for chunk in self.chunks:
             keys: list[TallyKey] = [(*CLEAN, chunk.start)]
-            for (sweep, layer), snr in wanted:
-                keys += [(sweep, layer, snr, draw, chunk.start) for draw in range(self.question.draws)]
+            for (sweep, layer), level in wanted:
+                keys += [(sweep, layer, level, draw, chunk.start) for draw in range(self.question.draws)]
             jobs.append(Job(chunk, tuple(key for key in keys if key not in done)))
         return [job for job in jobs if job.keys]
 
     def margin(self, store: RunStore, subject: Subject, layers: Mapping[int, LayerInfo]) -> Margin:
         """Of a finished search."""
         known = self._known[subject]
-        _, snr = self._bisected(store, subject, _mean)
-        below, _ = self._bisected(store, subject, _upper)
-        _, above = self._bisected(store, subject, _lower)
+        _, level = self._bisected(store, subject, _mean)
+        misses, _ = self._bisected(store, subject, _upper)
+        _, meets = self._bisected(store, subject, _lower)
         layer = None if subject[1] is None else layers[subject[1]]
         return Margin(
             layer=layer.index if layer else None,
             name=layer.name if layer else None,
             kind=layer.kind if layer else None,
-            snr=snr,
-            interval=(below, above) if self.question.draws > 1 else None,
-            accuracy=known.get(snr),
+            level=level,
+            interval=(min(misses, meets), max(misses, meets)) if self.question.draws > 1 else None,
+            accuracy=known.get(level),
             tried=tuple(sorted(known)),
         )
 
     def _next(self, store: RunStore, subject: Subject) -> list[float]:
-        """SNRs that the bisections of mean and interval ends need next; none when they are done."""
-        missing = [snr for snr in self.ends if self._at(store, subject, snr) is None]
+        """Levels that the bisections of mean and interval ends need next; none when they are done."""
+        missing = [level for level in self.ends if self._at(store, subject, level) is None]
         if missing:
             return missing
         found = []
@@ -197,43 +198,45 @@ class Search:
         return found
 
     def _bisected(self, store: RunStore, subject: Subject, crossing: Crossing) -> Interval:
-        """(highest SNR known to miss the target, lowest to meet it) as far as measured; 0 or inf where the range's end tells.
+        """(quietest level known to miss the target, noisiest to meet it), as far as they are measured.
 
-        0 stands for "the lowest of the range meets it", whose miss lies somewhere below.
+        Where the range's noisiest level meets the target, what misses it is endless noise; where its quietest one misses it, what
+        meets it is no noise.
         """
-        low, high = self.ends
+        loud, quiet = self.ends
         target = self.question.target
-        if self._meets(store, subject, low, crossing, target):
-            return 0.0, low
-        if not self._meets(store, subject, high, crossing, target):
-            return high, inf
-        while (middle := self._middle(low, high)) is not None:
+        if self._meets(store, subject, loud, crossing, target):
+            return self.level.endless, loud
+        if not self._meets(store, subject, quiet, crossing, target):
+            return quiet, self.level.silent
+        while (middle := self._middle(loud, quiet)) is not None:
             if self._at(store, subject, middle) is None:
                 break
             if self._meets(store, subject, middle, crossing, target):
-                high = middle
+                quiet = middle
             else:
-                low = middle
-        return low, high
+                loud = middle
+        return loud, quiet
 
-    def _middle(self, low: float, high: float) -> float | None:
-        """The geometric mean in three digits; None where low and high are close enough, or at an end of the range."""
+    def _middle(self, loud: float, quiet: float) -> float | None:
+        """The level between two; None where they are close enough, or at an end of the range."""
+        low, high = sorted((loud, quiet))
         if low == 0 or high == inf or high / low <= 1 + self.tolerance:
             return None
-        middle = float(f"{sqrt(low * high):.3g}")
+        middle = self.level.between(low, high)
         return middle if low < middle < high else None
 
-    def _meets(self, store: RunStore, subject: Subject, snr: float, crossing: Crossing, target: float) -> bool:
-        estimate = self._at(store, subject, snr)
+    def _meets(self, store: RunStore, subject: Subject, level: float, crossing: Crossing, target: float) -> bool:
+        estimate = self._at(store, subject, level)
         return estimate is not None and crossing(estimate) >= target
 
-    def _at(self, store: RunStore, subject: Subject, snr: float) -> Estimate | None:
+    def _at(self, store: RunStore, subject: Subject, level: float) -> Estimate | None:
         """The normalized accuracy, None where it is not measured yet."""
         known = self._known[subject]
-        if snr not in known:
+        if level not in known:
             sweep, layer = subject
             layers = self.question.layers if layer is None else (layer,)
-            result = summarize(store, replace(self.question, snrs=(snr,), sweeps=(sweep,), layers=layers))
+            result = summarize(store, replace(self.question, levels=(level,), sweeps=(sweep,), layers=layers))
             if result is None or not result.cells:
                 return None
             (cell,) = result.cells
@@ -242,5 +245,5 @@ class Search:
                 raise UsageError(
                     "the model has no hit without noise, so there is no accuracy to keep; check the card and the labels"
                 )
-            known[snr] = estimate
-        return known[snr]
+            known[level] = estimate
+        return known[level]

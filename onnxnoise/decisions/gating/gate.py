@@ -12,6 +12,7 @@ from onnxnoise.decisions.gating.records import GateVerdict
 from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places
 from onnxnoise.decisions.gating.rules import SWEEPS, Rules, find_rules, load_rules
 from onnxnoise.errors import RunFileError
+from onnxnoise.noise.base import Level
 from onnxnoise.records import Notice, TallyKey
 from onnxnoise.results.question import Question
 from onnxnoise.results.run_hits import RunHits, is_run_file
@@ -67,7 +68,8 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
         images = wanted
         layers = [layer for layer in run.layers if layer.index in run.selected]
         cases = [
-            Case(rule, places(rule, layers), opened_baseline(rule, run.identity, images, stack)) for rule in rules.rules
+            Case(rule, places(rule, layers), opened_baseline(rule, run.noise, run.identity["data"], images, stack))
+            for rule in rules.rules
         ]
         for case in cases:
             for place in case.places:
@@ -83,10 +85,11 @@ def _check_settings(run: RunHits, rules: Rules) -> None:
     asked = dict(rules.bench)
     if asked.pop("protocol", None) is not None:
         asked |= {"bn": "group", "sigma_scope": "layer"}
-    for key in ("bn", "sigma_scope", "seed"):
-        if key in asked and str(asked[key]) != str(run.identity[key]):
+    there = run.noise.whole()
+    for key in there:
+        if key in asked and str(asked[key]) != str(there[key]):
             raise RunFileError(
-                f"{run.path}: was measured with {key} = {run.identity[key]}, but [bench] in the rules asks for {asked[key]}; "
+                f"{run.path}: was measured with {key} = {there[key]}, but [bench] in the rules asks for {asked[key]}; "
                 "bench it as the rules ask, or change them"
             )
 
@@ -94,25 +97,28 @@ def _check_settings(run: RunHits, rules: Rules) -> None:
 def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) -> GateVerdict:
     """Measure draws of a model, up to the looks' 5, 10, 20 and 40, until every rule is decided; only the cells still open.
 
-    `spec` says how the model is benched; its SNRs, sweeps and draws are the rules'. What its run file has is not measured again.
+    `spec` says how the model is benched; its levels, sweeps and draws are the rules'. Nothing that its run file has is measured
+    again.
     Raises OnnxNoiseError's subclasses for whatever can't be used.
     """
-    snrs = tuple(sorted({rule.snr for rule in rules.rules}, reverse=True))
+    levels = spec.level.in_order(rule.level for rule in rules.rules)
     sweeps = tuple(sweep for sweep in SWEEPS if sweep in {rule.sweep for rule in rules.rules})
-    spec = replace(spec, snrs=snrs, sweeps=sweeps, draws=LOOKS[-1])
+    spec = replace(spec.at(*levels), sweeps=sweeps, draws=LOOKS[-1])
     with ExitStack() as stack:
         looks: list[_Looks] = []
 
         def plan_for(setup: Setup) -> PlanOf:
             images = min(len(setup.images), spec.limit or len(setup.images))
-            about = {"data": setup.images.digest, "bn": spec.bn, "sigma_scope": spec.sigma_scope}
             layers = setup.subject.layers
             cases = [
-                Case(rule, places(rule, layers), opened_baseline(rule, about, images, stack)) for rule in rules.rules
+                Case(
+                    rule, places(rule, layers), opened_baseline(rule, spec.setting, setup.images.digest, images, stack)
+                )
+                for rule in rules.rules
             ]
 
             def plan(_: Question, chunks: tuple[range, ...]) -> Plan:
-                looks.append(_Looks(cases, images, chunks))
+                looks.append(_Looks(cases, images, chunks, spec.level))
                 return looks[0]
 
             return plan
@@ -125,12 +131,11 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
 class _Looks:
     """The plan of a gate's run: draws up to the next look for the places still open, until none is, or all looks are taken."""
 
-    def __init__(self, cases: Sequence[Case], images: int, chunks: tuple[range, ...]) -> None:
-        self.cases, self.images, self.chunks = cases, images, chunks
+    def __init__(self, cases: Sequence[Case], images: int, chunks: tuple[range, ...], level: Level) -> None:
+        self.cases, self.images, self.chunks, self.level = cases, images, chunks, level
         self.taken = 0
 
-    @property
-    def about(self) -> str:
+    def about(self, _level: Level) -> str:
         return f"{counted(len(self.cases), 'rule')}, at most {LOOKS[-1]} draws"
 
     def round(self, store: RunStore) -> list[Job]:
@@ -151,27 +156,25 @@ class _Looks:
     def _keys(self, start: int) -> list[TallyKey]:
         """The clean pass of a chunk, and the draws of every cell that an open place needs."""
         cells = {
-            (case.rule.sweep, layer, case.rule.snr)
+            (case.rule.sweep, layer, case.rule.level)
             for case in self.cases
             for place in case.open
             for layer in place.layers
         }
-        ordered = sorted(cells, key=lambda cell: (SWEEPS.index(cell[0]), cell[1] or 0, -cell[2]))
+        ordered = sorted(cells, key=lambda cell: (SWEEPS.index(cell[0]), cell[1] or 0, self.level.order(cell[2])))
         draws = range(LOOKS[self.taken])
         return [(*CLEAN, start), *((*cell, draw, start) for cell in ordered for draw in draws)]
 
 
 def _answer(run: RunHits, rules: Rules, cases: Sequence[Case], images: int, looks: tuple[int, ...]) -> GateVerdict:
     return GateVerdict(
+        noise=run.noise,
         verdict=overall([case.verdict for case in cases]),
         model={"name": run.name, "sha256": run.sha256},
         dataset={"name": run.description["dataset"], "images": images, "sha256": run.identity["data"]},
         run_file=str(run.path),
         rules_file=str(rules.path),
         provider=run.identity["provider"],
-        seed=run.identity["seed"],
-        bn=run.identity["bn"],
-        sigma_scope=run.identity["sigma_scope"],
         looks=looks,
         rules=tuple(case.judged() for case in cases),
         warnings=tuple(Notice(**each) for each in run.description["notices"]),

@@ -27,7 +27,7 @@ def summary(verdict: GateVerdict) -> str:
         "|---|---|---:|---|---:|---|",
     ]
     lines += [
-        f"| {_SIGNS[rule.verdict]} | {markdown(rule.name)} | {rule.snr:g} | {markdown(rule.quantity)} ≥ {rule.limit:g} | "
+        f"| {_SIGNS[rule.verdict]} | {markdown(rule.name)} | {rule.level:g} | {markdown(rule.quantity)} ≥ {rule.limit:g} | "
         f"{rule.draws} | {markdown(rule.message)} |"
         for rule in verdict.rules
     ]

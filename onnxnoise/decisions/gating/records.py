@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from onnxnoise.records import Notice, Policy, SigmaScope, Sweep, Verdict
-from onnxnoise.results.as_json import strict_json
+from onnxnoise.records import Measured, Notice, Sweep, Verdict
+from onnxnoise.results.as_json import measured_json
 
 SCHEMA = "onnxnoise/verdict/1"
 
@@ -40,7 +40,7 @@ class RuleVerdict:
     message: str
     sweep: Sweep
     layer: str | None
-    snr: float
+    level: float
     metric: str
     relative_to: str
     min: float | None
@@ -56,7 +56,7 @@ class RuleVerdict:
 
 
 @dataclass(frozen=True)
-class GateVerdict:
+class GateVerdict(Measured):
     """The answer to `onnxnoise gate`: fail beats inconclusive beats pass. `looks` are the draws at which rules were looked at."""
 
     verdict: Verdict
@@ -65,9 +65,6 @@ class GateVerdict:
     run_file: str
     rules_file: str
     provider: str
-    seed: int
-    bn: Policy
-    sigma_scope: SigmaScope
     looks: tuple[int, ...]
     rules: tuple[RuleVerdict, ...]
     warnings: tuple[Notice, ...]
@@ -75,4 +72,4 @@ class GateVerdict:
 
 def to_json(verdict: GateVerdict) -> str:
     """The verdict as one JSON document, schema `onnxnoise/verdict/1`: the records of this file, field by field."""
-    return strict_json({"schema": SCHEMA, **asdict(verdict)})
+    return measured_json(SCHEMA, verdict)

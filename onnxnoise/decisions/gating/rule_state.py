@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from onnxnoise.decisions.gating.records import CellVerdict, RuleVerdict
 from onnxnoise.decisions.gating.rules import CLEAN, SWEEPS, WORST, Rule
 from onnxnoise.errors import RunFileError, UsageError
-from onnxnoise.records import Verdict
+from onnxnoise.records import NoiseSetting, Verdict
 from onnxnoise.results.run_hits import RunHits, same_layers
 from onnxnoise.spec import Selectable, select_layers
 from onnxnoise.statistics.contrasts import Contrast, Side, absolute, contrast, normalized, ratio
@@ -92,10 +91,10 @@ class Case:
 
     def _side(self, run: RunHits, place: Place, images: int) -> tuple[list[int], Side]:
         rule = self.rule
-        found = run.side(rule.sweep, place.layers, rule.snr, rule.metric, images)
+        found = run.side(rule.sweep, place.layers, rule.level, rule.metric, images)
         if found is None:
             raise RunFileError(
-                f"{run.path}: {title(rule)}: no draw of the sweep {rule.sweep} at SNR {rule.snr:g} is complete on "
+                f"{run.path}: {title(rule)}: no draw of the sweep {rule.sweep} at {run.level.text(rule.level)} is complete on "
                 f"{images:,} images; run its `onnxnoise bench` again to go on with it"
             )
         if not found[1].clean.any():
@@ -127,11 +126,11 @@ class Case:
         rule, baseline = self.rule, self.baseline
         assert baseline is not None
         there = place.layers if rule.sweep == "all" or place.layer is not None else baseline.selected
-        found = baseline.side(rule.sweep, there, rule.snr, rule.metric, images)
+        found = baseline.side(rule.sweep, there, rule.level, rule.metric, images)
         if found is None or found[1].mean == 0.0:
             raise RunFileError(
-                f"{baseline.path}: {title(rule)}: a baseline needs a complete draw of the sweep {rule.sweep} at SNR {rule.snr:g} "
-                f"on {images:,} images, with some hits; bench it again"
+                f"{baseline.path}: {title(rule)}: a baseline needs a complete draw of the sweep {rule.sweep} at "
+                f"{run.level.text(rule.level)} on {images:,} images, with some hits; bench it again"
             )
         theirs, base = found
         by_draw = same_layers(run, baseline) and run.identity["seed"] == baseline.identity["seed"]
@@ -157,7 +156,7 @@ class Case:
             message=_message(self, place, reading),
             sweep=rule.sweep,
             layer=rule.layer,
-            snr=rule.snr,
+            level=rule.level,
             metric=rule.metric,
             relative_to=rule.relative_to,
             min=rule.min,
@@ -191,20 +190,22 @@ def _message(case: Case, place: Place, reading: Reading) -> str:
     return f"{said} {ends[reading.verdict]} {rule.limit:g}"
 
 
-def opened_baseline(rule: Rule, about: Mapping[str, Any], images: int, stack: ExitStack) -> RunHits | None:
-    """The rule's baseline (None where it has none), held against what is gated: `about` has its data, bn and sigma_scope.
+def opened_baseline(rule: Rule, noise: NoiseSetting, data: str, images: int, stack: ExitStack) -> RunHits | None:
+    """The rule's baseline (None where it has none), held against what is gated: its noise setting and its data's digest.
 
     Raises RunFileError where they can't be compared: it says what differs, or what the baseline has.
     """
     if rule.baseline is None:
         return None
     baseline = stack.enter_context(RunHits.opened(rule.baseline))
-    for key, what in (("data", "data"), ("bn", "batch-norm policy"), ("sigma_scope", "sigma scope")):
-        if baseline.identity[key] != about[key]:
-            raise RunFileError(
-                f"{baseline.path}: {title(rule)}: the baseline was measured with another {what} "
-                f"({str(baseline.identity[key])[:40]!r} there, {str(about[key])[:40]!r} here); bench it alike"
-            )
+    there = baseline.identity["data"]
+    differing = ("data", there, data) if there != data else baseline.noise.difference(noise)
+    if differing:
+        what, theirs, ours = differing
+        raise RunFileError(
+            f"{baseline.path}: {title(rule)}: the baseline was measured with another {what} "
+            f"({theirs[:40]!r} there, {ours[:40]!r} here); bench it alike"
+        )
     if baseline.images < images:
         raise RunFileError(
             f"{baseline.path}: {title(rule)}: the baseline has {baseline.images:,} images, fewer than the {images:,} here; "
@@ -217,13 +218,15 @@ def opened_baseline(rule: Rule, about: Mapping[str, Any], images: int, stack: Ex
 
 def check_there(run: RunHits, rule: Rule, place: Place) -> None:
     """Raise RunFileError, which lists what the run file has, where it lacks what a rule looks at."""
-    if run.has(rule.sweep, place.layers, rule.snr):
+    if run.has(rule.sweep, place.layers, rule.level):
         return
     there = ", ".join(
-        f"{sweep} at SNR {'/'.join(f'{snr:g}' for snr in run.snrs(sweep))}" for sweep in SWEEPS if run.snrs(sweep)
+        f"{sweep} at {run.level.name} {'/'.join(map(run.level.number, run.levels(sweep)))}"
+        for sweep in SWEEPS
+        if run.levels(sweep)
     )
     layer = f" for layer {place.layer}" if place.layer is not None else ""
     raise RunFileError(
-        f"{run.path}: {title(rule)}: the run does not have the sweep {rule.sweep} at SNR {rule.snr:g}{layer} "
+        f"{run.path}: {title(rule)}: the run does not have the sweep {rule.sweep} at {run.level.text(rule.level)}{layer} "
         f"(it has {there or 'nothing but the clean pass'}); bench that too, or change the rule"
     )

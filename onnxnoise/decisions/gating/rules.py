@@ -44,7 +44,7 @@ class Rule:
     name: str
     sweep: Sweep
     layer: str | None
-    snr: float
+    level: float
     metric: Metric
     relative_to: str
     baseline: Path | None

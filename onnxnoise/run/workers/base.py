@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from math import ceil
 from typing import Protocol
@@ -94,7 +95,8 @@ class Workers:
         return self._share.chunk_size()
 
     def divided(self, jobs: Sequence[Job]) -> list[Job]:
-        return divided(jobs, max((layer.index for layer in self.setup.subject.layers), default=1), self.size())
+        layers = max((layer.index for layer in self.setup.subject.layers), default=1)
+        return divided(jobs, layers, self.size(), self.setup.spec.level.order)
 
     def measure(self, jobs: Iterable[Job], step: Step) -> Iterator[Part]:
         waiting, again = iter(jobs), list[Job]()
@@ -144,17 +146,18 @@ class Workers:
                 ) from error
 
 
-def divided(jobs: Sequence[Job], layers: int, workers: int) -> list[Job]:
+def divided(jobs: Sequence[Job], layers: int, workers: int, noise: Callable[[float], float]) -> list[Job]:
     """The same keys in jobs of about equal cost: at most 64 passes over the chunk, and at least four jobs for each worker.
 
     A pass with noise from layer L of `layers` on costs what is left of the network. The first chunk's clean pass comes first,
-    alone. A cumulative sweep is cut between variants, since each carries its own noisy values from layer to layer.
+    alone; `noise` is a key that sorts levels, the least noise first. A cumulative sweep is cut between variants, since each
+    carries its own noisy values from layer to layer.
     """
     total = sum(_cost(key, layers) for job in jobs for key in job.keys)
     most = max(1.0, min(_MOST, total / (_PIECES * workers)))
     pieces: list[Job] = []
     for job in jobs:
-        keys = sorted(job.keys, key=_place)
+        keys = sorted(job.keys, key=partial(_place, noise=noise))
         if not pieces and keys[0][0] == "clean":
             pieces.append(Job(job.chunk, (keys.pop(0),)))
         cost = sum(_cost(key, layers) for key in keys)
@@ -169,12 +172,12 @@ def divided(jobs: Sequence[Job], layers: int, workers: int) -> list[Job]:
     return pieces
 
 
-def _place(key: TallyKey) -> tuple[int, int, float, int]:
+def _place(key: TallyKey, noise: Callable[[float], float]) -> tuple[int, int, float, int]:
     """Where a key comes in the order of measuring: clean, all, single by layer, cumulative by variant."""
-    sweep, layer, snr, draw, _ = key
+    sweep, layer, level, draw, _ = key
     if sweep == "cumulative":
-        return 3, draw, -snr, layer or 0
-    return ("clean", "all", "single").index(sweep), layer or 0, -snr, draw
+        return 3, draw, noise(level), layer or 0
+    return ("clean", "all", "single").index(sweep), layer or 0, noise(level), draw
 
 
 def _cost(key: TallyKey, layers: int) -> float:
