@@ -248,7 +248,7 @@ class Tally:
 
     @property
     def key(self) -> TallyKey:
-        return self.sweep, self.layer, self.snr, self.draw, self.start
+        return self.sweep, self.layer, self.level, self.draw, self.start
 
     def hits(self, metric: Metric) -> int:
         """How many images hit; top-1's where there is no top-5."""

@@ -27,7 +27,7 @@ LAYERS = [
 
 def test_defaults_are_the_paper_s_noise() -> None:
     assert from_flags("m") == BenchSpec("m")
-    assert BenchSpec("m").snrs == PAPER_SNRS == (100, 10, 5, 2.5, 1.67, 1)
+    assert BenchSpec("m").swept == PAPER_SNRS == (100, 10, 5, 2.5, 1.67, 1)
     assert (BenchSpec("m").seed, BenchSpec("m").bn, BenchSpec("m").sigma_scope) == (40, "group", "tensor")
 
 
@@ -56,7 +56,7 @@ def test_flags_become_a_spec() -> None:
 )
 def test_protocol(flags: dict[str, str], expected: tuple[str, str]) -> None:
     spec = from_flags("m", **flags)
-    assert (spec.sigma_scope, spec.bn, spec.snrs) == (*expected, PAPER_SNRS)
+    assert (spec.sigma_scope, spec.bn, spec.swept) == (*expected, PAPER_SNRS)
 
 
 def test_protocol_takes_fewer_snrs() -> None:

@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS claim (
     PRIMARY KEY (sweep, layer, level, draw, start)
 ) WITHOUT ROWID;
 """
-_SUMMED = {
+SUMMED = {
     "record": ("name", "json"),
     "run": ("json",),
     "chunk": ("start", "images", "sha256"),
@@ -90,7 +90,7 @@ class Database:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            self._connection.create_function("checksum", -1, _checksum, deterministic=True)
+            self._connection.create_function("checksum", -1, checksum, deterministic=True)
 
     def close(self) -> None:
         self._connection.close()
@@ -143,7 +143,7 @@ class Database:
                 self._connection.execute("ALTER TABLE tally RENAME COLUMN snr TO level")
                 for statement in _LEASES.split(";"):
                     self._connection.execute(statement)
-                for table, columns in _SUMMED.items():
+                for table, columns in SUMMED.items():
                     self._connection.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER")
                     self._connection.execute(f"UPDATE {table} SET checksum = checksum({', '.join(columns)})")
                 self._connection.execute(f"PRAGMA user_version = {_VERSION}")
@@ -274,14 +274,14 @@ class Database:
         return "level" if self._number("PRAGMA user_version") >= 3 else "snr"
 
     def _checked(self, table: str, rest: str = "", values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """Rows of a table, in the columns that its checksums are made of; raises RunFileError for one that does not fit its own."""
-        columns = _SUMMED[table]
+        """Rows of a table, in the columns that its checksums are made of; RunFileError for one that is not its checksum's."""
+        columns = SUMMED[table]
         if self._level == "snr":
             names = ", ".join("snr" if name == "level" else name for name in columns)
             yield from self._rows(f"SELECT {names} FROM {table} {rest}", values)
             return
-        for *row, checksum in self._rows(f"SELECT {', '.join(columns)}, checksum FROM {table} {rest}", values):
-            if checksum != _checksum(*row):
+        for *row, kept in self._rows(f"SELECT {', '.join(columns)}, checksum FROM {table} {rest}", values):
+            if kept != checksum(*row):
                 where = ", ".join(str(value)[:40] for value in row[: 5 if table == "tally" else 1])
                 raise RunFileError(
                     f"{self.path}: damaged: in its table {table} the row of {where} is not what was kept there; "
@@ -291,9 +291,9 @@ class Database:
 
     def _add(self, table: str, rows: Iterable[Sequence[object]]) -> int:
         """Add rows with their checksums; one whose key is there stays as it is. Return how many were added."""
-        columns = (*_SUMMED[table], "checksum")
+        columns = (*SUMMED[table], "checksum")
         into = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-        return self._write(into, ((*row, _checksum(*row)) for row in rows))
+        return self._write(into, ((*row, checksum(*row)) for row in rows))
 
     def _all(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return list(self._rows(query, values))
@@ -307,7 +307,7 @@ class Database:
             return self._connection.executemany(statement, rows).rowcount
 
 
-def _checksum(*values: object) -> int:
+def checksum(*values: object) -> int:
     """CRC-32 of a row's values, each with its type and length, so that no two rows read alike."""
     total = 0
     for value in values:

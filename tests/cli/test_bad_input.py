@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx
 import pytest
-from support import nets, schema
+from support import nets, processes, schema
 from support.command import Outcome, onnxnoise, refused
 
 QUICK = ("--snr", "10", "--draws", "1", "--provider", "cpu")
@@ -218,18 +218,11 @@ def test_a_full_disk(folder: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
     refused(Outcome(full.returncode, full.stdout, full.stderr), 3, "run.sqlite: ", "full", "is kept", "same command")
-    connection = sqlite3.connect("run.sqlite")
-    kept = connection.execute("SELECT * FROM tally ORDER BY sweep, layer, snr, draw, start").fetchall()
-    connection.close()
+    kept = processes.tallies(Path("run.sqlite"))
     assert len(kept) > 1
     assert onnxnoise(*command).code == 0
     assert onnxnoise(*command[:4], "--out", "fresh.sqlite", *command[6:]).code == 0
-    rows = [sqlite3.connect(name) for name in ("run.sqlite", "fresh.sqlite")]
-    grown, fresh = (
-        each.execute("SELECT * FROM tally ORDER BY sweep, layer, snr, draw, start").fetchall() for each in rows
-    )
-    for each in rows:
-        each.close()
+    grown, fresh = (processes.tallies(Path(name)) for name in ("run.sqlite", "fresh.sqlite"))
     assert grown == fresh
     assert set(kept) < set(fresh)
 

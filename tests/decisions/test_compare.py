@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from support import graphs, nets
 from support.command import Outcome, onnxnoise, refused
+from support.stores import edited
 
 from onnxnoise.decisions.comparing import compare as measured
 from onnxnoise.decisions.comparing.ranking import Asked, compare
@@ -248,10 +248,8 @@ def test_crossings(curve: list[tuple[float, float, bool | None]], found: list[tu
 def altered(path: Path, key: str, value: object) -> Path:
     copy = Path(f"{key}.sqlite")
     shutil.copy(path, copy)
-    connection = sqlite3.connect(copy)
-    connection.execute(f"UPDATE record SET json = json_set(json, '$.{key}', json(?)) WHERE name = 'identity'", (value,))
-    connection.commit()
-    connection.close()
+    change = f"UPDATE record SET json = json_set(json, '$.{key}', json(?)) WHERE name = 'identity'"
+    edited(copy, change, values=(value,))
     return copy
 
 
@@ -318,10 +316,8 @@ def test_tables(columns: int, runs: list[Path]) -> None:
 def test_hostile_names(runs: list[Path]) -> None:
     name = "[red]x[/red] \u202e \x1b[31m" + "n" * 300
     shutil.copy(runs[1], "hostile.sqlite")
-    connection = sqlite3.connect("hostile.sqlite")
-    connection.execute("UPDATE record SET json = json_set(json, '$.model', ?) WHERE name = 'description'", (name,))
-    connection.commit()
-    connection.close()
+    change = "UPDATE record SET json = json_set(json, '$.model', ?) WHERE name = 'description'"
+    edited(Path("hostile.sqlite"), change, values=(name,))
     outcome = compared(runs[0], "hostile.sqlite")
     assert outcome.code == 0
     assert "[red]x" in outcome.out

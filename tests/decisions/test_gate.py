@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import nets
+from support import nets, processes
 from support.command import Outcome, onnxnoise, refused, strict_json
+from support.stores import edited
 
 from onnxnoise.decisions.gating import gate as gating
 from onnxnoise.decisions.gating.records import to_json
@@ -144,10 +144,7 @@ def test_values_are_bench_s(files: nets.Files, run: Path) -> None:
 
 
 def measured(path: Path) -> set[tuple[Any, ...]]:
-    connection = sqlite3.connect(path)
-    rows = connection.execute("SELECT DISTINCT sweep, layer, snr, draw FROM tally").fetchall()
-    connection.close()
-    return set(rows)
+    return set(processes.rows(path, "SELECT DISTINCT sweep, layer, level, draw FROM tally"))
 
 
 def test_a_model_s_draws_are_measured_until_its_rules_are_decided(files: nets.Files) -> None:
@@ -275,12 +272,8 @@ def test_a_baseline(files: nets.Files, run: Path) -> None:
 def test_a_worse_build_fails_against_its_baseline(files: nets.Files, run: Path) -> None:
     shutil.copy(run, "before.sqlite")
     rules(rule(name="no worse", snr=5, relative_to="before.sqlite", min=0.9))
-    noisier = sqlite3.connect("before.sqlite")
-    noisier.execute(
-        "UPDATE tally SET top1 = (SELECT top1 FROM tally t WHERE t.sweep = 'clean' AND t.start = tally.start) WHERE snr = 5"
-    )
-    noisier.commit()
-    noisier.close()
+    clean = "SELECT top1 FROM tally t WHERE t.sweep = 'clean' AND t.start = tally.start"
+    edited(Path("before.sqlite"), f"UPDATE tally SET top1 = ({clean}) WHERE level = 5")
     (found,) = gated(run, "--json", "-").json["rules"]
     assert found["verdict"] == "fail", "the baseline lost nothing at all"
 
@@ -352,10 +345,9 @@ def test_refused_flags_and_files(run: Path, folder: Path, files: nets.Files) -> 
 
 def test_nested_runs_are_refused(run: Path) -> None:
     shutil.copy(run, "nested.sqlite")
-    connection = sqlite3.connect("nested.sqlite")
-    connection.execute("UPDATE record SET json = json_set(json, '$.design', 'nested') WHERE name = 'identity'")
-    connection.commit()
-    connection.close()
+    edited(
+        Path("nested.sqlite"), "UPDATE record SET json = json_set(json, '$.design', 'nested') WHERE name = 'identity'"
+    )
     rules(PASSING)
     refused(gated(Path("nested.sqlite")), 3, "--precision", "can't be paired")
 
@@ -377,11 +369,7 @@ def test_a_run_measured_otherwise_than_the_rules_ask_is_refused(run: Path, setti
 def test_an_unfinished_run_is_not_gated(run: Path, tmp_path: Path) -> None:
     part = tmp_path / "part.sqlite"
     shutil.copy(run, part)
-    connection = sqlite3.connect(part)
-    last = connection.execute("SELECT max(start) FROM chunk").fetchone()[0]
-    connection.execute("INSERT INTO chunk (start, images) VALUES (?, 100)", (last + 1000,))
-    connection.commit()
-    connection.close()
+    edited(part, "INSERT INTO chunk (start, images) SELECT max(start) + 1000, 100 FROM chunk")
     rules(PASSING)
     refused(gated(part), 3, "images measured", "merge")
 

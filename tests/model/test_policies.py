@@ -14,7 +14,8 @@ from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.network import Network, find_layers
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.records import NoiseLayer, NoiseSetting, Policy
+from onnxnoise.noise.normals import unit_normals
+from onnxnoise.records import VARIANCE, NoiseLayer, NoiseSetting, Policy
 
 Array = npt.NDArray[Any]
 EPSILON = 0.01
@@ -134,7 +135,8 @@ def test_group_and_raw_perturb_all_four(tmp_path: Path) -> None:
         drawn = in_memory(layer, network.constants, NoiseSetting(seed=40, sigma_scope="tensor", bn=policy), 0)  # type: ignore[arg-type]
         values, negative = drawn.at(0.3)
         variance = values["var"]
-        expected = drawn.clean["var"] + np.float32(layer.tensors[3].sigma_w / 0.3) * drawn.normals["var"]
+        normals = unit_normals(40, 0, layer.index, VARIANCE, (6,))
+        expected = network.constants["var"] + np.float32(layer.tensors[3].sigma_w / 0.3) * normals
         assert negative == int((expected < 0).sum()) > 0
         np.testing.assert_array_equal(variance, np.maximum(expected, 0) if policy == "group" else expected)
         assert drawn.at(1e6)[1] == 0

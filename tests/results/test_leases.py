@@ -19,6 +19,7 @@ from support.stores import KEYS, opened, tally
 
 from onnxnoise.records import TallyKey
 from onnxnoise.results import leases as module
+from onnxnoise.results.database import SUMMED
 from onnxnoise.results.leases import Leases
 from onnxnoise.results.store import RunStore
 
@@ -154,7 +155,8 @@ def test_run_files_of_format_1_go_on(path: Path) -> None:
     old.executescript(FORMAT_1)
     old.execute("ATTACH ? AS new", (str(path.with_name("new.sqlite")),))
     for table in ("record", "run", "chunk", "tally"):
-        old.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")
+        columns = SUMMED[table] if table != "run" else ("number", "json")
+        old.execute(f"INSERT INTO {table} SELECT {', '.join(columns)} FROM new.{table}")
     old.commit()
     old.close()
     with RunStore.existing(path) as store:
@@ -164,7 +166,7 @@ def test_run_files_of_format_1_go_on(path: Path) -> None:
         with opened(path) as store, Leases(store) as leases:
             assert leases.take(KEYS) == tuple(KEYS[2:])
             assert store.runs() == [{"command": "earlier"}]
-    assert processes.rows(path, "PRAGMA user_version") == [(2,)]
+    assert processes.rows(path, "PRAGMA user_version") == [(3,)]
     assert processes.tallies(path) == processes.tallies(path.with_name("new.sqlite"))
 
 
@@ -177,9 +179,9 @@ def noted(path: Path) -> None:
     """Make the run file note every tally that anybody brings, also one that is there already."""
     connection = sqlite3.connect(path)
     connection.executescript(
-        "CREATE TABLE brought (sweep, layer, snr, draw, start);"
+        "CREATE TABLE brought (sweep, layer, level, draw, start);"
         "CREATE TRIGGER note BEFORE INSERT ON tally BEGIN INSERT INTO brought VALUES "
-        "(NEW.sweep, NEW.layer, NEW.snr, NEW.draw, NEW.start); END;"
+        "(NEW.sweep, NEW.layer, NEW.level, NEW.draw, NEW.start); END;"
     )
     connection.close()
 

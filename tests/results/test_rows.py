@@ -168,7 +168,7 @@ class TestUnfinished:
 
     def test_one_snr_has_more_draws(self, tmp_path: Path) -> None:
         made = self.made(tmp_path, snrs=[2.5], draws=2)
-        made.forget("snr = 2.5 AND draw > 1")
+        made.forget("level = 2.5 AND draw > 1")
         run = open_run_file(made.path)
         assert run.measured == run.planned == 30 * (1 + 4 * 2)
         assert {(cell.snr, len(cell.draws)) for cell in run.result.cells} == {(10.0, 4), (2.5, 2)}
@@ -225,7 +225,7 @@ class TestUnfinished:
 
     def test_a_file_that_does_not_say_what_was_asked(self, tmp_path: Path) -> None:
         made = RunFile(tmp_path / "run.sqlite", sweeps=("all",), draws=2)
-        made.forget("draw = 1 AND start = 21 AND snr = 10")
+        made.forget("draw = 1 AND start = 21 AND level = 10")
         run = open_run_file(made.path)
         assert (run.measured, run.planned) == (30 * 5 - 9, 30 * 5)
 

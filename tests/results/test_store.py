@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def test_tallies_come_back_as_they_went(path: Path) -> None:
     with opened(path) as store:
         store.append([clean, whole])
         store.append(reversed(cells))
-        store.append([tally(snr=5.0), tally(layer=2)])
+        store.append([tally(level=5.0), tally(layer=2)])
     with RunStore.existing(path) as store:
         assert list(store.tallies("clean")) == [clean]
         assert list(store.tallies("all", None, 10.0)) == [whole]
@@ -153,10 +154,10 @@ def edited(path: Path, statement: str) -> None:
     [
         (text_file, "not an onnxnoise run file"),
         (other_database, "not an onnxnoise run file"),
-        (newer_version, r"newer onnxnoise \(format 7, this one reads 2\)"),
+        (newer_version, r"newer onnxnoise \(format 7, this one reads 3\)"),
         (cut_short, "damaged"),
         (without_record, "damaged: it lacks its identity"),
-        (broken_record, "damaged: its identity is no JSON"),
+        (broken_record, "damaged: in its table record the row of identity is not what was kept"),
         (Path.mkdir, "is a folder"),
         (os.mkfifo, "no regular file"),
     ],
@@ -298,3 +299,28 @@ def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
         assert draws == {*range(40), *range(100, 140), *range(200, 240), 999}
         assert store.chunks() == [range(8)]
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+FLIPS = {
+    "record": ("json = replace(json, 'group', 'groub')",),
+    "run": ("json = replace(json, 'earlier', 'Earlier')",),
+    "chunk": ("images = images + 1", "sha256 = replace(sha256, 'a', 'b')", "start = start + 8"),
+    "tally": (
+        *("sweep = 'cumulative'", "layer = 3", "level = 11", "draw = 1", "start = 8", "images = 7"),
+        *("top1 = x'01'", "top5 = x'fe'", "nonfinite = x'01'", "negative_variances = 4", "top1 = top5, top5 = top1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", [(table, change) for table, changes in FLIPS.items() for change in changes])
+def test_what_was_changed_behind_its_back_is_noticed(change: tuple[str, str], path: Path) -> None:
+    table, how = change
+    with opened(path) as store:
+        store.lay_down(8, lambda: 8)
+        store.check_images(0, "a" * 64)
+        store.begin({"command": "earlier"})
+        store.append([tally()])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(f"UPDATE {table} SET {how}").rowcount > 0
+    with pytest.raises(RunFileError, match=f"damaged: in its table {table} the row"), RunStore.existing(path) as store:
+        _ = store.identity, store.runs(), store.chunks(), list(store.database.all_tallies())

@@ -15,7 +15,7 @@ from support import schema
 from support.command import strict_json
 from support.runfiles import description, identity, packed
 
-from onnxnoise.records import Estimate, LayerInfo, Notice, Result, Sweep, Tally
+from onnxnoise.records import Estimate, LayerInfo, NoiseSetting, Notice, Result, Sweep, Tally
 from onnxnoise.results.as_json import layers_json, to_json
 from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
@@ -148,7 +148,7 @@ def test_counts_and_ratios_are_those_of_the_lists(images: int, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changed", "cells", "averages"),
     [
-        ({"snrs": (2.5,)}, 4, 1),
+        ({"levels": (2.5,)}, 4, 1),
         ({"sweeps": ("all",)}, 2, 0),
         ({"sweeps": ("single",)}, 6, 2),
         ({"draws": 2}, 8, 2),
@@ -167,8 +167,8 @@ def test_a_part_of_what_is_there(changed: dict[str, Any], cells: int, averages: 
 @pytest.mark.parametrize(
     ("gone", "cells", "averages"),
     [
-        ("sweep = 'single' AND layer = 2 AND snr = 10 AND draw = 1", 7, 1),
-        ("sweep = 'single' AND layer = 2 AND snr = 10 AND draw = 1 AND start = 13", 7, 1),
+        ("sweep = 'single' AND layer = 2 AND level = 10 AND draw = 1", 7, 1),
+        ("sweep = 'single' AND layer = 2 AND level = 10 AND draw = 1 AND start = 13", 7, 1),
         ("sweep = 'all'", 6, 2),
         ("sweep != 'clean'", 0, 0),
     ],
@@ -261,7 +261,7 @@ def test_json_is_strict_and_complete_whatever_the_names(tmp_path: Path) -> None:
         made.negative[sweep, layer, INF, draw] = 0
     with RunStore.existing(path) as store:
         store.append(tally for chunk in made.chunks for tally in made.tallies(chunk))
-    text = to_json(made.result(snrs=(10.0, INF)))
+    text = to_json(made.result(levels=(10.0, INF)))
     assert text.isascii()
     content = strict_json(text)
     schema.result(content)
@@ -276,7 +276,12 @@ def test_json_is_strict_and_complete_whatever_the_names(tmp_path: Path) -> None:
 def test_json_of_layers() -> None:
     infos = [LayerInfo(1, HOSTILE, "conv", 0, 0.0, ())]
     content = strict_json(
-        layers_json({"name": HOSTILE, "sha256": ""}, "affine", "layer", infos, [Notice("code", HOSTILE)])
+        layers_json(
+            {"name": HOSTILE, "sha256": ""},
+            NoiseSetting(bn="affine", sigma_scope="layer"),
+            infos,
+            [Notice("code", HOSTILE)],
+        )
     )
     schema.layer_list(content)
     assert (content["bn"], content["sigma_scope"], content["layers"][0]["name"]) == ("affine", "layer", HOSTILE)

@@ -180,5 +180,5 @@ def test_a_gap_in_the_draws_is_filled_first(made: Made, tmp_path: Path) -> None:
     other = Made(tmp_path / "run.sqlite")
     other.measure(lambda sweep, layer, snr: range(64))
     with RunStore.existing(other.path) as store:
-        store.database._connection.execute("DELETE FROM tally WHERE sweep = 'all' AND snr = 2.5 AND draw = 20")
-    assert other.next(sweeps=("all",), snrs=(2.5,)) == {("all", None, 2.5): 32}
+        store.database._connection.execute("DELETE FROM tally WHERE sweep = 'all' AND level = 2.5 AND draw = 20")
+    assert other.next(sweeps=("all",), levels=(2.5,)) == {("all", None, 2.5): 32}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import nets
+from support import nets, processes
 from support.command import onnxnoise, refused
 
 from onnxnoise.errors import RunFileError
@@ -27,13 +26,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> nets.Files:
 def spec(files: nets.Files, out: Path, **changed: Any) -> BenchSpec:
     asked = {"snrs": (50.0, 5.0), "sweeps": ("single", "all"), "layers": "1-2", "precision": 0.05, **changed}
     return BenchSpec(str(files.model), data=str(files.data), out=str(out), **asked)
-
-
-def rows(path: Path) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(path)
-    found = connection.execute("SELECT * FROM tally ORDER BY sweep, layer, snr, draw, start").fetchall()
-    connection.close()
-    return found
 
 
 class Until(runner.Silent):
@@ -54,7 +46,7 @@ def test_each_chunk_meets_draws_of_its_own_until_a_cell_is_precise(files: nets.F
     size = looks.chunk_images(640, 0.05)
     chunks = 640 // size
     met: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
-    for sweep, layer, snr, draw, start, *_ in rows(tmp_path / "run"):
+    for sweep, layer, snr, draw, start, *_ in processes.tallies(tmp_path / "run"):
         if sweep != "clean":
             met.setdefault((sweep, layer, snr), []).append((draw, start))
     for places in met.values():
@@ -81,7 +73,7 @@ def test_an_interrupted_run_decides_as_it_would_have(files: nets.Files, tmp_path
         with pytest.raises(KeyboardInterrupt):
             runner.bench(spec(files, tmp_path / "parts"), Until(most))
     runner.bench(spec(files, tmp_path / "parts"))
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert processes.tallies(tmp_path / "parts") == processes.tallies(tmp_path / "whole")
     again = Until()
     runner.bench(spec(files, tmp_path / "parts"), again)
     assert again.tallies == []

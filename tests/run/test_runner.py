@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import onnx
 import pytest
 from support import graphs, nets
 from support.command import onnxnoise
+from support.processes import tallies
 
 from onnxnoise.errors import DataError, ModelError
 from onnxnoise.records import Result, Tally
@@ -42,13 +42,6 @@ class Counting(runner.Silent):
 def bench(files: nets.Files, out: Path, watcher: runner.Watcher | None = None, **changed: Any) -> Result:
     spec = replace(SPEC, model=str(files.model), data=str(files.data), out=str(out), **changed)
     return runner.bench(spec, watcher)
-
-
-def tallies(path: Path) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(path)
-    rows = connection.execute("SELECT * FROM tally ORDER BY sweep, layer, snr, draw, start").fetchall()
-    connection.close()
-    return rows
 
 
 @pytest.fixture(scope="module")

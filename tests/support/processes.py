@@ -65,7 +65,7 @@ def _command(arguments: list[str]) -> None:
 
 def tallies(path: Path) -> list[tuple[Any, ...]]:
     """All of them, byte for byte."""
-    return rows(path, "SELECT * FROM tally ORDER BY sweep, layer, snr, draw, start")
+    return rows(path, "SELECT * FROM tally ORDER BY sweep, layer, level, draw, start")
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:

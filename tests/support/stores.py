@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from onnxnoise.records import Tally, TallyKey
+from onnxnoise.results import database
 from onnxnoise.results.store import RunStore
 
 INF = float("inf")
@@ -27,8 +31,8 @@ IDENTITY: dict[str, Any] = {
 DESCRIPTION = {"model": "net", "layers": [], "notices": []}
 
 
-def tally(sweep: str = "single", layer: int | None = 1, snr: float = 10.0, draw: int = 0, start: int = 0) -> Tally:
-    return Tally(sweep, layer, snr, draw, start, 8, bytes([draw % 256]), b"\xff", b"\x00", 3)
+def tally(sweep: str = "single", layer: int | None = 1, level: float = 10.0, draw: int = 0, start: int = 0) -> Tally:
+    return Tally(sweep, layer, level, draw, start, 8, bytes([draw % 256]), b"\xff", b"\x00", 3)
 
 
 def opened(path: Path, **changed: Any) -> RunStore:
@@ -36,3 +40,13 @@ def opened(path: Path, **changed: Any) -> RunStore:
 
 
 KEYS: list[TallyKey] = [("single", layer, 10.0, 0, 0) for layer in range(1, 5)]
+
+
+def edited(path: Path, *statements: str, values: Sequence[object] = ()) -> None:
+    """Change a run file by SQL, its checksums with it: what somebody who knows the format could do."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement, values)
+        connection.create_function("checksum", -1, database.checksum)
+        for table, columns in database.SUMMED.items():
+            connection.execute(f"UPDATE {table} SET checksum = checksum({', '.join(columns)})")
