@@ -35,7 +35,7 @@ from onnxnoise.statistics.intervals import SHAPED, Law, reaches_95
 class ChunkHits:
     """A chunk's images and clean hits, the draws that met it, and of these together the clean hits lost and hits gained.
 
-    Those of more draws on the same chunk add up with `+`.
+    The hits of more draws on the same chunk add up with `+`.
     """
 
     images: int
@@ -45,7 +45,7 @@ class ChunkHits:
     gained: int
 
     def __add__(self, other: ChunkHits) -> ChunkHits:
-        """Raises ValueError where the two are not of the same chunk."""
+        """The hits of both sets of draws. Raises ValueError if the two are not of the same chunk."""
         if (self.images, self.clean) != (other.images, other.clean):
             raise ValueError("draws that add up must have met the same images")
         return ChunkHits(

@@ -134,7 +134,10 @@ def _moments(term: Array) -> _Moments:
 
 @dataclass(frozen=True)
 class Side:
-    """Hits of one model in one place: `hits` (draws, images) summed over `layers` layers, and its clean hits (images,)."""
+    """Hits of one model in one place, to be held against another's or a limit.
+
+    `hits` (draws, images) are summed over `layers` layers; `clean` (images,) are the model's hits without noise.
+    """
 
     hits: Counts
     layers: int
@@ -146,21 +149,21 @@ class Side:
         return float(self.hits.mean()) / self.layers
 
     def chosen(self, rows: Sequence[int]) -> Side:
-        """The same with these of its draws, by position."""
+        """The same with only the draws at these positions."""
         return Side(self.hits[list(rows)], self.layers, self.clean)
 
     def first(self, draws: int) -> Side:
-        """The same with its first draws only."""
+        """The same with only its first draws."""
         return Side(self.hits[:draws], self.layers, self.clean)
 
     @property
     def each(self) -> Array:
-        """Share of the layers that are hits, by draw and image."""
+        """Share of the layers that are hits, by draw and image (draws, images)."""
         return self.hits.astype(np.float64) / self.layers
 
 
 def normalized(side: Side) -> Measure:
-    """(A, x_dj, y_j, decisions) of accuracy / clean, linearized: (s_dj / layers - A c_j) / (C / images)."""
+    """A, the accuracy as a fraction of the clean one, linearized: (s_dj / layers - A c_j) / (C / images)."""
     clean = float(side.clean.mean())
     value = side.mean / clean
     share = side.clean.astype(np.float64) * (-value / clean)
@@ -168,12 +171,12 @@ def normalized(side: Side) -> Measure:
 
 
 def absolute(side: Side) -> Measure:
-    """(accuracy, x_dj, y_j, decisions): nothing to divide by."""
+    """The accuracy as a fraction of 1, where there is nothing to linearize."""
     return Measure(side.mean, side.each, np.zeros(side.clean.size), float(side.clean.size))
 
 
 def difference(first: Measure, second: Measure, *, by_draw: bool) -> Contrast | None:
-    """`first` - `second`, as `normalized` or `absolute` gave them, on the same images; `by_draw` where they met the same noise.
+    """`first` - `second`, which must be of the same images; `by_draw` says that they also met the same noise.
 
     Then both must have the same draws, in the same order.
     """

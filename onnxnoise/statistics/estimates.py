@@ -37,7 +37,7 @@ class HitSums:
     kept: tuple[int, int]  # sum_j c_j k_j, c_j k_j^2
 
     def __add__(self, other: HitSums) -> HitSums:
-        """Raises ValueError where the two differ in layers or draws."""
+        """The sums over both chunks. Raises ValueError if the two differ in layers or draws."""
         if (self.layers, len(self.draws)) != (other.layers, len(other.draws)):
             raise ValueError("chunks of one estimate must have the same layers and draws")
         return HitSums(
@@ -72,7 +72,7 @@ class LayerSum:
         self._total: Bits | npt.NDArray[np.int64] = np.zeros((0, clean.size), np.bool_)
 
     def add(self, hits: Bits) -> None:
-        """Raises ValueError where the shape is not that of the clean hits or of the layer before."""
+        """Add one layer's hits. Raises ValueError if the shape doesn't fit the clean hits or the layer before."""
         if hits.ndim != 2 or hits.shape[1:] != self.clean.shape or (self.layers and hits.shape != self._total.shape):
             raise ValueError(f"hits of shape {hits.shape} do not fit {self.clean.shape} clean hits or the layer before")
         if self.layers == 0:
@@ -84,7 +84,7 @@ class LayerSum:
         self.layers += 1
 
     def sums(self) -> HitSums:
-        """Raises ValueError before anything was added."""
+        """The sums of what was added. Raises ValueError before anything was."""
         total = self._total
         if total.size == 0:
             raise ValueError("an estimate needs at least one layer, draw and image")
