@@ -24,7 +24,9 @@ _DYNAMIC_QUANTIZATION = frozenset(
 )
 _PACKED = frozenset(("QGemm", "QAttention", "QMoE", "MatMulNBits", "MatMulBnb4", "MatMulIntegerToFloat"))
 _IR_VERSION = 10
-"""The newest that ONNX Runtime gets to see: later ones change no classifier, but a release refuses those it does not know."""
+"""The newest IR version that ONNX Runtime gets to see: later ones change no classifier, but each release refuses
+those it does not know.
+"""
 _KERNEL_SECOND = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # else its warnings end on stderr
@@ -32,7 +34,9 @@ logging.getLogger("onnx_ir").addHandler(logging.NullHandler())  # else its warni
 
 @dataclass(frozen=True)
 class Prepared:
-    """`model` is a serialized ModelProto for ONNX Runtime; `origins` tells what constant folding will make values of."""
+    """`model` is a serialized ModelProto for ONNX Runtime; `origins` names, for each value that constant folding will
+    make, the weights in it.
+    """
 
     model: bytes
     origins: Mapping[str, tuple[str, ...]]
@@ -44,8 +48,7 @@ def prepared(file: ModelFile) -> Prepared:
     from onnx_ir.passes import common  # noqa: PLC0415
 
     from onnxnoise.model import origins  # noqa: PLC0415
-    from onnxnoise.model.passes import batch_norms as decomposed  # noqa: PLC0415
-    from onnxnoise.model.passes import zero_biases as restore  # noqa: PLC0415
+    from onnxnoise.model.passes import batch_norms, precision, prelu, shapes, zero_biases  # noqa: PLC0415
 
     _refuse(file)
     try:
@@ -62,19 +65,19 @@ def prepared(file: ModelFile) -> Prepared:
             step(model)
         _read_small(model)
         model.ir_version = min(max(model.ir_version, 4), _IR_VERSION)
-        draft = ir.serde.serialize_model(model)
-        _check_inputs(draft, file.path)
-        _refuse_dropout(draft, file.path)
-        check_sizes(draft, file.path)
-        shapes = infer_shapes(draft)
-        if any(node.op_type == "CastLike" for node in nested(draft.graph.node)):
-            restore.name_casts(model, infer_types(draft))
-        restore.to_single(model)
-        restore.fold_shapes(model, shapes)
-        restore.fold_sequences(model)
-        restore.drop_zero_biases(model)
-        decomposed.restore_batch_norms(model, shapes)
-        restore.restore_prelu(model)
+        first = ir.serde.serialize_model(model)
+        _check_inputs(first, file.path)
+        _refuse_dropout(first, file.path)
+        check_sizes(first, file.path)
+        known = infer_shapes(first)
+        if any(node.op_type == "CastLike" for node in nested(first.graph.node)):
+            shapes.name_casts(model, infer_types(first))
+        precision.to_single(model)
+        shapes.fold_shapes(model, known)
+        shapes.fold_sequences(model)
+        zero_biases.drop_zero_biases(model)
+        batch_norms.restore_batch_norms(model, known)
+        prelu.restore_prelu(model)
         proto = ir.serde.serialize_model(model)
         behind = origins.origins(model)
         _drop_unused_inputs(proto.graph)
@@ -102,7 +105,7 @@ def _root(error: BaseException) -> str:
 
 
 def _refuse(file: ModelFile) -> None:
-    """What can't be measured honestly, told from the file as it is."""
+    """Raise ModelError for a file that can't be measured honestly, as far as its nodes and tensors tell."""
     path = file.path
     if file.stub.ir_version > onnx.IR_VERSION:
         raise ModelError(

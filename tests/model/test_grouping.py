@@ -9,7 +9,7 @@ import pytest
 from support import graphs
 
 from onnxnoise.model.network import Network, find_layers
-from onnxnoise.noise.gaussian import pooled_sigma
+from onnxnoise.model.spread import pooled_sigma
 
 HEAD = "g = GlobalAveragePool(h)  f = Flatten(g)  y = Gemm<transB = 1>(f, fw, fb)"
 
