@@ -19,6 +19,7 @@ from onnxnoise.model.graph import Graph, needed
 from onnxnoise.model.image_input import image_input
 from onnxnoise.model.logits import find_logits
 from onnxnoise.model.prepare import prepared
+from onnxnoise.model.refusals import refuse_chance
 from onnxnoise.model.repeats import stored_once
 from onnxnoise.model.shapes import infer_shapes
 from onnxnoise.records import ImageInput, Shape
@@ -82,6 +83,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in optimized.graph.node if n.op_type != "Constant"]
     metadata = {p.key: p.value for p in file.stub.metadata_props}
     logits, columns = find_logits(optimized, Graph(nodes, constants), path, output, lambda: classes(metadata))
+    refuse_chance(needed(nodes, logits), constants, file.stub, path)
     nodes, constants = stored_once(needed(nodes, logits), constants, image.batch)
     used = {name for node in nodes for name in reads(node)}
     domains = {node.domain for node in nested(nodes)} | {""}

@@ -97,6 +97,14 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         yield from subgraphs(node)
 
 
+def read_names(graph: onnx.GraphProto) -> set[str]:
+    """Names that any node of a graph or of its subgraphs reads, and those of the outputs of these graphs."""
+    inner = list(graphs(graph))
+    return {name for each in inner for node in each.node for name in node.input if name} | {
+        info.name for each in inner for info in each.output
+    }
+
+
 def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Every node of a model, those in subgraphs and functions too."""
     yield from nested(model.graph.node)
