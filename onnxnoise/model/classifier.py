@@ -19,7 +19,7 @@ from onnxnoise.model.graph import Graph, needed
 from onnxnoise.model.image_input import image_input
 from onnxnoise.model.logits import find_logits
 from onnxnoise.model.prepare import prepared
-from onnxnoise.model.refusals import refuse_chance
+from onnxnoise.model.refusals import refuse_chance, refuse_mixing
 from onnxnoise.model.repeats import stored_once
 from onnxnoise.model.shapes import infer_shapes
 from onnxnoise.records import ImageInput, Shape
@@ -89,7 +89,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
     domains = {node.domain for node in nested(nodes)} | {""}
     if image.name not in used:
         raise ModelError(f"{path}: output {logits!r} does not depend on the image input {image.name!r}")
-    return Classifier(
+    classifier = Classifier(
         name=path.stem,
         path=path,
         sha256=file.sha256,
@@ -104,6 +104,8 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
         origins=ready.origins,
         raw=file.stub,
     )
+    refuse_mixing(classifier)
+    return classifier
 
 
 def _explained(message: str, stub: onnx.ModelProto, path: Path) -> str:

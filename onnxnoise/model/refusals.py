@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from onnxnoise.errors import ModelError
 from onnxnoise.model.file import ModelFile, all_nodes, all_tensors, graphs, read_names
+from onnxnoise.model.mixing import mixing_node
 from onnxnoise.runtime.protos import attribute, nested, subgraphs
+
+if TYPE_CHECKING:
+    from onnxnoise.model.classifier import Classifier
 
 _DYNAMIC_QUANTIZATION = frozenset(
     ("DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
@@ -113,6 +117,21 @@ def refuse_chance(
             raise ModelError(training_mode(path, named, "draws random numbers (stochastic depth or noise left on?)"))
         if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in constants:
             raise ModelError(training_mode(path, node, "drops values at random where its third operand says so"))
+
+
+def refuse_mixing(classifier: Classifier) -> None:
+    """Raise ModelError where a node computes over all images of a batch: an image's class would depend on the others."""
+    mixing = None
+    if classifier.image.batch != 1:
+        opset = classifier.opsets.get("", 1)
+        mixing = mixing_node(classifier.nodes, classifier.constants, classifier.shapes, classifier.image.name, opset)
+    if mixing is not None and mixing.op_type.startswith("Reduce"):
+        raise ModelError(training_mode(classifier.path, mixing, "takes its statistics from all images of a batch"))
+    if mixing is not None:
+        raise ModelError(
+            f"{classifier.path}: {mixing.op_type} {mixing.name or mixing.output[0]!r} computes over all images of a batch, so an "
+            "image's class would depend on the images beside it; export it so that it works along the classes"
+        )
 
 
 def training_mode(path: Path, node: onnx.NodeProto, fault: str) -> str:

@@ -93,3 +93,59 @@ def test_dropout_left_on(training: int, tmp_path: Path) -> None:
         assert "Dropout 'h' drops values at random" in refusal(proto, tmp_path)
     else:
         assert graphs.load(proto, tmp_path).logits == "y"
+
+
+STATISTICS = "a = Constant<value_ints = [0, 2, 3]>()  m = ReduceMean(c, a)  d = Sub(c, m)"
+NORMED = f"{STATISTICS}  q = Mul(d, d)  v = ReduceMean(q, a)  s = Sqrt(v)  h = Div(d, s)"
+FIRST = "z = Constant<value_int = 0>()  zs = Constant<value_ints = [0]>()"
+MIXING: dict[str, tuple[str, str]] = {
+    "a batch norm written out": (NORMED, "ReduceMean 'm'"),
+    "over everything": ("m = ReduceMax(c)  h = Div(c, m)", "ReduceMax 'm'"),
+    "over the images alone": (f"{FIRST}  m = ReduceSum(c, zs)  h = Sub(c, m)", "ReduceSum 'm'"),
+    "behind layout": (
+        f"{FIRST}  t = Transpose<perm = [1, 2, 3, 0]>(c)  l = Constant<value_ints = [-1]>()  m = ReduceMean(t, l)"
+        "  u = Transpose<perm = [3, 0, 1, 2]>(m)  h = Sub(c, u)",
+        "ReduceMean 'm'",
+    ),
+    "behind a reshape": (
+        f"{FIRST}  i = Constant<value_ints = [0, 4, 36]>()  r = Reshape(c, i)  m = ReduceMax(r, zs)"
+        "  j = Constant<value_ints = [1, 4, 6, 6]>()  n = Reshape(m, j)  h = Sub(c, n)",
+        "ReduceMax 'm'",
+    ),
+    "a softmax": ("h = Softmax<axis = 0>(c)", "Softmax 'h'"),
+    "a running sum": (f"{FIRST}  h = CumSum(c, z)", "CumSum 'h'"),
+    "a standardization": ("h = MeanVarianceNormalization(c)", "MeanVarianceNormalization 'h'"),
+    "a covariance": (
+        "p = GlobalAveragePool(c)  e = Flatten(p)  t = Transpose(e)  k = MatMul(t, e)  o = MatMul(e, k)"
+        "  n = Constant<value_ints = [0, 4, 1, 1]>()  h = Reshape(o, n)",
+        "MatMul 'k'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "node"), MIXING.values(), ids=MIXING.keys())
+def test_what_mixes_the_images_of_a_batch(body: str, node: str, tmp_path: Path) -> None:
+    text = NET.format(body)
+    for batch in ("N", "2"):
+        message = refusal(graphs.model(text.replace("[N,", f"[{batch},")), tmp_path)
+        assert node.split(maxsplit=1)[0] in message
+        assert "all images of a batch" in message
+    assert graphs.load(graphs.model(text.replace("[N,", "[1,")), tmp_path).image.batch == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        NORMED.replace("0, 2, 3", "1, 2, 3"),
+        "h = MeanVarianceNormalization<axes = [2, 3]>(c)",
+        "h = Softmax<axis = 1>(c)",
+        f"{FIRST}  t = Transpose<perm = [1, 0, 2, 3]>(c)  m = ReduceMean(t, zs)  u = Transpose<perm = [1, 0, 2, 3]>(m)  h = Sub(c, u)",
+        "i = Constant<value_ints = [0, 4, 36]>()  r = Reshape(c, i)  t = Transpose<perm = [0, 2, 1]>(r)  a = MatMul(t, r)"
+        "  b = Softmax(a)  v = MatMul(r, b)  j = Constant<value_ints = [0, 4, 6, 6]>()  h = Reshape(v, j)",
+        "a = Constant<value_ints = [0]>()  s = Shape(c)  e = ReduceProd<keepdims = 0>(s, a)  k = Cast<to = 1>(e)  h = Div(c, k)",
+        "g0 = InstanceNormalization(c, fb4, fb4)  h = Relu(g0)",
+    ],
+)
+def test_what_stays_within_an_image(body: str, tmp_path: Path) -> None:
+    text = NET.format(body).replace("float[4,3,3,3] w,", "float[4,3,3,3] w, float[4] fb4,")
+    assert graphs.load(graphs.model(text), tmp_path).logits == "y"
