@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnxnoise.model.layers.candidates import VARIANCE
 from onnxnoise.model.policies.batch_norms import LayerNoise
 from onnxnoise.noise.gaussian import sigma_noise
+from onnxnoise.records import VARIANCE
 from onnxnoise.runtime.session import Provider, Session, Value, to_device, to_host
 
 Array = npt.NDArray[Any]

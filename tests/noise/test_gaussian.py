@@ -116,17 +116,3 @@ def test_a_single_element_gets_none(tmp_path: Path) -> None:
     assert (slope.kind, slope.parameters, slope.sigma_w) == ("scale", 1, 0.0)
     noisy, _ = LayerNoise.drawn(slope, net.constants, seed=40, draw=0, scope="layer", policy="group").at(1.0)
     np.testing.assert_array_equal(noisy["slope"], net.constants["slope"])
-
-
-@pytest.mark.parametrize("size", [2, 3, 1000, (1 << 22) + 3])
-def test_standard_deviations_in_float64(size: int) -> None:
-    values = np.random.default_rng(size).normal(1000, 0.01, size).astype(np.float32)
-    np.testing.assert_allclose(noise.sigma(values), values.astype(np.float64).std(), rtol=1e-9)
-    parts = [values[: size // 2], values[size // 2 :] * np.float32(3), np.float32([])]
-    together = np.concatenate([part.astype(np.float64) for part in parts])
-    np.testing.assert_allclose(noise.pooled_sigma(parts), together.std(), rtol=1e-9)
-
-
-def test_nothing_has_no_deviation() -> None:
-    assert noise.sigma(np.float32([5])) == 0
-    assert noise.sigma(np.full(100, 0.1, np.float32)) == 0

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.model.classifier import Classifier
-from onnxnoise.model.layers.candidates import VARIANCE
 from onnxnoise.model.network import Network, find_layers
 from onnxnoise.model.policies.affine import as_affine
 from onnxnoise.model.policies.fold import fold
 from onnxnoise.noise.gaussian import perturbed, sigma_noise, stored_normals
-from onnxnoise.records import Floats, NoiseLayer, Notice, Policy, SigmaScope
+from onnxnoise.records import VARIANCE, Floats, NoiseLayer, Notice, Policy, SigmaScope
 
 Array = npt.NDArray[Any]
 
@@ -35,7 +34,7 @@ def noise_layers(classifier: Classifier, policy: Policy) -> Network:
 
 
 def _with_notice(network: Network, notices: tuple[Notice, ...], merged: int) -> Network:
-    """A folded network, with the file's own notices and what became of its batch norms."""
+    """A folded network with the file's own notices and one that says what became of its batch norms."""
     left = [layer.name for layer in network.layers if layer.kind == "batchnorm"]
     message = f"{merged} batch norms were merged into the convolution or dense layer before them"
     if left:
