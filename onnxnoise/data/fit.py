@@ -6,7 +6,7 @@ from math import exp, lgamma, log
 from typing import Literal
 
 from onnxnoise.data.cards import Card
-from onnxnoise.data.images import ImageSource
+from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.errors import DataError, ModelError
 from onnxnoise.records import ImageInput, Metric
 

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from onnxnoise.data.cards import InputSpec
+from onnxnoise.data.datasets import CIFAR10, CIFAR100, Dataset
+from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import fit, resized
 from onnxnoise.data.pixels.stream import stream
+from onnxnoise.data.sources.base import DataLayout
+from onnxnoise.data.sources.files import first_bytes
 from onnxnoise.data.sources.pickles import unpickle
 from onnxnoise.errors import DataError
 from onnxnoise.records import ImageChunk, Labels, Pixels
 
-Cifar = Literal["cifar10", "cifar100"]
-
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
 MAX_BYTES = 256 << 20
+PICKLE, GZIP = b"\x80", b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
 class Form:
-    """How one of the two sets is stored. A record is the label bytes (the last is the class), then 3 planes 32 x 32."""
+    """How one of the two sets is stored. A record is the label bytes (the last is the class), then 3 planes 32 x 32.
+
+    `label_counts` are the numbers of labels, `label_keys` the pickle's names for them; `files` are called so in either official
+    version, which comes in one of `folders` or `archives`.
+    """
 
     title: str
     label_counts: tuple[int, ...]
-    labels: tuple[str, ...]
+    label_keys: tuple[str, ...]
     files: tuple[str, ...]
     folders: tuple[str, ...]
     archives: tuple[str, ...]
@@ -44,19 +51,19 @@ class Form:
         return len(self.label_counts) + IMAGE_BYTES
 
 
-FORMS: dict[Cifar, Form] = {
-    "cifar10": Form(
+FORMS = {
+    CIFAR10.name: Form(
         title="CIFAR-10",
-        label_counts=(10,),
-        labels=("labels",),
+        label_counts=(CIFAR10.classes,),
+        label_keys=("labels",),
         files=("test_batch.bin", "test_batch"),
         folders=("cifar-10-batches-bin", "cifar-10-batches-py"),
         archives=("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"),
     ),
-    "cifar100": Form(
+    CIFAR100.name: Form(
         title="CIFAR-100",
-        label_counts=(20, 100),
-        labels=("coarse_labels", "fine_labels"),
+        label_counts=(20, CIFAR100.classes),
+        label_keys=("coarse_labels", "fine_labels"),
         files=("test.bin", "test"),
         folders=("cifar-100-binary", "cifar-100-python"),
         archives=("cifar-100-binary.tar.gz", "cifar-100-python.tar.gz"),
@@ -64,9 +71,12 @@ FORMS: dict[Cifar, Form] = {
 }
 
 
+_OFFICIAL = {file for form in FORMS.values() for file in form.files}
+
+
 @dataclass(frozen=True, eq=False)
 class CifarImages:
-    """An ImageSource: records uint8 (images, record bytes) in file order, `labels` of the model."""
+    """An ImageSource: records uint8 (images, record bytes) in file order, and the `labels` that the model should give them."""
 
     name: str
     classes: int
@@ -99,15 +109,44 @@ class CifarImages:
         return fit(Image.fromarray(self._pixels(range(position, position + 1))[0]), self.spec)
 
 
-def open_cifar(data: Path, dataset: Cifar, spec: InputSpec, name: str | None = None) -> CifarImages:
-    """The test images of `data`: a file, an archive or a folder. `name` is what the results call them.
+def has_cifar(path: Path, dataset: Dataset) -> bool:
+    """Whether a folder holds the test part of either CIFAR, or a file is called so or begins like records, a pickle or a tar.
+
+    Records have no mark of their own: theirs is a first byte that is a label.
+    """
+    if path.is_dir():
+        return any(_test_file(path, form) for form in FORMS.values())
+    if not path.is_file():
+        return False
+    if path.name.removesuffix(".gz") in _OFFICIAL:
+        return True
+    head = first_bytes(path, 512)
+    packed = head.startswith(GZIP)
+    if packed:
+        try:
+            with gzip.open(path) as content:
+                head = content.read(512)
+        except (OSError, EOFError, zlib.error):
+            return False
+    if head[257:262] == b"ustar":
+        return packed or _is_cifar_tar(path)
+    return head.startswith(PICKLE) or (head != b"" and head[0] < FORMS[dataset.name].label_counts[0])
+
+
+def open_cifar(data: Path, dataset: Dataset, spec: InputSpec, name: str | None = None) -> CifarImages:
+    """The test images of `data`: a file, an archive or a folder. `name` is what results call them.
 
     Raises DataError: no test part there, truncated, of the other CIFAR, or with labels out of range.
     """
-    form = FORMS[dataset]
+    form = FORMS[dataset.name]
     file = _test_file(data, form) if data.is_dir() else data
+    if file is None:
+        others = " and ".join(f"{other.title}'s" for other in FORMS.values() if _test_file(data, other))
+        raise DataError(
+            f"{data}: this folder has no test part of {form.title}: expected one of {_places(form)}. It has {others}"
+        )
     content, origin = _content(file, form)
-    if content[:1] == b"\x80":  # no label is that large: a pickle of protocol 2 or later
+    if content.startswith(PICKLE):  # no label is that large: a pickle of protocol 2 or later
         content = _unpickled(content, origin, form)
     if not content:
         raise DataError(f"{origin}: holds no images")
@@ -124,11 +163,10 @@ def open_cifar(data: Path, dataset: Cifar, spec: InputSpec, name: str | None = N
                 f"{origin}: record {wrong[0]} has label {records[wrong[0], column]}; those of {form.title} are 0 to "
                 f"{count - 1}. Is it another file?"
             )
-    classes = form.label_counts[-1]
     official = Path(origin).name.removesuffix(".gz") in form.files
     return CifarImages(
-        name=name or (f"{dataset}-test" if official else dataset),
-        classes=classes,
+        name=name or (f"{dataset.name}-test" if official else dataset.name),
+        classes=dataset.classes,
         digest=hashlib.sha256(content).hexdigest(),
         spec=spec,
         records=records,
@@ -136,26 +174,36 @@ def open_cifar(data: Path, dataset: Cifar, spec: InputSpec, name: str | None = N
     )
 
 
+def _is_cifar_tar(path: Path) -> bool:
+    """Whether a test part is among the first members of a tar that is not compressed: the official ones have 8 at most."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return any(Path(member.name).name in _OFFICIAL for member in itertools.islice(archive, 16))
+    except (OSError, EOFError, ValueError, OverflowError, RecursionError, tarfile.TarError):
+        return False
+
+
 class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def _test_file(folder: Path, form: Form) -> Path:
+def _test_file(folder: Path, form: Form) -> Path | None:
     names = [*form.files, *(f"{file}.gz" for file in form.files)]
     places = [folder, *(folder / inner for inner in form.folders)]
     candidates = [*(place / name for place in places for name in names), *(folder / name for name in form.archives)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    expected = ", ".join([*form.files, *(f"{inner}/" for inner in form.folders), *form.archives])
-    raise DataError(f"{folder}: this folder has no test part of {form.title}: expected one of {expected}")
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def _places(form: Form) -> str:
+    """Where the test part is looked for in a folder, for a person."""
+    return ", ".join([*form.files, *(f"{inner}/" for inner in form.folders), *form.archives])
 
 
 def _content(file: Path, form: Form) -> tuple[bytes, str]:
     """The bytes of the test part, unpacked, and where they are. Raises DataError: unreadable, damaged, not there."""
     try:
         with file.open("rb") as raw:
-            compressed = raw.read(2) == b"\x1f\x8b"
+            compressed = raw.read(2) == GZIP
         with gzip.open(file) if compressed else file.open("rb") as stream:
             head = stream.read(512)
             if head[257:262] != b"ustar":
@@ -187,13 +235,15 @@ def _unpickled(content: bytes, origin: str, form: Form) -> bytes:
     except DataError as error:
         raise DataError(f"{origin}: {error}") from error.__cause__
     found = ", ".join(sorted(batch))[:200]
-    if "data" not in batch or form.labels[-1] not in batch:
-        raise DataError(f"{origin}: the pickle has no 'data' and {form.labels[-1]!r} of {form.title} (found: {found})")
+    if "data" not in batch or form.label_keys[-1] not in batch:
+        raise DataError(
+            f"{origin}: the pickle has no 'data' and {form.label_keys[-1]!r} of {form.title} (found: {found})"
+        )
     try:
         pixels = np.asarray(batch["data"])
         if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != IMAGE_BYTES:
             raise ValueError(f"'data' is {pixels.dtype} {pixels.shape}, not uint8 (images, {IMAGE_BYTES})")
-        columns = {key: np.asarray(batch.get(key, np.zeros(len(pixels), np.int64))) for key in form.labels}
+        columns = {key: np.asarray(batch.get(key, np.zeros(len(pixels), np.int64))) for key in form.label_keys}
         for key, column in columns.items():
             if column.dtype.kind not in "iu" or column.shape != pixels.shape[:1]:
                 raise ValueError(f"{key!r} is {column.dtype} {column.shape}, not {len(pixels)} integers, one an image")
@@ -209,3 +259,9 @@ def _other(content: bytes, form: Form) -> str:
         if other is not form and len(content) % other.record_bytes == 0:
             return f" (they are of {other.title})"
     return ""
+
+
+CIFAR10_LAYOUT, CIFAR100_LAYOUT = (
+    DataLayout(f"the test part of {form.title}: {_places(form)}", has_cifar, open_cifar, (name,))
+    for name, form in FORMS.items()
+)
