@@ -13,7 +13,7 @@ from support.imaging import card, cifar_card
 
 from onnxnoise.data.cards import load_bundled
 from onnxnoise.data.datasets import KNOWN
-from onnxnoise.data.sources import cifar, ilsvrc
+from onnxnoise.data.sources import cifar_files, ilsvrc
 from onnxnoise.run.card_check import Finding, card_text, check_card, clean_finding
 from onnxnoise.run.loading import Subject, open_model
 
@@ -159,7 +159,7 @@ def test_classes(tmp_path: Path) -> None:
 
 
 def test_classes_are_those_of_the_data() -> None:
-    data = {name: form.label_counts[-1] for name, form in cifar.FORMS.items()} | {"imagenet": len(ilsvrc.wnids())}
+    data = {name: form.label_counts[-1] for name, form in cifar_files.FORMS.items()} | {"imagenet": len(ilsvrc.wnids())}
     assert data == {name: dataset.classes for name, dataset in KNOWN.items()}
 
 
