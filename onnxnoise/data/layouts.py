@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxnoise.data.datasets import Dataset
-from onnxnoise.data.sources import bundled, cifar, imagenet, label_list, tars
+from onnxnoise.data.sources import bundled, cifar, class_folders, imagenet, label_list, tars
 from onnxnoise.data.sources.base import DataLayout
 
 LAYOUTS: tuple[DataLayout, ...] = (
@@ -13,6 +13,7 @@ LAYOUTS: tuple[DataLayout, ...] = (
     cifar.CIFAR100_LAYOUT,
     tars.LAYOUT,
     imagenet.VALIDATION_IMAGES,
+    class_folders.LAYOUT,
     bundled.LAYOUT,
 )
 """The first that recognizes a path opens it, so a layout with a mark of its own stands above CIFAR's, whose records have none."""

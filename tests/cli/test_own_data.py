@@ -49,3 +49,18 @@ def test_another_number_of_classes_than_the_model_s_is_told(folder: Path) -> Non
     outcome = onnxnoise("cards", "check", "tiny.onnx", "--card", "own.toml")
     assert outcome.code == 1
     assert "colors, 12 classes; correct classes or label_offset in [input]" in outcome.out
+
+
+def test_class_folders_of_37_classes(folder: Path) -> None:
+    values = nets.balanced(nets.weights(classes=37), nets.pictures(40))
+    nets.saved(nets.residual(values))
+    pixels = nets.pictures(40)
+    labels = nets.labelled(nets.residual(values), nets.as_input(pixels))
+    names = [f"breed {label:02}" for label in range(37)]
+    write(folder / "pets", {f"{names[k]}/{i}.png": encoded(pixels[i], "PNG") for i, k in enumerate(labels)})
+    (folder / "classes.txt").write_text("\n".join(names))
+    (folder / "own.toml").write_text('[input]\ndataset = "pets"\nclasses = "classes.txt"\nsize = 32\n')
+    result = onnxnoise("bench", "tiny.onnx", "--card", "own.toml", "--data", "pets", "--out", "own.sqlite", *QUICK).json
+    truth = nets.hits(nets.graphs.run(nets.residual(values), nets.as_input(pixels)), labels, 1)
+    assert (result["clean"]["images"], result["clean"]["top1_hits"]) == (40, sum(truth))
+    assert open_run_file("own.sqlite").classes == 37
