@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from onnxnoise.data.cards import Card
-from onnxnoise.data.images import ImageSource
+from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.errors import DataError, ModelError
 from onnxnoise.records import ImageInput, Metric
 from onnxnoise.statistics.distributions import binomial_tail

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from onnxnoise.data.cards import CLASSES
+from onnxnoise.data.datasets import KNOWN
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Metric, Result, Sweep, TallyKey
 from onnxnoise.results.database import is_database
@@ -156,11 +156,17 @@ def _opened(store: RunStore, metric: Metric | None) -> OpenedRun:
         raise RunFileError(
             f"{store.path}: no pass over the first chunk of images is complete, not even the clean one; {advice}"
         )
-    dataset = store.identity.get("preprocessing", {}).get("dataset")
     measured, planned = _progress(store, spec)
     if is_chunked(store.identity):
         measured, planned = parts[0].measured, parts[0].planned
-    return OpenedRun(store.path, _merged(parts), CLASSES.get(dataset), measured, planned)
+    return OpenedRun(store.path, _merged(parts), _classes(store), measured, planned)
+
+
+def _classes(store: RunStore) -> int | None:
+    """The number of the data's classes: what the file says, or, of one made before files said it, what its data set has."""
+    told = store.description.get("classes")
+    known = KNOWN.get(store.identity.get("preprocessing", {}).get("dataset"))
+    return int(told) if told else known.classes if known else None
 
 
 def _merged(parts: Sequence[Result]) -> Result:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from onnxnoise.data.cards import CLASSES, KEYS, Card
+from onnxnoise.data.cards import KEYS, Card
+from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.fit import expected_clean, layout_of, plausible
 from onnxnoise.model.network import Network
 from onnxnoise.records import ImageInput, Metric
@@ -47,7 +48,7 @@ def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding
     what, found = f"clean {metric}", hits / images
     if clean is None:
         said = f"the card has no {metric} without noise"
-        guess = (1 if metric == "top1" else 5) / CLASSES[card.input.dataset]
+        guess = min(1.0, (1 if metric == "top1" else 5) / card.dataset.classes)
         if found <= guess or plausible(hits, images, guess):
             said += f"; guessing does as well ({guess:.1%}): untrained, or [input] prepares its images wrongly"
         return Finding(what, None, found, None, said)
@@ -70,6 +71,8 @@ def card_text(card: Card) -> list[tuple[str, str]]:
     rows = []
     for table, keys in KEYS.items():
         values = asdict(getattr(card, table))
+        if table == "input" and card.dataset not in KNOWN.values():
+            values["classes"] = ", ".join(card.dataset.names) or card.dataset.classes
         rows += [(f"{table}.{key}", _shown(key, values[key])) for key in keys if values.get(key) not in (None, ())]
     return rows
 
@@ -152,8 +155,8 @@ def _numbers(image: ImageInput, as_they_are: bool, scale: float | None) -> Findi
 
 
 def _classes(network: Network, card: Card) -> Finding:
-    spec = card.input
-    offset = f" and a label_offset of {spec.label_offset}" if spec.label_offset else ""
-    count = spec.classes - spec.label_offset
-    why = f"the card is for {spec.dataset}, {count} classes{offset}; correct dataset or label_offset in [input]"
-    return _compared("classes", spec.classes, network.classes, why)
+    dataset, label_offset = card.dataset, card.input.label_offset
+    offset = f" and a label_offset of {label_offset}" if label_offset else ""
+    own = "dataset" if dataset.name in KNOWN else "classes"
+    why = f"the card is for {dataset.name}, {dataset.classes} classes{offset}; correct {own} or label_offset in [input]"
+    return _compared("classes", card.classes, network.classes, why)

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from onnxnoise.data.cards import Card
 from onnxnoise.data.fit import check_fit, layout_of
-from onnxnoise.data.images import ImageSource, open_images
+from onnxnoise.data.images import open_images
 from onnxnoise.data.pixels.preprocess import to_input
+from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.draws import NoiseSpec
 from onnxnoise.engine.values import Probe, probe
 from onnxnoise.machine import memory

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.data.fit import layout_of
-from onnxnoise.data.images import ImageSource
+from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.sweep import ChunkSweep, Todo
 from onnxnoise.records import CHUNKED, ImageChunk, Tally, TallyKey, Variant
 from onnxnoise.run.experiment import Setup

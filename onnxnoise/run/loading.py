@@ -42,7 +42,7 @@ def open_model(
 
     def classes(metadata: Mapping[str, str]) -> int | None:
         try:
-            return card_of(model, path, card, metadata).input.classes
+            return card_of(model, path, card, metadata).classes
         except CardError:
             return None
 

@@ -230,6 +230,7 @@ def open_run(
     description = {
         "model": network.name,
         "dataset": setup.images.name,
+        "classes": setup.images.classes,
         "layers": [asdict(layer_info(layer)) for layer in network.layers],
         "notices": [asdict(notice) for notice in (*network.notices, *setup.notices())],
     }
