@@ -21,6 +21,7 @@ from onnxnoise.model.prepare import prepared
 from onnxnoise.model.shapes import dims, infer_shapes, printed
 from onnxnoise.records import ImageInput, Layout, Shape
 from onnxnoise.runtime import session
+from onnxnoise.runtime.optimizer import normalize
 from onnxnoise.runtime.protos import attribute, nested, reads
 
 Array = npt.NDArray[Any]
@@ -74,7 +75,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
     file = read_model(path)
     ready = prepared(file)
     try:
-        optimized = session.normalize(ready.model, file.folder, str(path))
+        optimized = normalize(ready.model, file.folder, str(path))
     except ModelError as error:
         raise ModelError(_explained(str(error), file.stub, path)) from error
     constants = _values(optimized, file.folder)

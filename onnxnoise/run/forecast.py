@@ -11,7 +11,6 @@ from pathlib import Path
 
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
-from onnxnoise.machine import cores
 from onnxnoise.records import Policy, SigmaScope, TallyKey, Variant
 from onnxnoise.results.summary import strict_json
 from onnxnoise.run.experiment import Setup
@@ -124,7 +123,7 @@ class _Costs:
         self.setup = setup
         network, layers = setup.subject.network, setup.subject.layers
         self.cutter = Cutter(network)
-        lanes = cores().threads if setup.provider.device == "cpu" else 1
+        lanes = setup.provider.lanes()
         chunk = chunk[: min(len(chunk), 2 * lanes * setup.batch_size(len(chunk)))]
         images = decoded(setup.images, chunk)
         batches = setup.batches(images.pixels)

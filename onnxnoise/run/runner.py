@@ -31,6 +31,7 @@ from onnxnoise.run.plans import CLEAN, Crossed, Nested, Plan
 from onnxnoise.run.workers.base import Crew
 from onnxnoise.run.workers.open_workers import hired
 from onnxnoise.runtime import session
+from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics.stopping import chunk_images
 
@@ -259,7 +260,7 @@ def shard_size(setup: Setup, images: int) -> int:
     spec = setup.spec
     _, shards = spec.shard or (1, 1)
     anywhere = replace(spec, memory=spec.memory or SHARD_MEMORY)
-    most = replace(setup, spec=anywhere, provider=session.find_provider("cpu")).chunk_size()
+    most = replace(setup, spec=anywhere, provider=find_provider("cpu")).chunk_size()
     rounds = ceil(images / (shards * most))
     fixed = setup.subject.network.image.batch or 1
     return ceil(images / (shards * rounds) / fixed) * fixed

@@ -26,6 +26,7 @@ from onnxnoise.run.workers import worker
 from onnxnoise.run.workers.base import Workers, divided
 from onnxnoise.run.workers.worker import Order, perform
 from onnxnoise.runtime import cuda
+from onnxnoise.runtime.base import CudaProvider
 from onnxnoise.spec import BenchSpec
 
 SPEC = BenchSpec("", snrs=(20.0, 2.0), draws=3, sweeps=("single", "cumulative", "all"), memory=2_000_000)
@@ -247,10 +248,10 @@ def test_each_worker_has_a_device_of_its_own(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert pool._devices(2) == devices[:2]
-    assert pool._devices(3) == devices
+    assert pool._devices(CudaProvider(), 2) == devices[:2]
+    assert pool._devices(CudaProvider(), 3) == devices
     with pytest.raises(UsageError, match=r"--workers 4: 3 CUDA devices are visible.*use --workers 3"):
-        pool._devices(4)
+        pool._devices(CudaProvider(), 4)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from onnxnoise.run.experiment import Setup
 from onnxnoise.run.jobs import Job, Part
 from onnxnoise.run.workers.base import Workers
 from onnxnoise.run.workers.worker import Order, perform
-from onnxnoise.runtime.session import Provider, find_provider
+from onnxnoise.runtime.base import Provider
+from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
 
 MEMORY = 2 << 30

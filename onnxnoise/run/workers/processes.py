@@ -19,6 +19,7 @@ from onnxnoise.run.experiment import Setup
 from onnxnoise.run.workers.base import Workers
 from onnxnoise.run.workers.worker import perform
 from onnxnoise.runtime import cuda
+from onnxnoise.runtime.base import Provider
 
 
 @contextmanager
@@ -28,9 +29,7 @@ def pool(setup: Setup, workers: int, threads: int | None = None) -> Iterator[Wor
 
     They end with the block, and with this process, however it ends. Raises UsageError: more workers than devices.
     """
-    devices: list[str | None] = [None] * workers
-    if setup.provider.device == "cuda":
-        devices = _devices(workers)
+    devices = _devices(setup.provider, workers)
     threads = threads or max(1, cores().threads // workers)
     with _Processes(devices) as processes:
         yield Workers(
@@ -96,7 +95,7 @@ def _begin(watched: Connection, free: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     device = free.get()
     if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+        os.environ[cuda.VISIBLE_DEVICES] = device
     Thread(target=_end_with, args=(watched,), daemon=True).start()
 
 
@@ -107,14 +106,14 @@ def _end_with(watched: Connection) -> None:
         os._exit(0)
 
 
-def _devices(workers: int) -> list[str | None]:
-    """The CUDA devices that this process may use, one for each worker."""
-    driver = cuda.driver()
-    count = len(driver.gpus) if driver else 0
-    names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))).split(",")
-    if workers > count:
+def _devices(provider: Provider, workers: int) -> list[str | None]:
+    """The device of each worker; None where the provider has none to hand out."""
+    names = provider.devices()
+    if names is None:
+        return [None] * workers
+    if workers > len(names):
         raise UsageError(
-            f"--workers {workers}: {count} CUDA {'device is' if count == 1 else 'devices are'} visible here, and each worker "
-            f"needs one of its own; use --workers {max(count, 1)}"
+            f"--workers {workers}: {len(names)} CUDA {'device is' if len(names) == 1 else 'devices are'} visible here, and each "
+            f"worker needs one of its own; use --workers {max(len(names), 1)}"
         )
-    return [name.strip() for name in names[:workers]]
+    return list(names[:workers])
