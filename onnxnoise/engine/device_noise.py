@@ -14,7 +14,8 @@ import onnx
 from onnxnoise.model.policies.batch_norms import LayerNoise
 from onnxnoise.noise.gaussian import sigma_noise
 from onnxnoise.records import VARIANCE
-from onnxnoise.runtime.session import Provider, Session, Value, to_device, to_host
+from onnxnoise.runtime.base import Provider
+from onnxnoise.runtime.session import Session, Value, to_device, to_host
 
 Array = npt.NDArray[Any]
 

@@ -24,6 +24,7 @@ from onnxnoise.model.repeats import stored_once
 from onnxnoise.model.shapes import infer_shapes
 from onnxnoise.records import ImageInput, Shape
 from onnxnoise.runtime import session
+from onnxnoise.runtime.optimizer import normalize
 from onnxnoise.runtime.protos import nested, reads
 
 Array = npt.NDArray[Any]
@@ -74,7 +75,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
     file = read_model(path)
     ready = prepared(file)
     try:
-        optimized = session.normalize(ready.model, file.folder, str(path))
+        optimized = normalize(ready.model, file.folder, str(path))
     except ModelError as error:
         raise ModelError(_explained(str(error), file.stub, path)) from error
     constants = _values(optimized, file.folder)

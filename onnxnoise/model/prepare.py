@@ -39,11 +39,11 @@ class Prepared:
 
 def prepared(file: ModelFile) -> Prepared:
     """The file's graph, ready for the optimizer; raises ModelError with the reason where it can't be measured."""
-    import onnx_ir as ir  # noqa: PLC0415  half a second, and many commands never get here
-    from onnx_ir.passes import common  # noqa: PLC0415
+    import onnx_ir as ir
+    from onnx_ir.passes import common
 
-    from onnxnoise.model import origins  # noqa: PLC0415
-    from onnxnoise.model.passes import batch_norms, precision, prelu, shapes, zero_biases  # noqa: PLC0415
+    from onnxnoise.model import origins
+    from onnxnoise.model.passes import batch_norms, precision, prelu, shapes, zero_biases
 
     refuse_unmeasurable(file)
     try:
@@ -85,7 +85,7 @@ def prepared(file: ModelFile) -> Prepared:
 
 def _read_small(model: ir.Model) -> None:
     """Small tensors that lie in other files come inside, in place: ONNX Runtime wants shapes and axes there."""
-    import onnx_ir as ir  # noqa: PLC0415
+    import onnx_ir as ir
 
     for value in model.graph.initializers.values():
         tensor = value.const_value

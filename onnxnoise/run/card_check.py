@@ -1,4 +1,4 @@
-"""Holds a model file against a card: what the card says of its structure, input and accuracy, and what the file has."""
+"""Holds a model file against a card, which tells of the file's structure, input and accuracy."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from onnxnoise.run.loading import Subject
 
 _MISSING_LAYERS = ("merged_batchnorm", "no_batchnorm")
 _MISSING_PARAMETERS = ("decomposed_batchnorm", "unattached")
-"""Codes of the network's notices that tell why something of it is missing."""
+"""Codes of the network's notices that tell why layers or parameters are missing."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a card says (`card`) and what the file has (`file`); either is None where it says nothing.
+    """Something that both a card (`card`) and the file (`file`) tell; either is None where it tells nothing.
 
-    Accuracies are fractions of 1. `agrees` is None where there is nothing to compare. `why` explains it in a sentence: text
-    that can hold names from the file.
+    Accuracies are fractions of 1. `agrees` is None where there is nothing to compare. `why` explains it in a sentence, which is
+    untrusted text: it can have names from the file.
     """
 
     what: str
@@ -64,7 +64,7 @@ def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding
 
 
 def card_text(card: Card) -> list[tuple[str, str]]:
-    """What a person reads of a card, (`table.key`, value) in the order of a card's keys, presets filled in.
+    """A card for a person: pairs (`table.key`, value) in the order of a card's keys, presets filled in.
 
     Untrusted text; a value can have several lines (`model.recipe`). Keys that the card leaves out are left out.
     """
@@ -102,7 +102,7 @@ def _structure(network: Network, card: Card) -> tuple[Finding, Finding]:
 
 
 def _why(network: Network, has: str, codes: tuple[str, ...]) -> str:
-    """What the file has, then what the network's notices tell of why that is all."""
+    """What the file has, then what the network's notices with these codes tell."""
     return ". ".join([has, *(notice.message for notice in network.notices if notice.code in codes)])
 
 

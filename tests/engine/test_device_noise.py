@@ -16,7 +16,8 @@ from onnxnoise.model.policies.batch_norms import LayerNoise, noise_layers
 from onnxnoise.noise.gaussian import perturbed
 from onnxnoise.records import NoiseLayer, Policy
 from onnxnoise.runtime import session
-from onnxnoise.runtime.session import Session, find_provider, to_device, to_host
+from onnxnoise.runtime.providers import find_provider
+from onnxnoise.runtime.session import Session, to_device, to_host
 
 CPU = find_provider("cpu")
 

@@ -15,6 +15,7 @@ from support.command import onnxnoise, refused
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally
 from onnxnoise.run import forecast, runner
+from onnxnoise.run.watching import Silent
 from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics import stopping
 
@@ -36,7 +37,7 @@ def rows(path: Path) -> list[tuple[Any, ...]]:
     return found
 
 
-class Until(runner.Silent):
+class Until(Silent):
     """Stops a run as Ctrl-C does, after so many noisy passes."""
 
     def __init__(self, most: float = inf) -> None:

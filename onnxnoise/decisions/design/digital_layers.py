@@ -12,9 +12,9 @@ from onnxnoise.errors import UsageError
 from onnxnoise.records import Estimate, LayerInfo, Metric, NoiseLayer, Notice, Policy, SigmaScope
 from onnxnoise.results.as_json import strict_json
 from onnxnoise.results.summary import summarize
-from onnxnoise.run.experiment import Setup
+from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.loading import layer_info
-from onnxnoise.run.runner import measured
+from onnxnoise.run.runner import measured_run
 from onnxnoise.spec import BenchSpec, index_ranges
 from onnxnoise.text import counted
 
@@ -86,9 +86,9 @@ def plan(
         raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
     if fresh_draws < 2:
         raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
-    setup = Setup.opened(replace(spec, snrs=(snr,), sweeps=("all",)))
-    search = _Search(setup, snr, max_share, tell)
-    without = search.accuracy(setup.subject.layers, spec.seed, spec.draws)
+    experiment = Experiment.opened(replace(spec, snrs=(snr,), sweeps=("all",)))
+    search = _Search(experiment, snr, max_share, tell)
+    without = search.accuracy(experiment.subject.layers, spec.seed, spec.draws)
     goal = spec.target
     best: tuple[tuple[NoiseLayer, ...], Estimate, int] | None = None
     for attempt in range(1, _ROUNDS + 1):
@@ -102,11 +102,11 @@ def plan(
         goal += (1 - goal) / 2  # as much again between the target and the clean accuracy
     assert best is not None
     digital, verified, fresh_seed = best
-    classifier = setup.subject.network
+    classifier = experiment.subject.network
     return Plan(
         model={"name": classifier.name, "sha256": classifier.sha256},
-        provider=setup.provider.name,
-        dataset={"name": setup.images.name, "images": setup.count, "sha256": setup.images.digest},
+        provider=experiment.provider.name,
+        dataset={"name": experiment.images.name, "images": experiment.count, "sha256": experiment.images.digest},
         snr=snr,
         target=spec.target,
         seed=spec.seed,
@@ -122,7 +122,7 @@ def plan(
         without=without,
         verified=verified,
         met=verified.mean >= spec.target,
-        warnings=(*classifier.notices, *_notices(spec, digital, setup.subject.layers)),
+        warnings=(*classifier.notices, *_notices(spec, digital, experiment.subject.layers)),
     )
 
 
@@ -134,17 +134,17 @@ def to_json(made: Plan) -> str:
 class _Search:
     """The evaluations of one plan, each a small run of its own; layers are rated in the run file, for later plans too."""
 
-    def __init__(self, setup: Setup, snr: float, max_share: float, tell: Callable[[str], None]) -> None:
-        self.setup, self.snr, self.max_share, self.tell = setup, snr, max_share, tell
-        self.metric: Metric = setup.metric
-        self._parameters = sum(layer.parameters for layer in setup.subject.layers)
+    def __init__(self, experiment: Experiment, snr: float, max_share: float, tell: Callable[[str], None]) -> None:
+        self.experiment, self.snr, self.max_share, self.tell = experiment, snr, max_share, tell
+        self.metric: Metric = experiment.metric
+        self._parameters = sum(layer.parameters for layer in experiment.subject.layers)
         self._rankings: list[list[NoiseLayer]] | None = None
         self._known: dict[tuple[tuple[int, ...], int], Estimate] = {}
 
     def others(self, digital: Sequence[NoiseLayer]) -> tuple[NoiseLayer, ...]:
         """The layers that stay noisy, in canonical order."""
         kept = {layer.index for layer in digital}
-        return tuple(layer for layer in self.setup.subject.layers if layer.index not in kept)
+        return tuple(layer for layer in self.experiment.subject.layers if layer.index not in kept)
 
     def share(self, digital: Sequence[NoiseLayer]) -> float:
         return sum(layer.parameters for layer in digital) / self._parameters
@@ -159,11 +159,11 @@ class _Search:
         return self._known[asked]
 
     def _evaluated(self, noisy: Sequence[NoiseLayer], seed: int, draws: int) -> Estimate:
-        spec = replace(self.setup.spec, seed=seed, draws=draws)
+        spec = replace(self.experiment.spec, seed=seed, draws=draws)
         with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
             layers = index_ranges([layer.index for layer in noisy])
             kept = self._measured(replace(spec, layers=layers, out=str(Path(folder) / "run.sqlite")))[None]
-        digital = len(self.setup.subject.layers) - len(noisy)
+        digital = len(self.experiment.subject.layers) - len(noisy)
         self.tell(
             f"{counted(digital, 'layer')} digital, {draws} draws of seed {seed}: {kept.mean:.3f} of the clean accuracy"
         )
@@ -171,7 +171,7 @@ class _Search:
 
     def chosen(self, target: float) -> tuple[NoiseLayer, ...]:
         """The cheapest set found whose rest meets `target` on the draws of the choice, in canonical order."""
-        spec = self.setup.spec
+        spec = self.experiment.spec
 
         def meets(digital: Sequence[NoiseLayer]) -> bool:
             return self.accuracy(self.others(digital), spec.seed, spec.draws).mean >= target
@@ -208,10 +208,10 @@ class _Search:
         """Layers by what noise in them alone costs, and by that for each parameter; the costliest first."""
         if self._rankings is None:
             snrs = tuple(self.snr / factor for factor in _HARDER)
-            spec = replace(self.setup.spec, snrs=snrs, sweeps=("single",))
+            spec = replace(self.experiment.spec, snrs=snrs, sweeps=("single",))
             self.tell(f"rating each layer alone at SNR {', '.join(f'{snr:g}' for snr in snrs)}")
             kept = self._measured(spec)
-            layers = self.setup.subject.layers
+            layers = self.experiment.subject.layers
             cost = {layer.index: 1 - kept[layer.index].mean for layer in layers}
             self._rankings = [
                 sorted(layers, key=lambda layer: (-cost[layer.index], layer.parameters)),
@@ -221,7 +221,7 @@ class _Search:
 
     def _measured(self, spec: BenchSpec) -> dict[int | None, Estimate]:
         """Normalized accuracy by layer (None: all), averaged over SNRs, as far as the mean goes."""
-        with measured(spec) as run:
+        with measured_run(spec) as run:
             result = summarize(run.store, run.question)
         assert result is not None, "a finished run has its clean pass"
         self.metric = result.told
