@@ -67,11 +67,11 @@ def main() -> None:
 def sweep(options: argparse.Namespace) -> None:
     """`single`, one draw: this engine, patch-and-reload in ONNX Runtime, in-place noise in PyTorch; hits compared."""
     subject = Subject.opened(options)
-    setup, network, labels = subject.setup, subject.network, subject.labels
+    experiment, network, labels = subject.experiment, subject.network, subject.labels
     layers, inputs, size = subject.layers, subject.inputs, len(subject.batches[0])
     snrs = [variant.level for variant in subject.variants]
 
-    path = setup.subject.classifier.path
+    path = experiment.subject.classifier.path
     whole = [inputs[i : i + _RIVALS_BATCH] for i in range(0, len(inputs), _RIVALS_BATCH)]
     rivals: dict[str, Callable[[dict[str, Any]], Any]] = {
         "patch, reload, whole graph": ReloadLoop(path, network.image.name, whole)
@@ -104,7 +104,7 @@ def sweep(options: argparse.Namespace) -> None:
     passes = len(layers) * len(snrs) * len(labels)
     print(
         f"single: {network.name}, {len(layers)} layers x {len(snrs)} SNRs x 1 draw x {len(labels)} images, batch {size}, "
-        f"{setup.provider.name}, onnxruntime {ort.__version__}"
+        f"{experiment.provider.name}, onnxruntime {ort.__version__}"
     )
     own = spent["this engine"]
     print(

@@ -16,11 +16,12 @@ from typing import Any
 
 import onnxruntime as ort
 
+from onnxnoise.engine.draws import NoiseSpec
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.network import Network
-from onnxnoise.records import Labels, NoiseLayer, NoiseSetting, Tally, Variant
-from onnxnoise.run.experiment import Setup
+from onnxnoise.records import Labels, NoiseLayer, Tally, Variant
+from onnxnoise.run.experiment import Experiment
 from onnxnoise.runtime import session
 from onnxnoise.runtime.session import Session, Value
 from onnxnoise.spec import BenchSpec
@@ -32,7 +33,7 @@ _GROWTH_CHUNKS, _GROWTH_IMAGES = 200, 16
 class Subject:
     """A model with one chunk of images in mini-batches, and what to measure on it: every Nth layer, one draw of each SNR."""
 
-    setup: Setup
+    experiment: Experiment
     network: Network
     inputs: Any
     batches: list[Any]
@@ -43,22 +44,22 @@ class Subject:
     @classmethod
     def opened(cls, options: argparse.Namespace, images: int | None = None) -> Subject:
         snrs = tuple(map(float, options.snr.split(",")))
-        setup = Setup.opened(BenchSpec(options.model, options.card, options.data, snrs))
-        count = min(len(setup.images), images or options.images)
-        (chunk,) = setup.images.chunks([range(count)])
+        experiment = Experiment.opened(BenchSpec(options.model, options.card, options.data, snrs))
+        count = min(len(experiment.images), images or options.images)
+        (chunk,) = experiment.images.chunks([range(count)])
         return cls(
-            setup,
-            setup.subject.network,
-            setup.inputs(chunk.pixels),
-            setup.batches(chunk.pixels),
+            experiment,
+            experiment.subject.network,
+            experiment.inputs(chunk.pixels),
+            experiment.batches(chunk.pixels),
             chunk.labels,
-            setup.subject.layers[:: options.every],
+            experiment.subject.layers[:: options.every],
             [Variant(snr, 0) for snr in snrs],
         )
 
     def chunk_sweep(self) -> ChunkSweep:
-        noise = NoiseSetting(seed=40)
-        return ChunkSweep(self.network, noise, self.setup.provider, self.batches, self.labels, 0)
+        noise = NoiseSpec(40, "tensor", "group")
+        return ChunkSweep(self.network, noise, self.experiment.provider, self.batches, self.labels, 0)
 
     def todo(self) -> dict[int, list[Variant]]:
         return {layer.index: self.variants for layer in self.layers}
@@ -94,7 +95,7 @@ class CleanPasses:
     """Passes that no sweep can do without, on its mini-batches and cores, by sessions that were made and warmed up before."""
 
     def __init__(self, subject: Subject, engine: ChunkSweep) -> None:
-        self.network, self.provider, self.lanes = subject.network, subject.setup.provider, engine.lanes
+        self.network, self.provider, self.lanes = subject.network, subject.experiment.provider, engine.lanes
         self.cutter = Cutter(subject.network)
         image = subject.network.image.name
         self.images = [{image: session.to_device(batch, self.provider)} for batch in subject.batches]
@@ -125,7 +126,10 @@ def bound(options: argparse.Namespace) -> None:
     subject, clock = Subject.opened(options), Clock()
     variants, layers = subject.variants, subject.layers
     with subject.chunk_sweep() as one, subject.chunk_sweep() as other:
-        single, cumulative = one.single(subject.todo()), other.cumulative(subject.todo(), subject.setup.subject.layers)
+        single, cumulative = (
+            one.single(subject.todo()),
+            other.cumulative(subject.todo(), subject.experiment.subject.layers),
+        )
         clean = CleanPasses(subject, one)
         for layer in layers:
             with clock.of("single"):
@@ -144,7 +148,7 @@ def bound(options: argparse.Namespace) -> None:
             for _ in variants:
                 with clock.of("single's bound", "cumulative's bound"):
                     clean.run(suffix, clean.cut)
-        every = one.all(variants, subject.setup.subject.layers)
+        every = one.all(variants, subject.experiment.subject.layers)
         whole = clean.ready(0, clean.cutter.end, clean.images)
         for _ in variants:
             with clock.of("all"):
@@ -153,7 +157,7 @@ def bound(options: argparse.Namespace) -> None:
                 clean.run(whole, clean.images)
     print(
         f"bound: {subject.network.name}, {len(layers)} layers x {len(variants)} SNRs x 1 draw x {len(subject.labels)} images, "
-        f"batch {len(subject.batches[0])}, {subject.setup.provider.name}, onnxruntime {ort.__version__}"
+        f"batch {len(subject.batches[0])}, {subject.experiment.provider.name}, onnxruntime {ort.__version__}"
     )
     for name in ("single", "cumulative", "all"):
         needed, least = clock.wall[name], clock.wall[f"{name}'s bound"]

@@ -17,7 +17,8 @@ from PIL import Image
 
 from onnxnoise.data.cards import load_bundled
 from onnxnoise.data.pixels import preprocess
-from onnxnoise.data.sources import imagenet
+from onnxnoise.data.sources.imagenet import open_wordnet_folders
+from onnxnoise.data.sources.items import ImageItems
 from onnxnoise.machine import cores
 
 _ROUNDS, _IMAGES, _CHUNK = 11, 200, 50
@@ -38,8 +39,9 @@ def loader(options: argparse.Namespace) -> None:
             f"loader: {len(list(folder.glob('n*/*')))} JPEGs, {_IMAGES} a round, {_ROUNDS} rounds in turn, {threads} threads"
         )
         for name in _CARDS:
-            spec = load_bundled(name).input
-            source = imagenet.open_imagenet(folder, spec)
+            card = load_bundled(name)
+            spec = card.input
+            source = open_wordnet_folders(folder, card.dataset, spec)
             files = [item.file for item in source.items]
             rounds: dict[str, list[tuple[float, float]]] = {"onnxnoise": [], "Pillow": []}
             for _ in range(_ROUNDS):
@@ -76,7 +78,7 @@ def _timed(run: Callable[..., None], *given: Any) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - processor
 
 
-def _ours(source: imagenet.ImageNetImages, threads: int) -> None:
+def _ours(source: ImageItems, threads: int) -> None:
     count, ranges = len(source), []
     for start in range(0, _IMAGES, _CHUNK):
         first = start % max(count - _CHUNK + 1, 1)

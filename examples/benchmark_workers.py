@@ -19,12 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from onnxnoise.records import TallyKey
-from onnxnoise.run.experiment import Setup
+from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job
-from onnxnoise.run.plans import CLEAN
-from onnxnoise.run.workers.base import Crew
-from onnxnoise.run.workers.dask import cluster
-from onnxnoise.run.workers.processes import pool
+from onnxnoise.run.schedules import CLEAN
+from onnxnoise.run.workers.base import Workers
+from onnxnoise.run.workers.dask import dask_workers
+from onnxnoise.run.workers.processes import worker_processes
 from onnxnoise.run.workers.worker import Order, perform
 from onnxnoise.spec import BenchSpec
 
@@ -46,26 +46,28 @@ def main() -> None:
 
 def workers(spec: BenchSpec, repeat: int) -> None:
     """The sweeps `single` and `all` on one chunk by one worker and by two, in turn; each has one thread."""
-    setup = Setup.opened(spec)
-    jobs = [Job(range(setup.count), (clean(0), *noisy(setup, spec)))]
+    experiment = Experiment.opened(spec)
+    jobs = [Job(range(experiment.count), (clean(0), *noisy(experiment, spec)))]
     spent: dict[int, list[float]] = {1: [], 2: []}
-    with pool(setup, 1, threads=1) as one, pool(setup, 2, threads=1) as two:
+    with worker_processes(experiment, 1, threads=1) as one, worker_processes(experiment, 2, threads=1) as two:
         for _ in range(repeat):
-            for number, crew in ((1, one), (2, two)):
-                measured(crew, [Job(jobs[0].chunk, (clean(0),))] * 4)  # all processes have opened everything
+            for number, workers in ((1, one), (2, two)):
+                measured(workers, [Job(jobs[0].chunk, (clean(0),))] * 4)  # all processes have opened everything
                 began = time.perf_counter()
-                measured(crew, crew.divided(jobs))
+                measured(workers, workers.divided(jobs))
                 spent[number].append(time.perf_counter() - began)
     alone, both = (min(spent[number]) for number in (1, 2))
-    print(f"workers: {setup.subject.network.name}, {setup.count} images, {len(jobs[0].keys)} passes, best of {repeat}")
+    print(
+        f"workers: {experiment.subject.network.name}, {experiment.count} images, {len(jobs[0].keys)} passes, best of {repeat}"
+    )
     print(f"  one worker, one thread {alone:6.2f} s; two workers {both:6.2f} s: {alone / both:.2f}x as fast")
 
 
 def dask(spec: BenchSpec, repeat: int) -> None:
     """Clean passes over small chunks: their time by a Dask worker, less their time in this process."""
-    setup = Setup.opened(spec)
-    jobs = [Job(range(i, i + 10), (clean(i),)) for i in range(0, setup.count, 10)]
-    order = Order.of(setup)
+    experiment = Experiment.opened(spec)
+    jobs = [Job(range(i, i + 10), (clean(i),)) for i in range(0, experiment.count, 10)]
+    order = Order.of(experiment)
     perform(order, jobs[0], threads=1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scheduler.json"
@@ -81,15 +83,17 @@ def dask(spec: BenchSpec, repeat: int) -> None:
                 time.sleep(0.1)
             time.sleep(1)
             address = json.loads(file.read_text())["address"]
-            with cluster(BenchSpec(spec.model, spec.card, spec.data, limit=spec.limit, cluster=address)) as crew:
-                measured(crew, jobs[:2])
+            with dask_workers(
+                BenchSpec(spec.model, spec.card, spec.data, limit=spec.limit, cluster=address)
+            ) as workers:
+                measured(workers, jobs[:2])
                 added = []
                 for _ in range(repeat):
                     began = time.perf_counter()
                     for job in jobs:
                         perform(order, job, threads=1)
                     between = time.perf_counter()
-                    measured(crew, jobs)
+                    measured(workers, jobs)
                     added.append((time.perf_counter() - between - (between - began)) / len(jobs))
         finally:
             for process in started:
@@ -116,15 +120,15 @@ def clean(start: int) -> TallyKey:
     return (*CLEAN, start)
 
 
-def noisy(setup: Setup, spec: BenchSpec) -> list[TallyKey]:
-    layers = [layer.index for layer in setup.subject.layers]
+def noisy(experiment: Experiment, spec: BenchSpec) -> list[TallyKey]:
+    layers = [layer.index for layer in experiment.subject.layers]
     return [("all", None, snr, 0, 0) for snr in spec.snrs] + [
         ("single", layer, snr, 0, 0) for layer in layers for snr in spec.snrs
     ]
 
 
-def measured(crew: Crew, jobs: list[Job]) -> None:
-    for _ in crew.measure(iter(jobs), lambda _: None):
+def measured(workers: Workers, jobs: list[Job]) -> None:
+    for _ in workers.measure(iter(jobs), lambda _: None):
         pass
 
 

@@ -182,6 +182,11 @@ class Estimate:
 Kind = Literal["conv", "dense", "batchnorm", "norm", "recurrent", "embedding", "scale", "parameter"]
 
 
+WEIGHT, BIAS = 0, 1
+SCALE, MEAN, VARIANCE, CAFFE_SCALE, CAFFE_BIAS = 0, 2, 3, 4, 5
+"""Roles of initializers in a layer: the `k` by which their noise is drawn. A batch norm's bias has the role of any bias."""
+
+
 @dataclass(frozen=True)
 class NoiseTensor:
     """One initializer of a noise layer.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from onnxnoise.errors import ProviderError
-from onnxnoise.runtime.session import find_provider
+from onnxnoise.runtime.providers import find_provider
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -3,7 +3,7 @@
 The families are those of `support/families.py`.
 
 Runs are of both designs: crossed, where every draw meets every image, and chunked, where each chunk of images meets a draw of
-its own and a cell stops when it is precise enough (looks.py), which must not spoil its interval.
+its own and a cell stops when it is precise enough (stopping.py), which must not spoil its interval.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onnxnoise.records import Estimate
 from onnxnoise.statistics.clustered import ChunkHits, estimate_chunks, estimate_layers
 from onnxnoise.statistics.distributions import quantile
 from onnxnoise.statistics.estimates import count, estimate
-from onnxnoise.statistics.stopping import Looks, half_width
+from onnxnoise.statistics.stopping import StoppingRule, half_width
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ def _cells(*counts: npt.NDArray[np.int64]) -> Iterator[list[ChunkHits]]:
         yield [ChunkHits(CHUNK, c, 1, one, other) for c, one, other in zip(clean, lost, gained, strict=True)]
 
 
-def draws_needed(looks: Looks, width: Callable[[int], float]) -> int:
+def draws_needed(rule: StoppingRule, width: Callable[[int], float]) -> int:
     """As a run does it: to the next look, until there is none."""
     draws = 0
-    while (more := looks.next(draws, width)) is not None:
+    while (more := rule.next(draws, width)) is not None:
         draws = more
     return draws
 
@@ -160,12 +160,12 @@ def measure_stopping(family: Family, runs: int, precisions: Sequence[float] = PR
     fixed: dict[int, list[bool]] = {}
     pooled = []
     for chunks in simulate(family, runs):
-        found = {look: estimate_chunks(dict(enumerate(chunks[:look]))) for look in Looks(0.0, MOST).schedule()}
+        found = {look: estimate_chunks(dict(enumerate(chunks[:look]))) for look in StoppingRule(0.0, MOST).schedule()}
         held = {look: _holds(result, family.truth) for look, result in found.items()}
         widths = {look: half_width(result) for look, result in found.items()}
         for look, each in held.items():
             fixed.setdefault(look, []).append(each)
-        stops = [draws_needed(Looks(precision, MOST), widths.__getitem__) for precision in precisions]
+        stops = [draws_needed(StoppingRule(precision, MOST), widths.__getitem__) for precision in precisions]
         rows.append([(held[stop], stop) for stop in stops])
         rate, images = found[MOST].mean, sum(chunk.images for chunk in chunks)
         hits = rate * sum(chunk.clean for chunk in chunks) / images
@@ -210,7 +210,8 @@ def test_an_average_of_layers_that_stop_apart_keeps_its_interval() -> None:
         for cells in zip(*(_cells(clean, *family.changes(random, margin, label)) for family in layers), strict=True):
             stop = [
                 draws_needed(
-                    Looks(0.02, MOST), lambda n, cell=cell: half_width(estimate_chunks(dict(enumerate(cell[:n]))))
+                    StoppingRule(0.02, MOST),
+                    lambda n, cell=cell: half_width(estimate_chunks(dict(enumerate(cell[:n])))),
                 )
                 for cell in cells
             ]

@@ -12,8 +12,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from onnxnoise.data import cards
-from onnxnoise.data.cards import InputSpec, bundled_names, load_bundled, load_card
+from onnxnoise.data import cards, datasets
+from onnxnoise.data.cards import bundled_names, load_bundled, load_card
+from onnxnoise.data.input import CARD_LAYOUTS, COLORS, INTERPOLATIONS, PRESETS, InputSpec
 from onnxnoise.errors import CardError
 
 FOLDER = Path(__file__).resolve().parent.parent / "model_cards"
@@ -213,13 +214,14 @@ def test_the_schema_has_the_tables_keys_and_choices_of_cards_py() -> None:
     assert {name: tuple(table["properties"]) for name, table in tables.items()} == cards.KEYS
     assert [table["additionalProperties"] for table in (SCHEMA, *tables.values())] == [False] * (1 + len(tables))
     assert (SCHEMA["required"], tables["input"]["required"]) == (["input"], ["dataset"])
+    (rule,) = tables["input"]["allOf"]
+    assert tuple(rule["then"]["properties"]["dataset"]["enum"]) == tuple(datasets.KNOWN)
     choices = {key: tuple(value["enum"]) for key, value in tables["input"]["properties"].items() if "enum" in value}
     assert choices == {
-        "dataset": cards.DATASETS,
-        "preset": tuple(cards.PRESETS),
-        "interpolation": cards.INTERPOLATIONS,
-        "color": cards.COLORS,
-        "layout": cards.LAYOUTS,
+        "preset": tuple(PRESETS),
+        "interpolation": INTERPOLATIONS,
+        "color": COLORS,
+        "layout": CARD_LAYOUTS,
     }
     assert tuple(SCHEMA["$defs"]["metric"]["enum"]) == cards.METRICS
 
@@ -231,11 +233,15 @@ SIDE = ([1, 224, 4096], [0, 4097, 1.5, True, "224"])
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     **{f"model.{key}": TEXT for key in cards.KEYS["model"]},
     "model.file": (["a.onnx", "in/a..onnx", "..a"], ["", "/a", "../a", "in/../a", "in/..", "..", "a\\b", 1]),
-    "input.dataset": ([*cards.DATASETS], ["mnist", 1]),
-    "input.preset": ([*cards.PRESETS], ["torch", 1]),
-    "input.interpolation": ([*cards.INTERPOLATIONS], ["area", 1]),
-    "input.color": ([*cards.COLORS], ["grey", 1]),
-    "input.layout": ([*cards.LAYOUTS], ["chw", 1]),
+    "input.dataset": ([*datasets.KNOWN], ["mnist", "", 1]),
+    "input.classes": (
+        [2, 43, 10**6, ["stop", "yield"]],
+        [0, 1, -1, 10**6 + 1, 1.5, True, [], ["stop"], ["", "a"], [1, 2]],
+    ),
+    "input.preset": ([*PRESETS], ["torch", 1]),
+    "input.interpolation": ([*INTERPOLATIONS], ["area", 1]),
+    "input.color": ([*COLORS], ["grey", 1]),
+    "input.layout": ([*CARD_LAYOUTS], ["chw", 1]),
     **{f"input.{key}": SIDE for key in ("size", "resize", "crop")},
     "input.scale": ([1, 255, 0.5], [0, -1, True, "255", [1, 2, 3]]),
     "input.mean": ([0, -1.5, [1, 2, 3], [0.1, -2, 3]], [[1, 2], [1, 2, 3, 4], "0", True, [1, 2, "3"], []]),
@@ -278,6 +284,8 @@ def test_the_schema_and_the_reader_agree(key: str, tmp_path: Path) -> None:
             tables: dict[str, Any] = {"input": {"dataset": "cifar10"}}
             if key == "input.dataset":
                 tables["input"]["size"] = 224  # ImageNet's images have no size of their own
+            if key == "input.classes":
+                tables["input"] = {"dataset": "traffic-signs", "size": 32}
             tables.setdefault(table, {})[name] = value
             path.write_text("\n".join(f"{name} = {toml(keys)}" for name, keys in tables.items()))
             assert tomllib.loads(path.read_text()) == tables

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import exp, lgamma, log
 from typing import Literal
 
 from onnxnoise.data.cards import Card
-from onnxnoise.data.images import ImageSource
+from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.errors import DataError, ModelError
 from onnxnoise.records import ImageInput, Metric
+from onnxnoise.statistics.distributions import binomial_tail
 
 
 def layout_of(image: ImageInput, card: Card) -> Literal["nchw", "nhwc"]:
@@ -79,16 +79,4 @@ def expected_clean(card: Card, metric: Metric) -> float | None:
 
 def plausible(hits: int, images: int, accuracy: float) -> bool:
     """Whether so many hits lie in the binomial 99.9 % interval of an accuracy (a fraction of 1)."""
-    return 2 * _tail(hits, images, accuracy) >= 0.001
-
-
-def _tail(hits: int, trials: int, p: float) -> float:
-    """The smaller of P(X <= hits) and P(X >= hits) for X ~ Binomial(trials, p)."""
-    if p >= 1:
-        return 1.0 if hits == trials else 0.0
-
-    def mass(k: int) -> float:
-        ways = lgamma(trials + 1) - lgamma(k + 1) - lgamma(trials - k + 1)
-        return exp(ways + k * log(p) + (trials - k) * log(1 - p))
-
-    return min(sum(map(mass, range(hits + 1))), sum(map(mass, range(hits, trials + 1))))
+    return 2 * binomial_tail(hits, images, accuracy) >= 0.001

@@ -2,87 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
-from onnxnoise.data.cards import Card, Dataset, InputSpec
-from onnxnoise.data.sources import cifar, imagenet
-from onnxnoise.data.sources.bundled import Manifest, manifests
+from onnxnoise.data.cards import Card
+from onnxnoise.data.datasets import Dataset
+from onnxnoise.data.layouts import layouts_of
+from onnxnoise.data.sources.base import ImageSource
+from onnxnoise.data.sources.bundled import manifests, open_bundled
+from onnxnoise.data.sources.files import entries, first_bytes
+from onnxnoise.data.sources.label_list import LIST
 from onnxnoise.errors import DataError, UsageError
-from onnxnoise.records import ImageChunk
-
-FORMS: dict[Dataset, str] = {
-    "imagenet": imagenet.FORMS,
-    "cifar10": "test_batch.bin, the python version's test_batch, their folder or their cifar-10-*.tar.gz",
-    "cifar100": "test.bin, the python version's test, their folder or their cifar-100-*.tar.gz",
-}
-
-
-class ImageSource(Protocol):
-    """Labelled images in a fixed order, resized and cropped for one model.
-
-    `name` is for results, `classes` the number of the data's, `highest_label` the highest of its images' labels for the model,
-    `digest` a SHA-256 that identifies the data (CIFAR: of the binary records; ImageNet: of each image's name, size and label).
-    `len()` is the number of images.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def highest_label(self) -> int: ...
-    @property
-    def digest(self) -> str: ...
-    def __len__(self) -> int: ...
-    def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
-        """One ImageChunk for each range of positions (step 1), in order. DataError: an image can't be decoded."""
-        ...
+from onnxnoise.text import counted
 
 
 def open_images(data: str | Path | None, card: Card) -> ImageSource:
     """The images of `data`: a path, a bundled set's name, or None for the bundled set of the card's data set.
 
-    Raises UsageError: None where nothing is bundled, or a bundled set of other images than the card's. Raises DataError
-    and CardError: the data, or the bundled manifest, can't be used.
+    Of all layouts of the data set, in the registry's order, the first that recognizes the path opens it; in a folder that
+    holds a folder `val`, that one is looked at first. Raises UsageError: None where nothing is bundled, or a bundled set of
+    other images than the card's. Raises DataError and CardError: no layout recognizes the data, or they can't be used.
     """
-    spec = card.input
+    dataset = card.dataset
     if data is None:
-        for manifest in manifests().values():
-            if manifest.dataset == spec.dataset:
-                return _open_bundled(manifest, spec)
+        for name, manifest in manifests().items():
+            if manifest.dataset == dataset.name:
+                return open_bundled(Path(name), dataset, card.input)
         raise UsageError(
-            f"no images of {spec.dataset}, which {card.path} asks for, come with the package: pass --data. "
-            f"It takes {FORMS[spec.dataset]}"
+            f"no images of {dataset.name}, which {card.path} asks for, come with the package: pass --data. "
+            f"It takes {_taken(dataset)}"
         )
     path = Path(data)
-    if not path.exists():
-        bundled = manifests()
-        if str(data) in bundled:
-            manifest = bundled[str(data)]
-            if manifest.dataset != spec.dataset:
-                raise UsageError(f"--data {data} has images of {manifest.dataset}; {card.path} asks for {spec.dataset}")
-            return _open_bundled(manifest, spec)
-        if "{" not in str(data):
-            raise DataError(
-                f"{data}: there is no such file or folder, and no bundled set of that name ({', '.join(bundled)}). "
-                f"For {spec.dataset} --data takes {FORMS[spec.dataset]}"
-            )
-    return _open(path, spec)
-
-
-def _open(path: Path, spec: InputSpec, name: str | None = None) -> ImageSource:
-    if spec.dataset == "imagenet":
-        return imagenet.open_imagenet(path, spec)
-    return cifar.open_cifar(path, spec.dataset, spec, name)
-
-
-def _open_bundled(manifest: Manifest, spec: InputSpec) -> ImageSource:
-    source = _open(manifest.file, spec, manifest.name)
-    if source.digest != manifest.sha256 or len(source) != manifest.images:
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise DataError(f"{data}: can't be looked at: {error.strerror}") from error
+    for place in _places(path):
+        for layout in layouts_of(dataset):
+            if layout.recognizes(place, dataset):
+                return layout.opens(place, dataset, card.input)
+    if not there:
         raise DataError(
-            f"{manifest.file}: is not what its manifest says: {len(source)} images, SHA-256 {source.digest}; "
-            "install the package again"
+            f"{data}: there is no such file or folder, and no bundled set of that name ({', '.join(manifests())}). "
+            f"For {dataset.name} --data takes {_taken(dataset)}"
         )
-    return source
+    raise DataError(
+        f"{data}: not recognized as images of {dataset.name}. Looked for: {_taken(dataset)}. Found: {_found(path)}"
+    )
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """Where to look: first the folder `val` inside, unless a list beside it names what is in there."""
+    if (path / "val").is_dir() and not (path / LIST).is_file():
+        yield path / "val"
+    yield path
+
+
+def _taken(dataset: Dataset) -> str:
+    """All that `--data` can be for a data set, for a person: first the layouts that are this data set's alone."""
+    *others, last = (layout.takes for layout in sorted(layouts_of(dataset), key=lambda layout: not layout.datasets))
+    return f"{'; '.join(others)}; or {last}"
+
+
+def _found(path: Path) -> str:
+    """What lies at a path, for a person."""
+    if not path.is_dir():
+        head, size = first_bytes(path, 8), counted(path.stat().st_size, "byte")
+        return f"{size} that begin with {head!r}" if head else f"a file of {size} that can't be read"
+    inside = entries(path)
+    folders = [entry.name for entry in inside if entry.is_dir()]
+    kinds = Counter(PurePosixPath(entry.name).suffix or "no suffix" for entry in inside if not entry.is_dir())
+    parts = []
+    if kinds:
+        common = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(5))
+        parts.append(f"{counted(kinds.total(), 'file')} ({common})")
+    if folders:
+        parts.append(
+            f"{counted(len(folders), 'folder')} ({', '.join(folders[:5])}{', ...' if len(folders) > 5 else ''})"
+        )
+    return " and ".join(parts) or "an empty folder"

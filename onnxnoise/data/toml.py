@@ -7,7 +7,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from onnxnoise.errors import CardError
@@ -37,6 +37,16 @@ class Table:
         if value is None or isinstance(value, str):
             return value
         raise self.error(key, "text in quotes")
+
+    def path(self, key: str, allowed: str) -> Path | None:
+        """A file inside the folder of this one, written with /: a TOML file can't point out of its folder."""
+        text = self.text(key)
+        if text is None:
+            return None
+        relative = PurePosixPath(text)
+        if not text or "\\" in text or relative.is_absolute() or ".." in relative.parts:
+            raise self.error(key, allowed)
+        return self.file.parent / relative
 
     def choice(self, key: str, choices: Sequence[Name]) -> Name | None:
         value = self.values.get(key)

@@ -11,7 +11,8 @@ import onnx
 from onnxnoise.engine.layer_noise import Initializer, Memory
 from onnxnoise.noise.base import DeviceModel, Drawn
 from onnxnoise.noise.models import Chain
-from onnxnoise.runtime.session import Provider, Session, Value, to_device, to_host
+from onnxnoise.runtime.base import Provider
+from onnxnoise.runtime.session import Session, Value, to_device, to_host
 
 _FLOOR = """<ir_version: 8, opset_import: ["": 13]> floor (float v) => (bool below, float floored)
 <float zero = {0}> {below = Less (v, zero)  floored = Where (below, zero, v)}"""

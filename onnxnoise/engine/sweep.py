@@ -19,11 +19,11 @@ from onnxnoise.engine.hits import judge
 from onnxnoise.engine.layer_noise import Memory
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.values import Cut, Part, Types, Values, lanes, only, room
-from onnxnoise.machine import cores
 from onnxnoise.model.network import Network
 from onnxnoise.records import Labels, NoiseLayer, NoiseSetting, Tally, Variant
 from onnxnoise.runtime import session
-from onnxnoise.runtime.session import Provider, Session, Value
+from onnxnoise.runtime.base import Provider
+from onnxnoise.runtime.session import Session, Value
 
 Array = npt.NDArray[Any]
 Noisy = Mapping[str, Array | Value]
@@ -87,7 +87,7 @@ class ChunkSweep:
         lifted: bool | None = None,
     ) -> None:
         self.network, self.provider, self.labels, self.start, self.step = network, provider, labels, start, step
-        self.lifted = provider.device != "cpu" if lifted is None else lifted
+        self.lifted = provider.shares_sessions if lifted is None else lifted
         self.draws = (
             Draws(network, noise, Device(provider), KEPT_ON_DEVICE)
             if self.lifted
@@ -95,8 +95,7 @@ class ChunkSweep:
         )
         self.cutter = Cutter(network)
         self.images: Cut = [_held({network.image.name: session.to_device(batch, provider)}) for batch in batches]
-        # On CPUs a mini-batch to a core, each run on one thread, beats all cores on one mini-batch, and no result depends on them
-        self.lanes = lanes((threads or cores().threads) if provider.device == "cpu" else 1)
+        self.lanes = lanes(provider.lanes(threads))
         self.heavy = sum(value.nbytes for value in network.constants.values()) > _LIGHT_BYTES
         self._under_way: WeakSet[Future[Any]] = WeakSet()
         self._types: dict[int, Types] = {0: session.types(self.images[0]())}

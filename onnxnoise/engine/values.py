@@ -15,7 +15,8 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnxnoise.engine.segments import Cutter, TensorType
 from onnxnoise.model.network import Network
 from onnxnoise.runtime import session
-from onnxnoise.runtime.session import Provider, Session, Value
+from onnxnoise.runtime.base import Provider
+from onnxnoise.runtime.session import Session, Value
 
 Array = npt.NDArray[Any]
 Values = Mapping[str, Value]
@@ -56,7 +57,7 @@ def room(types: Types, batches: int, provider: Provider) -> Iterator[Values | No
     In host memory the values of a cut lie in slabs that the system gets back when their last mini-batch goes. In the
     allocator's own small pieces they would leave it in possession of several times what is alive.
     """
-    if provider.device != "cpu" or not types:
+    if provider.own_memory or not types:
         yield from [None] * batches
         return
     empty = {name: np.empty((0, *shape), tensor_dtype_to_np_dtype(kind)) for name, (kind, shape) in types.items()}

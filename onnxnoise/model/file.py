@@ -34,7 +34,7 @@ class ModelFile:
 
 
 def read_model(path: Path) -> ModelFile:
-    """Read the graph of the ONNX file at `path`; raises ModelError if it is none, is cut short, or lacks its data."""
+    """Read the graph of the ONNX file at `path`; raises ModelError if it is no ONNX file, is cut short, or lacks its data."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             digest = hashlib.sha256(data)
@@ -80,7 +80,7 @@ def _not_onnx(path: Path, detail: str) -> str:
 
 
 def _is_text(message: Message) -> bool:
-    """Whether every string of a message is one; protobuf hands out bytes where it isn't valid UTF-8."""
+    """Whether every string of a message is text: protobuf hands out bytes where a string isn't valid UTF-8."""
     for field, value in message.ListFields():
         values = [value] if isinstance(value, str | bytes | Message) else value
         if field.type == field.TYPE_STRING and not all(isinstance(each, str) for each in values):
@@ -91,14 +91,22 @@ def _is_text(message: Message) -> bool:
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those in its nodes' attributes, at any depth."""
+    """A graph, then the graphs in its nodes' attributes at any depth."""
     yield graph
     for node in nested(graph.node):
         yield from subgraphs(node)
 
 
+def read_names(graph: onnx.GraphProto) -> set[str]:
+    """Names that any node of a graph or of its subgraphs reads, and those of the outputs of these graphs."""
+    inner = list(graphs(graph))
+    return {name for each in inner for node in each.node for name in node.input if name} | {
+        info.name for each in inner for info in each.output
+    }
+
+
 def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Every node of a model, also those in subgraphs and functions."""
+    """Every node of a model, those in subgraphs and functions too."""
     yield from nested(model.graph.node)
     for function in model.functions:
         yield from nested(function.node)
@@ -134,7 +142,7 @@ def _external_files(stub: onnx.ModelProto, path: Path) -> list[Path]:
 
 
 def _byte_size(tensor: onnx.TensorProto) -> int:
-    """Bytes that the tensor's shape and type ask for; 0 where that is not fixed (strings, types below a byte)."""
+    """Bytes that the tensor's shape and type ask for; 0 where these don't fix it (strings, types below a byte)."""
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     except KeyError:  # a type newer than onnx: ONNX Runtime will say what it thinks of it

@@ -67,22 +67,24 @@ class Graph:
         return self.constants[self.nodes[place[0]].input[place[1]]]
 
     def weight(self, node: int, slot: int) -> Place | None:
-        """As `root`, for float constants only."""
+        """Where the float32 constant behind an operand enters, as `root`; None for other constants."""
         place = self.root(node, slot)
         return place if place is not None and self.value(place).dtype == np.float32 else None
 
     def vector(self, place: Place) -> int:
-        """Elements of a constant with just one dimension other than 1, else 0."""
+        """The number of elements of a constant that has just one dimension other than 1; 0 for any other constant."""
         value = self.value(place)
         return value.size if sum(d != 1 for d in value.shape) == 1 else 0
 
     def only_consumer(self, name: str) -> int | None:
-        """The one node that uses a value, if there is just one use; to ask for its shape is none."""
+        """The only node that uses a value, None where there are more or none; a Shape node doesn't count as a use."""
         users = [user for user in self.consumers.get(name, ()) if self.nodes[user].op_type not in SHAPE_OF]
         return users[0] if len(users) == 1 else None
 
     def chain(self, node: int, through: Collection[str]) -> Iterator[int]:
-        """Nodes after `node` along single consumers; the first that is not one of `through` is the last."""
+        """The nodes after `node`, each the only consumer of the one before; ends with the first that is not one of
+        `through`.
+        """
         while (following := self.only_consumer(self.nodes[node].output[0])) is not None:
             node = following
             yield node
@@ -90,7 +92,7 @@ class Graph:
                 return
 
     def source(self, node: int, slot: int) -> int | None:
-        """The node behind an operand, layout and quantization skipped, if each value on the way has this one use."""
+        """The node that makes an operand, layout and quantization skipped, where each value on the way has no other use."""
         name = self.nodes[node].input[slot]
         while self.only_consumer(name) is not None:
             maker = self.producer.get(name)
@@ -100,7 +102,9 @@ class Graph:
         return None
 
     def moved(self, node: int, from_end: int, size: int) -> int | None:
-        """Where a layout node puts the dimension of `size` that was `from_end` (1: the last); None where that is unknown."""
+        """Where a layout node puts the dimension of `size` that was at `from_end` (1: the last); None where that
+        can't be told.
+        """
         proto = self.nodes[node]
         if proto.op_type in _SAME_RANK:
             return from_end

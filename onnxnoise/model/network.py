@@ -18,7 +18,7 @@ import onnx
 from onnxnoise.errors import ModelError
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.graph import Graph, Place
-from onnxnoise.model.layers.candidates import Draft
+from onnxnoise.model.layers.candidates import Candidate
 from onnxnoise.model.layers.grouping import group
 from onnxnoise.model.layers.names import layer_name
 from onnxnoise.model.layers.notices import notices
@@ -50,7 +50,7 @@ class Network:
 
     @property
     def run_file(self) -> str:
-        """Where a run of this model is kept unless somebody names another file."""
+        """The name of the file that keeps a run of this model unless --out names another."""
         return f"{self.name}-{self.sha256[:8]}.sqlite"
 
     @cached_property
@@ -71,8 +71,8 @@ def _check_finite(path: Path, name: str, values: Array) -> None:
 def find_layers(classifier: Classifier) -> Network:
     """Group a classifier's initializers into noise layers; raises ModelError where there is none."""
     graph = Graph(classifier.nodes, classifier.constants, classifier.shapes)
-    drafts, unattached = group(graph, classifier.behind, str(classifier.path))
-    if not drafts:
+    candidates, unattached = group(graph, classifier.behind, str(classifier.path))
+    if not candidates:
         raise ModelError(
             f"{classifier.path}: no weights in the file: no convolution, dense layer or norm has a constant kernel; "
             "export with the parameters inside (torch: export_params=True)"
@@ -84,37 +84,39 @@ def find_layers(classifier: Classifier) -> Network:
         behind = classifier.behind(name)
         return behind[0] if len(behind) == 1 else name
 
-    order, drafts = canonical_order(graph, drafts, classifier.image.name, classifier.logits)
+    order, candidates = canonical_order(graph, candidates, classifier.image.name, classifier.logits)
     nodes = [onnx.NodeProto.FromString(graph.nodes[i].SerializeToString()) for i in order]
     position = {node: at for at, node in enumerate(order)}
     constants = dict(classifier.constants)
     uses = Counter(name for names in graph.reads for name in names)
-    owners = Counter(name for draft in drafts for name in {shown(place) for place in draft.members.values()})
+    owners = Counter(
+        name for candidate in candidates for name in {shown(place) for place in candidate.members.values()}
+    )
     layers: list[NoiseLayer] = []
-    for index, draft in enumerate(drafts, 1):
+    for index, candidate in enumerate(candidates, 1):
         tensors = []
-        for role, (node, slot) in sorted(draft.members.items()):
+        for role, (node, slot) in sorted(candidate.members.items()):
             name = value = graph.nodes[node].input[slot]
             _check_finite(classifier.path, shown((node, slot)), constants[name])
             if uses[name] > 1:  # exporters merge equal tensors: each layer gets its own
                 value = _unused(f"{name}@{index}.{role}", constants, graph.producer)
                 constants[value] = constants[name]
                 nodes[position[node]].input[slot] = value
-            transposed = draft.transposed and role == WEIGHT
-            shape = _canonical(draft, role, constants[name].shape)
+            transposed = candidate.transposed and role == WEIGHT
+            shape = _canonical(candidate, role, constants[name].shape)
             tensors.append(NoiseTensor(shown((node, slot)), value, role, shape, transposed, sigma(constants[name])))
         values = [constants[tensor.value] for tensor in tensors]
         layers.append(
             NoiseLayer(
                 index=index,
                 name=layer_name(
-                    [tensor.name for tensor in tensors if owners[tensor.name] == 1], graph.nodes[draft.anchor]
+                    [tensor.name for tensor in tensors if owners[tensor.name] == 1], graph.nodes[candidate.anchor]
                 ),
-                kind=draft.kind,
+                kind=candidate.kind,
                 parameters=sum(value.size for value in values),
                 sigma_w=pooled_sigma(values),
                 tensors=tuple(tensors),
-                start=min(position[draft.anchor], *(position[node] for node, _ in draft.members.values())),
+                start=min(position[candidate.anchor], *(position[node] for node, _ in candidate.members.values())),
             )
         )
     used = {name for node in nodes for name in reads(node)}
@@ -128,7 +130,7 @@ def find_layers(classifier: Classifier) -> Network:
         logits=classifier.logits,
         classes=classifier.classes,
         layers=_cuts_in_order(layers),
-        notices=notices(classifier, graph, drafts, layers, unattached),
+        notices=notices(classifier, graph, candidates, layers, unattached),
     )
 
 
@@ -138,19 +140,19 @@ def _unused(name: str, *taken: Collection[str]) -> str:
     return name
 
 
-def _canonical(draft: Draft, role: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _canonical(candidate: Candidate, role: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in which noise is drawn: (out, in) for dense kernels, (channels,) for vectors, else as stored."""
-    if draft.kind == "dense" and role == WEIGHT:
+    if candidate.kind == "dense" and role == WEIGHT:
         batch, matrix = shape[:-2], shape[-2:] if len(shape) > 1 else (1, *shape)
         batch = batch if any(d != 1 for d in batch) else ()
-        return (*batch, *(reversed(matrix) if draft.transposed else matrix))
-    vector = role != WEIGHT or draft.kind in ("batchnorm", "norm")
-    if vector and draft.kind in ("conv", "dense", "batchnorm", "norm") and sum(d != 1 for d in shape) <= 1:
+        return (*batch, *(reversed(matrix) if candidate.transposed else matrix))
+    vector = role != WEIGHT or candidate.kind in ("batchnorm", "norm")
+    if vector and candidate.kind in ("conv", "dense", "batchnorm", "norm") and sum(d != 1 for d in shape) <= 1:
         return (prod(shape),)
     return shape
 
 
 def _cuts_in_order(layers: list[NoiseLayer]) -> tuple[NoiseLayer, ...]:
-    """No layer's cut behind a later one's, so that one pass of clean values meets them all."""
+    """The layers with no cut behind a later layer's cut, so that one pass of clean values meets them all in order."""
     starts = list(accumulate((layer.start for layer in reversed(layers)), min))[::-1]
     return tuple(replace(layer, start=start) for layer, start in zip(layers, starts, strict=True))

@@ -8,9 +8,9 @@ from onnxnoise.model.graph import QUANTIZE, SHAPE_OF
 
 
 def origins(model: ir.Model) -> dict[str, tuple[str, ...]]:
-    """Of each value that constant folding will make: the file's tensors of more than one element behind it.
+    """For each value that constant folding will make, the file's tensors of more than one element that it is made of.
 
-    None are behind attention masks, zeros in place of a bias and the like, made of one-element constants: they are no weights.
+    A value that is made of one-element constants alone (an attention mask, zeros in place of a bias) has none: it is no weight.
     """
     return {
         value.name: tuple(sorted(leaves))
@@ -29,7 +29,7 @@ def _can_be_weights(dtype: ir.DataType) -> bool:
 
 
 def constants(model: ir.Model) -> dict[ir.Value, frozenset[str]]:
-    """Every constant, and every value made of constants alone, with the names of the weights in it."""
+    """Every constant, and every value made of constants alone, each with the names of the weights in it."""
     found = {
         value: frozenset([value.name or ""] if tensor.size > 1 and _can_be_weights(tensor.dtype) else [])
         for value in model.graph.initializers.values()

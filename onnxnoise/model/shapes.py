@@ -13,10 +13,10 @@ from onnxnoise.model.file import graphs
 from onnxnoise.records import Shape
 
 _UNTOLD = 1 << 34
-"""Bytes of memory of a machine that does not tell."""
+"""Assumed bytes of memory where a machine does not say how much it has."""
 
 _SMALL = 1024
-"""Elements of an initializer that can be a shape, axes or repeats, whose values inference needs."""
+"""Most elements of an initializer whose values shape inference gets to see: it may be a shape, axes or repeats."""
 
 
 def dims(info: onnx.ValueInfoProto) -> Shape | None:
@@ -32,14 +32,14 @@ def printed(shape: Shape | None) -> str:
 
 
 def infer_shapes(model: onnx.ModelProto) -> dict[str, Shape]:
-    """Shape by name of every value whose rank is known; nothing where the graph is too odd to tell."""
+    """The shape of every value whose rank is known, by name; empty where inference fails on the graph."""
     inferred = _inferred(model)
     found = {} if inferred is None else _value_shapes(inferred)
     return {name: shape for name, shape in found.items() if shape is not None}
 
 
 def infer_types(model: onnx.ModelProto) -> dict[str, int]:
-    """ONNX element type by name of every tensor whose type is known."""
+    """The ONNX element type of every tensor whose type is known, by name."""
     inferred = _inferred(model)
     made = {} if inferred is None else {info.name: info.type.tensor_type.elem_type for info in _infos(inferred)}
     return made | {tensor.name: tensor.data_type for graph in graphs(model.graph) for tensor in graph.initializer}
@@ -78,8 +78,8 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
 def check_sizes(model: onnx.ModelProto, path: Path) -> None:
     """Refuse constants that a few bytes blow up to terabytes, before ONNX Runtime's constant folding makes them.
 
-    What counts is by how much the values computed from constants alone (ConstantOfShape, Expand, Tile, ...) outgrow what they
-    are made of. Raises ModelError.
+    Values that are computed from constants alone (ConstantOfShape, Expand, Tile, ...) count with what they take beyond the
+    constants they are made of. Raises ModelError.
     """
     inferred = _inferred(model)
     if inferred is None:

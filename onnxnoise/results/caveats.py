@@ -1,4 +1,4 @@
-"""What a reader must be told together with a result's figures."""
+"""Warnings that a reader must see together with a result's figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnxnoise.records import Cell, CleanHits, NoiseSetting, Notice
 
 FEW_DRAWS = 10
 _NAMED = 5
-"""Cells that a message names; the rest it counts."""
+"""How many cells a message names; the rest it counts."""
 
 
 def notices(
@@ -22,7 +22,7 @@ def notices(
     precision: float | None,
     chunked: bool,
 ) -> Iterator[Notice]:
-    """About a result's `cells`; `draws` is how many were asked for, in a chunked run at most."""
+    """The warnings about a result's `cells`; `draws` is the number asked for, in a chunked run the most that a cell may have."""
     if clean.top1_hits == 0:
         yield Notice(
             "no_clean_hits",
@@ -58,7 +58,7 @@ def _few_chunked(cells: Sequence[Cell]) -> Iterator[Notice]:
 
 
 def _imprecise(cells: Sequence[Cell], precision: float, draws: int, level: Level) -> Iterator[Notice]:
-    """Cells that got all the draws that were allowed and still vary more than asked for."""
+    """About cells that got all the draws that were allowed and are still less precise than asked for."""
     wide = [cell for cell in cells if cell.precise is False and len(cell.draws) >= draws]
     if wide:
         named = ", ".join(
@@ -75,7 +75,7 @@ def _imprecise(cells: Sequence[Cell], precision: float, draws: int, level: Level
 
 
 def _negative_variances(bn: str, cells: Sequence[Cell]) -> Iterator[Notice]:
-    """In how many layers and draws, told by the single sweep where there is one."""
+    """About variances below 0: in how many layers and draws, by the single sweep if there is one."""
     sweep = next((name for name in ("single", "all") if any(cell.sweep == name for cell in cells)), "cumulative")
     told = [(cell, draw) for cell in cells if cell.sweep == sweep for draw in cell.draws]
     seen = [(cell, draw) for cell, draw in told if draw.negative_variances]

@@ -12,7 +12,7 @@ from onnxnoise.results.store import RunStore
 from onnxnoise.results.tallies import Meeting, by_chunk, meetings
 from onnxnoise.spec import METRICS
 from onnxnoise.statistics.clustered import Chunks, estimate_chunks, estimate_chunks_accuracy, estimate_layers
-from onnxnoise.statistics.stopping import Looks, half_width
+from onnxnoise.statistics.stopping import half_width
 
 
 def answer_chunked(store: RunStore, question: Question) -> Answer | None:
@@ -20,7 +20,6 @@ def answer_chunked(store: RunStore, question: Question) -> Answer | None:
     clean = _clean_chunks(store, question)
     if not clean:
         return None
-    looks = question.looks
     cells: list[Cell] = []
     averages: list[Average] = []
     planned = 0
@@ -28,7 +27,7 @@ def answer_chunked(store: RunStore, question: Question) -> Answer | None:
         single: list[list[Meeting]] = []
         for layer in question.layers_of(sweep):
             met = _met(store, (sweep, layer, level), clean, question)
-            planned += max(_wanted(met, looks, question.metric) or 0, len(met))
+            planned += max(_wanted(met, question) or 0, len(met))
             if met:
                 cells.append(_cell((sweep, layer, level), met, question))
                 if sweep == "single":
@@ -49,7 +48,7 @@ def next_draws(store: RunStore, question: Question) -> dict[CellKey, int]:
     wanted: dict[CellKey, int] = {}
     for sweep, level in product(question.sweeps, question.levels):
         for layer in question.layers_of(sweep):
-            draws = _wanted(_met(store, (sweep, layer, level), clean, question), question.looks, question.metric)
+            draws = _wanted(_met(store, (sweep, layer, level), clean, question), question)
             if draws is not None:
                 wanted[sweep, layer, level] = draws
     return wanted
@@ -75,12 +74,12 @@ def _met(store: RunStore, key: CellKey, clean: Mapping[int, Tally], question: Qu
     return meetings(tallies, clean, question.images)
 
 
-def _wanted(met: Sequence[Meeting], looks: Looks, metric: Metric) -> int | None:
-    """As `Looks.next`, for a cell whose draws so far are `met`; of these count the draws before the first missing number."""
+def _wanted(met: Sequence[Meeting], question: Question) -> int | None:
+    """As `StoppingRule.next`, for a cell whose draws so far are `met`; those after a missing number don't count."""
     drawn = {meeting.hits.draw for meeting in met}
     together = next(draw for draw in range(len(drawn) + 1) if draw not in drawn)
-    return looks.next(
-        together, lambda draws: _half_width([meeting for meeting in met if meeting.hits.draw < draws], metric)
+    return question.stopping.next(
+        together, lambda draws: _half_width([each for each in met if each.hits.draw < draws], question.metric)
     )
 
 

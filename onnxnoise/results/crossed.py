@@ -10,7 +10,7 @@ import numpy as np
 from onnxnoise.records import Average, Bits, Cell, CleanHits, DrawHits
 from onnxnoise.results.question import Answer, CellKey, Question
 from onnxnoise.results.store import RunStore
-from onnxnoise.results.tallies import Hits, by_draw, draw_hits, number, number_or_none
+from onnxnoise.results.tallies import HitBits, by_draw, draw_hits, number, number_or_none
 from onnxnoise.spec import METRICS
 from onnxnoise.statistics.estimates import LayerSum, count, estimate, estimate_accuracy
 
@@ -47,7 +47,7 @@ def answer_crossed(store: RunStore, question: Question) -> Answer | None:
     return Answer(counts, cells, averages, question.planned)
 
 
-def _cell(key: CellKey, hits: tuple[DrawHits, ...], clean: Hits, stacks: Sequence[Bits], target: float) -> Cell:
+def _cell(key: CellKey, hits: tuple[DrawHits, ...], clean: HitBits, stacks: Sequence[Bits], target: float) -> Cell:
     sums = [
         count([stack], getattr(clean, metric)) if stack.size else None
         for stack, metric in zip(stacks, METRICS, strict=True)

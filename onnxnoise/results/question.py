@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Metric, Sweep
-from onnxnoise.statistics.stopping import Looks
+from onnxnoise.statistics.stopping import StoppingRule
 
 CellKey = tuple[Sweep, int | None, float]
 """(sweep, layer, level of the noise)."""
@@ -31,9 +31,9 @@ class Question:
     precision: float | None = None
 
     @property
-    def looks(self) -> Looks:
+    def stopping(self) -> StoppingRule:
         """When a cell of a chunked run has draws enough."""
-        return Looks(self.precision or 0.0, self.draws)
+        return StoppingRule(self.precision or 0.0, self.draws)
 
     @property
     def planned(self) -> int:

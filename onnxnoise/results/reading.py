@@ -1,4 +1,4 @@
-"""A run file by itself becomes a result: what it was asked for, how far it is, and the largest part that is complete."""
+"""A run file by itself becomes a result: what was asked of it, how far it got, and the largest part that is complete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from onnxnoise.data.cards import CLASSES
+from onnxnoise.data.datasets import KNOWN
 from onnxnoise.errors import RunFileError
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import level_of, setting_of
@@ -24,10 +24,10 @@ _SWEEPS: tuple[Sweep, ...] = get_args(Sweep)
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """What a run file holds. `classes` of its data set; None where the file does not say.
+    """What a run file holds: the result of its largest part that is complete, and how far its last command got.
 
-    The last command that measured asked for `planned` passes (an image once through the network, with noise or without; of a
-    chunked run a chunk of images), of which `measured` are there. The result is of the largest part that is complete.
+    `classes` is how many the data set has, None if the file doesn't say. The last command that measured asked for `planned`
+    passes, of which `measured` are there; a pass is one image (in a chunked run one chunk of images) once through the network.
     """
 
     path: Path
@@ -38,14 +38,14 @@ class OpenedRun:
 
 
 def results_of(path: Path | str, metric: Metric | None = None) -> Result:
-    """The result of what is complete in a run file; raises RunFileError as `open_run_file`."""
+    """The result of what is complete in a run file. Raises RunFileError as `open_run_file` does."""
     return open_run_file(path, metric).result
 
 
 def open_run_file(path: Path | str, metric: Metric | None = None) -> OpenedRun:
-    """Read a run file that must be there. `metric`: what tables show, by default what its last command asked for.
+    """Read a run file that must be there. `metric` is the one that tables show, by default that of its last command.
 
-    Raises RunFileError for no run file, a damaged one, and one without a complete clean pass.
+    Raises RunFileError for a file that is no run file, a damaged one, and one without a complete clean pass.
     """
     path = Path(path)
     if path.is_file() and not is_database(path):
@@ -55,14 +55,14 @@ def open_run_file(path: Path | str, metric: Metric | None = None) -> OpenedRun:
 
 
 def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
-    """The parts of a run file that are complete, one for each number of draws; all of the same images. Of a chunked run all.
+    """The parts of a run file that are complete, one for each number of draws, all of the same images; all of a chunked run.
 
     Of all numbers of images (whole chunks from the first on) the one with the most image passes is chosen; then each (sweep,
-    SNR) gets the draws with which the most passes are complete. A list of one Question unless draws differ. Empty where no
-    clean pass is complete.
+    SNR) gets the number of draws at which the most passes are complete. The list has one Question unless draws differ, and
+    none if no clean pass is complete.
     """
     if is_chunked(store.identity):
-        return _whole(store, metric)
+        return _of_chunked(store, metric)
     chunks = store.chunks()
     reach = _reach(store.done(), [chunk.start for chunk in chunks])
     clean = reach.pop(("clean", float("inf")), {None: [0]})[None][0]
@@ -82,8 +82,8 @@ def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
     return parts or [Question((), (), 1, best_images, layers, metric)]
 
 
-def _whole(store: RunStore, metric: Metric) -> list[Question]:
-    """All that a chunked run has; its cells need not be complete."""
+def _of_chunked(store: RunStore, metric: Metric) -> list[Question]:
+    """One question for all that a chunked run has, whose cells need not be complete; none before its first tally."""
     done = store.done()
     begun = {(sweep, level) for sweep, _, level, _, _ in done if sweep != "clean"}
     sweeps = tuple(sweep for sweep in _SWEEPS if any(sweep == name for name, _ in begun))
@@ -97,13 +97,13 @@ def _whole(store: RunStore, metric: Metric) -> list[Question]:
 
 
 def _spec(store: RunStore) -> dict[str, Any]:
-    """What the last command that measured asked for; empty where the file does not say."""
+    """What the last command that measured asked for; empty if the file doesn't say."""
     runs = store.runs()
     return {**runs[-1].get("spec", {})} if runs else {}
 
 
 def _reach(done: Iterable[TallyKey], starts: Sequence[int]) -> dict[tuple[str, float], dict[int | None, list[int]]]:
-    """How many chunks from the first on are there: of each (sweep, level), each layer, a list over draws that only falls."""
+    """By (sweep, level) and layer, how many chunks from the first on the draws 0, 1, ... all have: numbers that never grow."""
     there: dict[tuple[str, float], dict[int | None, dict[int, set[int]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(set))
     )
@@ -123,7 +123,7 @@ def _reach(done: Iterable[TallyKey], starts: Sequence[int]) -> dict[tuple[str, f
 
 
 def _draws(cells: Iterable[Sequence[int]], chunks: int) -> tuple[int, int]:
-    """(draws, passes): the number of draws with which the most passes over so many chunks are complete."""
+    """(draws, passes): the number of draws at which the most passes over the first `chunks` are complete, and that most."""
     complete = sorted((sum(count >= chunks for count in counts) for counts in cells), reverse=True)
     passes = [(number * (i + 1), number) for i, number in enumerate(complete)]
     most, draws = max(passes, default=(0, 0))
@@ -133,7 +133,7 @@ def _draws(cells: Iterable[Sequence[int]], chunks: int) -> tuple[int, int]:
 def _products(
     draws: Mapping[tuple[str, float], int], order: Level
 ) -> list[tuple[int, tuple[Sweep, ...], tuple[float, ...]]]:
-    """(draws, sweeps, SNRs) whose products are all groups; one where all have the same draws and SNRs."""
+    """Products (draws, sweeps, SNRs) that together are all (sweep, SNR) pairs; a single one where draws and SNRs are the same."""
     levels: dict[tuple[int, Sweep], list[float]] = defaultdict(list)
     for sweep in _SWEEPS:
         for (name, level), number in draws.items():
@@ -161,11 +161,17 @@ def _opened(store: RunStore, metric: Metric | None) -> OpenedRun:
         raise RunFileError(
             f"{store.path}: no pass over the first chunk of images is complete, not even the clean one; {advice}"
         )
-    dataset = store.identity.get("preprocessing", {}).get("dataset")
     measured, planned = _progress(store, spec)
     if is_chunked(store.identity):
         measured, planned = parts[0].measured, parts[0].planned
-    return OpenedRun(store.path, _merged(parts), CLASSES.get(dataset), measured, planned)
+    return OpenedRun(store.path, _merged(parts), _classes(store), measured, planned)
+
+
+def _classes(store: RunStore) -> int | None:
+    """The number of the data's classes: what the file says, or, of one made before files said it, what its data set has."""
+    told = store.description.get("classes")
+    known = KNOWN.get(store.identity.get("preprocessing", {}).get("dataset"))
+    return int(told) if told else known.classes if known else None
 
 
 def _merged(parts: Sequence[Result]) -> Result:
@@ -189,7 +195,7 @@ def _merged(parts: Sequence[Result]) -> Result:
 
 
 def _progress(store: RunStore, spec: Mapping[str, Any]) -> tuple[int, int]:
-    """(measured, planned) image passes of what `spec`, the last command's, asked for; without one, of what is begun."""
+    """(measured, planned) image passes of what `spec`, the last command's, asked for; of what is begun where it says nothing."""
     done = store.done()
     sizes = {chunk.start: len(chunk) for chunk in store.chunks()}
     begun = {(sweep, level) for sweep, _, level, _, _ in done if sweep != "clean"}

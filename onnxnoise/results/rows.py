@@ -1,4 +1,4 @@
-"""Results as tidy rows with documented columns, for pandas, CSV and JSON: a row a cell, a draw or an average."""
+"""Results as tidy rows with documented columns, for pandas, CSV and JSON: one row for each cell, draw or average."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Reads hits image by image out of run files, for comparisons: who hit what in which draw."""
+"""Reads the hits of run files image by image, for comparisons: which images each draw got right."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -15,16 +14,17 @@ from onnxnoise.noise.models import level_of, setting_of
 from onnxnoise.records import Bits, LayerInfo, Metric, Sweep, Tally
 from onnxnoise.results.database import is_database
 from onnxnoise.results.question import is_chunked
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.store import Closing, RunStore
 from onnxnoise.results.summary import layer_info
 from onnxnoise.results.tallies import by_draw
 from onnxnoise.statistics.contrasts import Counts, Side
 
 
-class RunHits:
-    """An open run file, to be read; `images` is how many the clean pass has covered. Use what `opened` gives with `with`.
+class RunHits(Closing):
+    """An open run file, to be read; `images` is how many the clean pass has covered. Use `opened` in a `with` statement.
 
-    Raises RunFileError where it can't be read, has no clean pass, or its draws don't meet the same images (a chunked run).
+    Raises RunFileError for a file that can't be read, one without a clean pass, and a chunked run, whose draws don't meet the
+    same images.
     """
 
     def __init__(self, store: RunStore) -> None:
@@ -58,7 +58,7 @@ class RunHits:
             return cls(store)
 
     def _covered(self) -> list[Tally]:
-        """Clean tallies from the first image on, without a gap."""
+        """The clean tallies from the first image on, up to the first gap."""
         covered: list[Tally] = []
         for tally in self.store.tallies("clean"):
             if tally.start != sum(each.images for each in covered):
@@ -76,18 +76,18 @@ class RunHits:
         return str(self.identity["model"])
 
     def levels(self, sweep: Sweep) -> list[float]:
-        """Levels of which something of the sweep is there, the least noise first."""
+        """The levels at which the sweep has any tally, the least noise first."""
         return self.level.in_order(level for kind, level in self._cells if kind == sweep)
 
     def sweeps(self) -> list[str]:
         return sorted({kind for kind, _ in self._cells})
 
     def has(self, sweep: Sweep, layers: Iterable[int | None], level: float) -> bool:
-        """Whether something of every one of these cells is there."""
+        """Whether every one of these cells has any tally."""
         return set(layers) <= self._cells.get((sweep, level), set())
 
     def clean(self, metric: Metric, images: int) -> Bits:
-        """Clean hits (images,) of the first images; RunFileError for top-5 with five classes or fewer."""
+        """Clean hits (images,) of the first images. Raises RunFileError for top-5 with five classes or fewer."""
         chunks = [range(tally.start, tally.start + tally.images) for tally in self._clean]
         bits: Bits = getattr(by_draw(iter(self._clean), chunks, self.images)[0], metric)
         if bits.size == 0:
@@ -104,9 +104,9 @@ class RunHits:
     def side(
         self, sweep: Sweep, layers: Iterable[int | None], level: float, metric: Metric, images: int
     ) -> tuple[list[int], Side] | None:
-        """Hits summed over `layers` of the first images, of the draws that all of them have there; with these draws' numbers.
+        """The numbers of the draws that all of `layers` have on the first images, and their hits summed over these layers.
 
-        None where no draw is complete. Draws of the same number are one draw of all layers.
+        None if no draw is complete. Draws of the same number are one draw of all layers.
         """
         layers = list(layers)
         chunks = [range(tally.start, tally.start + tally.images) for tally in self._clean if tally.start < images]
@@ -126,17 +126,9 @@ class RunHits:
     def close(self) -> None:
         self.store.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def same_layers(first: RunHits, second: RunHits) -> bool:
-    """Whether both have the same table of noise layers (indices, kinds, shapes), so that the same draw is the same noise.
+    """Whether two runs have the same noise layers (indices, kinds, shapes), so that draws of the same number are the same noise.
 
     Names and sigmas may differ: unit normals depend on seed, draw, index, role and shape alone.
     """

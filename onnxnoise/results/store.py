@@ -16,7 +16,21 @@ from onnxnoise.results.database import Database
 from onnxnoise.spec import index_ranges
 
 
-class RunStore:
+class Closing:
+    """Something open that a `with` block closes."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RunStore(Closing):
     """An open run file. Every method raises RunFileError with what to do."""
 
     def __init__(self, database: Database) -> None:
@@ -150,14 +164,6 @@ class RunStore:
         self.close()
         if empty:
             self.path.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _covered(chunks: Sequence[range]) -> int:

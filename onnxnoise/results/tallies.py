@@ -1,4 +1,4 @@
-"""The tallies of one cell become the hits that its estimates are made of, laid out as the run's design has them."""
+"""The tallies of one cell become the hits that its estimates are made of: by draw in a crossed run, by chunk in a chunked one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from onnxnoise.statistics.clustered import ChunkHits
 
 
 @dataclass(frozen=True)
-class Hits:
-    """Hit bits over the images asked for, in order: top1 and nonfinite (images,), top5 the same or (0,)."""
+class HitBits:
+    """What one draw did to each of the images asked for, in order: top1 and nonfinite (images,), top5 (images,) or (0,).
+
+    The clean pass has the same form. `top5` is empty with five classes or fewer.
+    """
 
     top1: Bits
     top5: Bits
@@ -22,18 +25,18 @@ class Hits:
     negative_variances: int
 
 
-def by_draw(tallies: Iterator[Tally], chunks: Sequence[range], images: int) -> dict[int, Hits]:
-    """The draws that have every chunk; `tallies` come sorted by draw and start."""
+def by_draw(tallies: Iterator[Tally], chunks: Sequence[range], images: int) -> dict[int, HitBits]:
+    """The hits of each draw that has every chunk; `tallies` must come sorted by draw and start."""
     complete = {}
     for draw, group in groupby(tallies, key=lambda tally: tally.draw):
         parts = [tally for tally in group if tally.start < images]
         if [range(t.start, t.start + t.images) for t in parts] == list(chunks):
             top1, top5, nonfinite = (_joined(parts, name, images) for name in ("top1", "top5", "nonfinite"))
-            complete[draw] = Hits(top1, top5, nonfinite, parts[0].negative_variances)
+            complete[draw] = HitBits(top1, top5, nonfinite, parts[0].negative_variances)
     return complete
 
 
-def draw_hits(draw: int, noisy: Hits, clean: Hits) -> DrawHits:
+def draw_hits(draw: int, noisy: HitBits, clean: HitBits) -> DrawHits:
     """The counts of one draw of a crossed run."""
     return DrawHits(
         draw=draw,
@@ -48,16 +51,21 @@ def draw_hits(draw: int, noisy: Hits, clean: Hits) -> DrawHits:
 
 
 def number(bits: Bits) -> int:
+    """How many bits are set."""
     return int(np.count_nonzero(bits))
 
 
 def number_or_none(bits: Bits) -> int | None:
+    """How many bits are set; None where there are no bits."""
     return number(bits) if bits.size else None
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """One draw of a chunked run on its chunk, which begins at `start`: what it hit, and what it changed; top5 as `DrawHits`."""
+    """One draw of a chunked run and its chunk of images, which begins at `start`: the hits, and what the draw changed.
+
+    `top5` is None with five classes or fewer.
+    """
 
     start: int
     hits: DrawHits
@@ -65,12 +73,12 @@ class Meeting:
     top5: ChunkHits | None
 
     def changes(self, metric: Metric) -> ChunkHits:
-        """Top-1's where there is no top-5."""
+        """What the draw changed by a metric; by top-1 where there is no top-5."""
         return self.top5 if metric == "top5" and self.top5 is not None else self.top1
 
 
 def meetings(tallies: Iterable[Tally], clean: Mapping[int, Tally], images: int) -> list[Meeting]:
-    """Those of one cell, by draw; `clean` are the clean passes by start. A tally without one is left out."""
+    """The meetings of one cell, by draw; `clean` has the clean passes by start. A tally without a clean pass is left out."""
     found = []
     for noisy in tallies:
         kept = clean.get(noisy.start)
@@ -80,7 +88,7 @@ def meetings(tallies: Iterable[Tally], clean: Mapping[int, Tally], images: int) 
 
 
 def by_chunk(met: Iterable[Meeting], metric: Metric) -> dict[int, ChunkHits]:
-    """What all draws together changed on each chunk, by start."""
+    """What all draws together changed in each chunk, by the chunk's start."""
     chunks: dict[int, ChunkHits] = {}
     for meeting in met:
         changes = meeting.changes(metric)

@@ -1,1 +1,1 @@
-"""A measurement from start to end: what it needs, what is owed, who measures it, and where it is kept."""
+"""A run from start to end: the experiment is opened, what its run file lacks is scheduled, measured by workers and kept."""

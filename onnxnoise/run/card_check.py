@@ -1,11 +1,12 @@
-"""Holds a model file against a card: what the card says of its structure, input and accuracy, and what the file has."""
+"""Holds a model file against a card, which tells of the file's structure, input and accuracy."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from onnxnoise.data.cards import CLASSES, KEYS, Card
+from onnxnoise.data.cards import KEYS, Card
+from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.fit import expected_clean, layout_of, plausible
 from onnxnoise.model.network import Network
 from onnxnoise.records import ImageInput, Metric
@@ -13,15 +14,15 @@ from onnxnoise.run.loading import Subject
 
 _MISSING_LAYERS = ("merged_batchnorm", "no_batchnorm")
 _MISSING_PARAMETERS = ("decomposed_batchnorm", "unattached")
-"""Codes of the network's notices that tell why something of it is missing."""
+"""Codes of the network's notices that tell why layers or parameters are missing."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a card says (`card`) and what the file has (`file`); either is None where it says nothing.
+    """Something that both a card (`card`) and the file (`file`) tell; either is None where it tells nothing.
 
-    Accuracies are fractions of 1. `agrees` is None where there is nothing to compare. `why` explains it in a sentence: text
-    that can hold names from the file.
+    Accuracies are fractions of 1. `agrees` is None where there is nothing to compare. `why` explains it in a sentence, which is
+    untrusted text: it can have names from the file.
     """
 
     what: str
@@ -47,7 +48,7 @@ def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding
     what, found = f"clean {metric}", hits / images
     if clean is None:
         said = f"the card has no {metric} without noise"
-        guess = (1 if metric == "top1" else 5) / CLASSES[card.input.dataset]
+        guess = min(1.0, (1 if metric == "top1" else 5) / card.dataset.classes)
         if found <= guess or plausible(hits, images, guess):
             said += f"; guessing does as well ({guess:.1%}): untrained, or [input] prepares its images wrongly"
         return Finding(what, None, found, None, said)
@@ -63,13 +64,15 @@ def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding
 
 
 def card_text(card: Card) -> list[tuple[str, str]]:
-    """What a person reads of a card, (`table.key`, value) in the order of a card's keys, presets filled in.
+    """A card for a person: pairs (`table.key`, value) in the order of a card's keys, presets filled in.
 
     Untrusted text; a value can have several lines (`model.recipe`). Keys that the card leaves out are left out.
     """
     rows = []
     for table, keys in KEYS.items():
         values = asdict(getattr(card, table))
+        if table == "input" and card.dataset not in KNOWN.values():
+            values["classes"] = ", ".join(card.dataset.names) or card.dataset.classes
         rows += [(f"{table}.{key}", _shown(key, values[key])) for key in keys if values.get(key) not in (None, ())]
     return rows
 
@@ -99,7 +102,7 @@ def _structure(network: Network, card: Card) -> tuple[Finding, Finding]:
 
 
 def _why(network: Network, has: str, codes: tuple[str, ...]) -> str:
-    """What the file has, then what the network's notices tell of why that is all."""
+    """What the file has, then what the network's notices with these codes tell."""
     return ". ".join([has, *(notice.message for notice in network.notices if notice.code in codes)])
 
 
@@ -152,8 +155,8 @@ def _numbers(image: ImageInput, as_they_are: bool, scale: float | None) -> Findi
 
 
 def _classes(network: Network, card: Card) -> Finding:
-    spec = card.input
-    offset = f" and a label_offset of {spec.label_offset}" if spec.label_offset else ""
-    count = spec.classes - spec.label_offset
-    why = f"the card is for {spec.dataset}, {count} classes{offset}; correct dataset or label_offset in [input]"
-    return _compared("classes", spec.classes, network.classes, why)
+    dataset, label_offset = card.dataset, card.input.label_offset
+    offset = f" and a label_offset of {label_offset}" if label_offset else ""
+    own = "dataset" if dataset.name in KNOWN else "classes"
+    why = f"the card is for {dataset.name}, {dataset.classes} classes{offset}; correct {own} or label_offset in [input]"
+    return _compared("classes", card.classes, network.classes, why)

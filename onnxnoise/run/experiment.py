@@ -1,4 +1,4 @@
-"""What a measurement needs, opened and held against each other: model, card, images, provider, and how they are cut up."""
+"""An experiment: model, card, images and provider, opened and held against each other, and how the images are cut up."""
 
 from __future__ import annotations
 
@@ -13,41 +13,29 @@ import numpy.typing as npt
 
 from onnxnoise.data.cards import Card
 from onnxnoise.data.fit import check_fit, layout_of
-from onnxnoise.data.images import ImageSource, open_images
+from onnxnoise.data.images import open_images
 from onnxnoise.data.pixels.preprocess import to_input
+from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.values import Probe, probe
 from onnxnoise.machine import memory
 from onnxnoise.records import Metric, NoiseSetting, Notice, Pixels
 from onnxnoise.run.loading import Subject, open_with_card
-from onnxnoise.runtime import session
-from onnxnoise.runtime.cuda import driver
-from onnxnoise.runtime.session import Provider
+from onnxnoise.runtime.base import Provider
+from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
 
 Array = npt.NDArray[Any]
 
-_LARGEST_CHUNK = 1000
-"""Images: beyond this a chunk costs memory and progress, and its sessions are long paid for."""
-
-_LARGEST_DEVICE_CHUNK = 10_000
-"""There a session costs more, beside the passes."""
-
-_CPU_BATCH = (2 << 20, 4, 64)
-"""Bytes at the largest cut (a mini-batch's values should stay in a core's cache), fewest and most images."""
-
-_DEVICE_BATCH = (256 << 20, 16, 512)
-"""The same for a device, which wants enough to do at a time."""
-
-_LEAST_DEVICE_BYTES = 2 << 30
-_HEAVY = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"))
+_COSTLY = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"))
+"""Operators that somebody should know of where the provider leaves them to the CPU."""
 
 _WORKING_BYTES = 600 << 20
-"""Sessions' activations, libraries, and what is decoded ahead."""
+"""Memory for the sessions' activations, libraries, and images decoded ahead."""
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What a run needs besides its run file, opened and held against each other."""
+class Experiment:
+    """All that a run needs besides its run file, opened and held against each other."""
 
     spec: BenchSpec
     subject: Subject
@@ -56,29 +44,34 @@ class Setup:
     provider: Provider
 
     @classmethod
-    def opened(cls, spec: BenchSpec) -> Setup:
-        """Raises OnnxNoiseError's subclasses for whatever can't be used or does not fit together."""
+    def opened(cls, spec: BenchSpec) -> Experiment:
+        """Open all that the spec names; raises OnnxNoiseError's subclasses for what can't be used or does not fit together."""
         subject, card = open_with_card(
-            spec.model, bn=spec.bn, analog=spec.setting.analog, layers=spec.layers, output=spec.output, card=spec.card
+            spec.model,
+            bn=spec.bn,
+            analog=spec.setting.analog,
+            layers=spec.layers,
+            output=spec.output,
+            card=spec.card,
         )
         classifier = subject.classifier
-        setup = cls(spec, subject, card, open_images(spec.data, card), session.find_provider(spec.provider))
-        check_fit(spec.model, classifier.image, classifier.classes or setup.probe.classes, card, setup.images)
-        return setup
+        experiment = cls(spec, subject, card, open_images(spec.data, card), find_provider(spec.provider))
+        check_fit(spec.model, classifier.image, classifier.classes or experiment.probe.classes, card, experiment.images)
+        return experiment
 
     @property
     def noise(self) -> NoiseSetting:
-        """What a draw's number and a level mean in this run."""
+        """All that the noise of a draw follows from, besides the draw's number and the level."""
         return self.spec.setting
 
     @property
     def count(self) -> int:
-        """Images asked for."""
+        """The number of images asked for."""
         return min(len(self.images), self.spec.limit or len(self.images))
 
     @property
     def metric(self) -> Metric:
-        """What the tables show: the spec's, else the card's, else top-1."""
+        """The metric that tables show: the spec's, else the card's, else top-1."""
         return self.spec.metric or self.card.measured.metric or self.card.published.metric or "top1"
 
     def inputs(self, pixels: Pixels) -> Array:
@@ -87,7 +80,7 @@ class Setup:
         return to_input(pixels, self.card.input, layout_of(image, self.card), image.dtype)
 
     def batches(self, pixels: Pixels) -> list[Array]:
-        """The model's inputs as mini-batches of one size; the last one is filled up with its last image."""
+        """The model's inputs as mini-batches of one size; the last one is filled up with copies of its last image."""
         inputs, size = self.inputs(pixels), self.batch_size(len(pixels))
         batches = [inputs[i : i + size] for i in range(0, len(inputs), size)]
         lacking = size - len(batches[-1])
@@ -97,7 +90,7 @@ class Setup:
 
     @cached_property
     def probe(self) -> Probe:
-        """One pass over a blank mini-batch."""
+        """Sizes, classes and placement of the model, found by one pass over a blank mini-batch."""
         side, fixed = self.card.input.size, self.subject.network.image.batch
         return probe(self.subject.network, self.provider, self.inputs(np.zeros((fixed or 1, side, side, 3), np.uint8)))
 
@@ -105,38 +98,28 @@ class Setup:
         """Images in a mini-batch, so that the mini-batches of a chunk are about equal."""
         if self.subject.network.image.batch is not None:
             return self.subject.network.image.batch
-        room, least, most = _CPU_BATCH if self.provider.device == "cpu" else _DEVICE_BATCH
-        largest = min(max(room // self.probe.cut_bytes, least), most)
+        largest = self.provider.batch_limits.images(self.probe.cut_bytes)
         return ceil(images / ceil(images / largest))
 
     def chunk_size(self) -> int:
         """Images whose pixels, inputs and values at the largest cut fit the memory that the model leaves."""
         pixels = self.probe.input_bytes + 6 * self.card.input.size**2
-        if self.provider.device == "cpu":
-            most = min(_LARGEST_CHUNK, self._left() // (self.probe.cut_bytes + pixels))
-        else:
-            most = min(_LARGEST_DEVICE_CHUNK, self._left() // pixels, self._device_bytes() // self.probe.cut_bytes)
+        most = self.provider.chunk_images(self.probe.cut_bytes, pixels, self._host_bytes())
         fixed = self.subject.network.image.batch or 1
         return max(fixed, most // fixed * fixed)
 
     def together(self, images: int) -> int:
-        """How many variants' noisy values of a chunk `cumulative` holds at once, in the memory that the model leaves."""
-        left = self._left() if self.provider.device == "cpu" else self._device_bytes()
-        return max(1, left // (images * self.probe.stage_bytes) - 1)
+        """How many variants `cumulative` carries at a time, each with values of a chunk, in the memory that the model leaves."""
+        return max(1, self.provider.value_bytes(self._host_bytes()) // (images * self.probe.stage_bytes) - 1)
 
-    def _left(self) -> int:
-        """Bytes of host memory for images and the values at cuts."""
+    def _host_bytes(self) -> int:
+        """Bytes of host memory that the model leaves for images and the values at cuts."""
         weights = sum(value.nbytes for value in self.subject.network.constants.values())
         most = self.spec.memory or memory().budget
         return max(most - 2 * weights - _WORKING_BYTES, most // 8)
 
-    def _device_bytes(self) -> int:
-        """Half of the GPU's memory: the rest is for weights and activations."""
-        found = driver()
-        return found.gpus[0].memory_bytes // 2 if found and found.gpus else _LEAST_DEVICE_BYTES
-
     def _structure(self) -> Iterator[Notice]:
-        """Where the card speaks of another network than the file holds."""
+        """A notice where the card speaks of another network than the file holds."""
         network, said = self.subject.network, self.card.structure
         if self.spec.bn not in ("group", "raw"):
             return  # other policies count other tensors
@@ -149,17 +132,17 @@ class Setup:
             )
 
     def notices(self) -> Iterator[Notice]:
-        """What card and provider make of the model that somebody should know."""
+        """What somebody should know of how card and provider fit the model."""
         if self.provider.note:
             yield Notice("gpu_unused", self.provider.note)
         yield from self._structure()
-        if self.provider.device == "cpu":
+        if not self.provider.own_memory:
             return
         left_out = {
             operator: count
             for provider, nodes in self.probe.placement.items()
             for operator, count in nodes.items()
-            if provider != self.provider.name and operator in _HEAVY
+            if provider != self.provider.name and operator in _COSTLY
         }
         if left_out:
             said = ", ".join(f"{count} {operator}" for operator, count in sorted(left_out.items()))

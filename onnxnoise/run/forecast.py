@@ -1,4 +1,4 @@
-"""What a run will cost, told before it: cells, sessions, passes over images, and the time, from a small part of it measured."""
+"""A forecast of what a run will cost: sessions, passes over images, and the time, from measuring a small part of it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from pathlib import Path
 
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
-from onnxnoise.machine import cores
 from onnxnoise.records import Measured, TallyKey, Variant
 from onnxnoise.results.as_json import measured_json
-from onnxnoise.run.experiment import Setup
+from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, decoded
-from onnxnoise.run.plans import Chunked
-from onnxnoise.run.runner import Run, open_run
+from onnxnoise.run.opening import Run, open_run
+from onnxnoise.run.schedules import Chunked
 from onnxnoise.spec import BenchSpec
 
 SCHEMA = "onnxnoise/forecast/1"
 _LAYERS = 8
-"""Layers that are timed; the others are taken to cost what they cost on average."""
+"""Layers that are timed; each of the others is assumed to cost their average."""
 
 _FEWEST_DRAWS = 32
-"""Of a cell that stops early: at its second look."""
+"""Draws of a cell that stops early, at its second look."""
 
 
 @dataclass(frozen=True)
-class Load:
-    """Work that is still to be done: `passes` are images times cells times draws, `sessions` ONNX Runtime's to be made.
+class Workload:
+    """Work that is still to be done: `passes` are images times cells times draws, `sessions` those that ONNX Runtime must make.
 
-    `seconds` is the time that this machine is expected to take, decoding left aside.
+    `seconds` is the time that this machine is expected to take, without decoding images.
     """
 
     passes: int
@@ -42,9 +41,9 @@ class Load:
 
 @dataclass(frozen=True)
 class Forecast(Measured):
-    """Of a run: what it asks for, and what of it is left. With a precision, `least` is the work if every cell is soon precise.
+    """What a run asks for, and what of it is left to do. With a precision, `least` is the work if every cell is soon precise.
 
-    `seconds_an_image` is the time of one clean pass. `draws` is the most that a cell gets, `budget` in seconds.
+    `seconds_an_image` is the time of one clean pass over an image. `draws` is the most that a cell gets, `budget` is in seconds.
     """
 
     model: str
@@ -57,32 +56,32 @@ class Forecast(Measured):
     draws: int
     precision: float | None
     budget: float | None
-    least: Load
-    most: Load
+    least: Workload
+    most: Workload
     seconds_an_image: float
 
 
 def forecast(spec: BenchSpec) -> Forecast:
-    """Look at what `runner.bench` would measure, time a small part of it, and keep nothing; raises as `runner.bench`."""
+    """Look at what `bench` would measure, time a small part of it, and keep nothing; raises what `bench` raises."""
     with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
-        setup = Setup.opened(spec)
-        usual = Path(spec.out or setup.subject.network.run_file)
+        experiment = Experiment.opened(spec)
+        usual = Path(spec.out or experiment.subject.network.run_file)
         scratch = None if usual.exists() else str(Path(folder) / "run.sqlite")
-        run = open_run(replace(setup, spec=replace(spec, out=scratch)) if scratch else setup)
+        run = open_run(replace(experiment, spec=replace(spec, out=scratch)) if scratch else experiment)
         with run.store:
             done = run.store.done()
-            chunks = [chunk for chunk in run.store.chunks() if chunk.start < setup.count]
+            chunks = [chunk for chunk in run.store.chunks() if chunk.start < experiment.count]
             few, many = _jobs(run, done)
-            costs = _Costs(setup, chunks[0])
+            costs = _Costs(experiment, chunks[0])
             return Forecast(
                 noise=spec.setting,
-                model=setup.subject.network.name,
-                dataset=setup.images.name,
-                provider=setup.provider.name,
-                layers=len(setup.subject.layers),
+                model=experiment.subject.network.name,
+                dataset=experiment.images.name,
+                provider=experiment.provider.name,
+                layers=len(experiment.subject.layers),
                 cells=len(spec.swept)
-                * sum(1 if sweep == "all" else len(setup.subject.layers) for sweep in spec.sweeps),
-                images=setup.count,
+                * sum(1 if sweep == "all" else len(experiment.subject.layers) for sweep in spec.sweeps),
+                images=experiment.count,
                 chunks=len(chunks),
                 draws=spec.most_draws,
                 precision=spec.precision,
@@ -99,11 +98,11 @@ def to_json(told: Forecast) -> str:
 
 
 def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
-    """The jobs that are left at least, and at most."""
-    plan = run.plan
-    if not isinstance(plan, Chunked):
+    """(the fewest jobs that can be left, the most)."""
+    schedule = run.schedule
+    if not isinstance(schedule, Chunked):
         return run.todo, run.todo
-    spec, question = run.setup.spec, run.question
+    spec, question = run.experiment.spec, run.question
     few = min(_FEWEST_DRAWS, spec.most_draws)
     many = spec.most_draws
     cells = [
@@ -112,26 +111,26 @@ def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
         for layer in ((None,) if sweep == "all" else question.layers)
         for level in question.levels
     ]
-    return plan.jobs(dict.fromkeys(cells, few), done), plan.jobs(dict.fromkeys(cells, many), done)
+    return schedule.jobs(dict.fromkeys(cells, few), done), schedule.jobs(dict.fromkeys(cells, many), done)
 
 
 class _Costs:
     """Seconds for each kind of work, timed on a few mini-batches of real images after a warm-up."""
 
-    def __init__(self, setup: Setup, chunk: range) -> None:
-        self.setup = setup
-        network, layers = setup.subject.network, setup.subject.layers
+    def __init__(self, experiment: Experiment, chunk: range) -> None:
+        self.experiment = experiment
+        network, layers = experiment.subject.network, experiment.subject.layers
         self.cutter = Cutter(network)
-        lanes = cores().threads if setup.provider.device == "cpu" else 1
-        chunk = chunk[: min(len(chunk), 2 * lanes * setup.batch_size(len(chunk)))]
-        images = decoded(setup.images, chunk)
-        batches = setup.batches(images.pixels)
+        lanes = experiment.provider.lanes()
+        chunk = chunk[: min(len(chunk), 2 * lanes * experiment.batch_size(len(chunk)))]
+        images = decoded(experiment.images, chunk)
+        batches = experiment.batches(images.pixels)
         some = layers[:: -(-len(layers) // _LAYERS)] if layers else ()
-        with ChunkSweep(network, setup.noise, setup.provider, batches, images.labels, 0) as sweep:
+        with ChunkSweep(network, experiment.noise, experiment.provider, batches, images.labels, 0) as sweep:
             sweep.clean()
             self.clean = _timed(lambda: [sweep.clean()]) / len(chunk)
-            level = setup.spec.level
-            variants = [Variant(level.times(level.defaults[0], factor), 0) for factor in (1.0, 2.0, 4.0)]
+            swept = experiment.spec.level
+            variants = [Variant(swept.times(swept.defaults[0], factor), 0) for factor in (1.0, 2.0, 4.0)]
             indices = [layer.index for layer in some]
             self.all = _timed(lambda: sweep.all(variants, layers)) / (len(variants) * len(chunk))
             one, three = (_timed(partial(sweep.single, dict.fromkeys(indices, variants[:n]))) for n in (1, 3))
@@ -139,9 +138,9 @@ class _Costs:
         self.layer = max(each, 0.0) / (max(1, len(some)) * len(chunk))
         self.rest = max(0.0, one - each - self.clean * len(chunk)) / max(1, len(some))
 
-    def of(self, jobs: Iterable[Job]) -> Load:
-        """What jobs come to."""
-        starts = {layer.index: layer for layer in self.setup.subject.layers}
+    def of(self, jobs: Iterable[Job]) -> Workload:
+        """The cost of jobs."""
+        starts = {layer.index: layer for layer in self.experiment.subject.layers}
         passes = sessions = 0
         seconds = 0.0
         for job in jobs:
@@ -154,12 +153,12 @@ class _Costs:
             sessions += len(job.keys) + len(used) + len(joins)
             seconds += size * (self.clean * (clean + bool(used)) + self.all * (len(whole) - clean))
             seconds += size * self.layer * len(by_layer) + self.rest * len(joins)
-        return Load(passes, sessions, seconds)
+        return Workload(passes, sessions, seconds)
 
 
-def _timed(work: Callable[[], Iterable[object]]) -> float:
-    """Seconds until all that `work` gives is there."""
+def _timed(passes: Callable[[], Iterable[object]]) -> float:
+    """Seconds until all passes are done."""
     began = time.perf_counter()
-    for _ in work():
+    for _ in passes():
         pass
     return time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""One chunk measured: its images decoded, swept, and judged; what a run hands out, wherever it is done."""
+"""Measures a job: the images of one chunk are decoded and swept, the same way in whichever process does it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.data.fit import layout_of
-from onnxnoise.data.images import ImageSource
+from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.sweep import ChunkSweep, Todo
 from onnxnoise.records import CHUNKED, ImageChunk, Tally, TallyKey, Variant
-from onnxnoise.run.experiment import Setup
+from onnxnoise.run.experiment import Experiment
 
-_TOGETHER = 64
-"""Images decoded before it is asked again whether they are still wanted."""
+_PIECE = 64
+"""Images decoded at a time; between them the decoder looks whether anybody still wants them."""
 
 Step = Callable[[Tally], None]
 
@@ -32,31 +32,36 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Tallies that belong together in the run file, and the digest of the chunk's pixels and labels."""
+class TallyGroup:
+    """Tallies of one chunk that are kept together or not at all. `start` is the position of the chunk's first image.
+
+    `images_sha256` is the digest of the chunk's pixels and labels.
+    """
 
     start: int
     images_sha256: str
     tallies: tuple[Tally, ...]
 
 
-def identity(setup: Setup) -> dict[str, Any]:
+def identity(experiment: Experiment) -> dict[str, Any]:
     """What must be equal for tallies to belong together, as the run file keeps it."""
-    spec, network = setup.spec, setup.subject.network
+    spec, network = experiment.spec, experiment.subject.network
     return {
         "model": network.sha256,
-        "data": setup.images.digest,
+        "data": experiment.images.digest,
         **spec.setting.flat(),
-        "layers": [layer.index for layer in setup.subject.layers],
-        "preprocessing": {**asdict(setup.card.input), "layout": layout_of(network.image, setup.card)},
+        "layers": [layer.index for layer in experiment.subject.layers],
+        "preprocessing": {**asdict(experiment.card.input), "layout": layout_of(network.image, experiment.card)},
         "output": network.logits,
-        "provider": setup.provider.name,
-        **({"design": CHUNKED, "images": setup.count} if spec.chunked else {}),
+        "provider": experiment.provider.name,
+        **({"design": CHUNKED, "images": experiment.count} if spec.chunked else {}),
     }
 
 
-def measure(setup: Setup, jobs: Iterable[Job], step: Step, threads: int | None = None) -> Iterator[Part]:
-    """Each job's tallies, a part for each layer, in order; the next job is taken, and its chunk decoded, meanwhile.
+def measure(
+    experiment: Experiment, jobs: Iterable[Job], step: Step, threads: int | None = None
+) -> Iterator[TallyGroup]:
+    """Each job's tallies in order, in one group for each layer. Meanwhile the next job is taken and its chunk decoded.
 
     `step` is told of each tally; `threads` None: one for each core. Raises DataError for images that can't be read,
     ModelError for a model that does not run on them.
@@ -66,11 +71,11 @@ def measure(setup: Setup, jobs: Iterable[Job], step: Step, threads: int | None =
     waiting: tuple[Job, Future[ImageChunk]] | None = None
     try:
         for job in jobs:
-            ready, waiting = waiting, (job, decoder.submit(decoded, setup.images, job.chunk, threads, stop))
+            ready, waiting = waiting, (job, decoder.submit(decoded, experiment.images, job.chunk, threads, stop))
             if ready:
-                yield from swept(setup, ready[1].result(), ready[0].keys, step, threads)
+                yield from swept(experiment, ready[1].result(), ready[0].keys, step, threads)
         if waiting:
-            yield from swept(setup, waiting[1].result(), waiting[0].keys, step, threads)
+            yield from swept(experiment, waiting[1].result(), waiting[0].keys, step, threads)
     finally:
         stop.set()
         decoder.shutdown(cancel_futures=True)
@@ -78,7 +83,7 @@ def measure(setup: Setup, jobs: Iterable[Job], step: Step, threads: int | None =
 
 def decoded(images: ImageSource, chunk: range, threads: int | None = None, stop: Event | None = None) -> ImageChunk:
     """The images of one chunk. An InterruptedError ends it soon after `stop` is set."""
-    pieces = [chunk[i : i + _TOGETHER] for i in range(0, len(chunk), _TOGETHER)]
+    pieces = [chunk[i : i + _PIECE] for i in range(0, len(chunk), _PIECE)]
     pixels, labels = np.empty(0, np.uint8), np.empty(len(chunk), np.int64)
     for piece in images.chunks(pieces, threads=threads):
         if stop is not None and stop.is_set():
@@ -91,30 +96,30 @@ def decoded(images: ImageSource, chunk: range, threads: int | None = None, stop:
 
 
 def swept(
-    setup: Setup, chunk: ImageChunk, keys: Sequence[TallyKey], step: Step, threads: int | None = None
-) -> Iterator[Part]:
-    """What `keys` name, measured on a chunk: a part for each layer."""
+    experiment: Experiment, chunk: ImageChunk, keys: Sequence[TallyKey], step: Step, threads: int | None = None
+) -> Iterator[TallyGroup]:
+    """The tallies that `keys` name, measured on a chunk, in one group for each layer."""
     digest = _digest(chunk)
-    for tallies in _swept(setup, chunk, keys, step, threads):
-        yield Part(chunk.start, digest, tuple(tallies))
+    for tallies in _swept(experiment, chunk, keys, step, threads):
+        yield TallyGroup(chunk.start, digest, tuple(tallies))
 
 
 def _swept(
-    setup: Setup, chunk: ImageChunk, keys: Sequence[TallyKey], step: Step, threads: int | None
+    experiment: Experiment, chunk: ImageChunk, keys: Sequence[TallyKey], step: Step, threads: int | None
 ) -> Iterator[list[Tally]]:
     todo: dict[str, dict[int | None, list[Variant]]] = {}
     for kind, layer, level, draw, _ in keys:
         todo.setdefault(kind, {}).setdefault(layer, []).append(Variant(level, draw))
-    network, layers = setup.subject.network, setup.subject.layers
-    batches = setup.batches(chunk.pixels)
+    network, layers = experiment.subject.network, experiment.subject.layers
+    batches = experiment.batches(chunk.pixels)
     with ChunkSweep(
-        network, setup.noise, setup.provider, batches, chunk.labels, chunk.start, threads=threads, step=step
+        network, experiment.noise, experiment.provider, batches, chunk.labels, chunk.start, threads=threads, step=step
     ) as sweep:
         if "clean" in todo:
             yield [sweep.clean()]
         yield from sweep.all(todo.get("all", {}).get(None, []), layers)
         yield from sweep.single(_by_layer(todo.get("single", {})))
-        together = setup.together(len(chunk.labels))
+        together = experiment.together(len(chunk.labels))
         yield from sweep.cumulative(_by_layer(todo.get("cumulative", {})), layers, together=together)
 
 

@@ -1,4 +1,4 @@
-"""What is measured: a model file, or a bundled one, with its noise layers under one policy."""
+"""Loads the subject of a run: a model file, or a bundled one, with its noise layers under one policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxnoise.spec import select_layers
 
 @dataclass(frozen=True)
 class Subject:
-    """The file's classifier, its network with all noise layers, and those of them that were selected."""
+    """A model file's classifier, its network with all noise layers, and `layers`, those that were selected."""
 
     classifier: Classifier
     network: Network
@@ -36,14 +36,15 @@ def open_model(
     """The noise layers of the ONNX file `model`, or of the bundled card of that name.
 
     `bn` is the batch-norm policy, `analog` says which initializers bear noise, `layers` is a pattern as of `--layers`. Where
-    several outputs could be the logits, `output` names them, or a card (`card`, or one that `card_of` finds) tells how many
-    columns they have. Raises ModelError if the file can't be used, UsageError for a pattern that matches nothing.
+    several outputs could be the logits, `output`
+    names them, or a card (`card`, or one that `card_of` finds) tells how many columns they have. Raises ModelError if the file
+    can't be used, UsageError for a pattern that matches nothing.
     """
     path = _path(model)
 
     def classes(metadata: Mapping[str, str]) -> int | None:
         try:
-            return card_of(model, path, card, metadata).input.classes
+            return card_of(model, path, card, metadata).classes
         except CardError:
             return None
 
@@ -61,7 +62,7 @@ def open_with_card(
     output: str | None = None,
     card: str | None = None,
 ) -> tuple[Subject, Card]:
-    """A model as `open_model`, with the card that a run would use for it; raises CardError where there is none."""
+    """A model, opened as `open_model` does, and the card that a run would use for it; raises CardError where there is none."""
     subject = open_model(model, bn=bn, analog=analog, layers=layers, output=output, card=card)
     return subject, card_of(model, subject.classifier.path, card, subject.classifier.metadata)
 
@@ -84,12 +85,12 @@ def _path(model: str) -> Path:
 
 
 def card_of(model: str, path: Path, card: str | None, metadata: Mapping[str, str]) -> Card:
-    """The card that a run of `model` uses: `card`, else a bundled model's own, else as `find_card`; raises CardError."""
+    """The card that a run of `model` uses: `card`, else a bundled model's own, else the one that `find_card` finds or misses."""
     return find_card(path, card or (None if is_file(Path(model)) else model), metadata)
 
 
 def is_file(path: Path) -> bool:
-    """Whether something is there; a name too long for the system is not."""
+    """Whether there is such a file or folder; there is none where the system finds the name too long."""
     try:
         return path.exists()
     except OSError:
@@ -97,6 +98,6 @@ def is_file(path: Path) -> bool:
 
 
 def layer_info(layer: NoiseLayer) -> LayerInfo:
-    """A noise layer as results show it."""
+    """The description of a noise layer that results carry."""
     initializers = tuple(InitializerInfo(tensor.name, tensor.shape, tensor.sigma_w) for tensor in layer.tensors)
     return LayerInfo(layer.index, layer.name, layer.kind, layer.parameters, layer.sigma_w, initializers)

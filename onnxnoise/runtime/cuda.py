@@ -1,11 +1,10 @@
-"""What CUDA needs, and has or lacks here: ONNX Runtime's package, NVIDIA's driver with its GPUs, the libraries."""
+"""What CUDA needs and whether it is here: ONNX Runtime's package, NVIDIA's driver with its GPUs, the libraries."""
 
 from __future__ import annotations
 
 import ctypes
-import mmap
+import os
 import platform
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,6 +13,9 @@ from typing import Literal
 
 FaultCode = Literal["two_packages", "cpu_package", "no_driver", "no_gpu", "old_driver", "missing_library"]
 
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+"""The environment variable that tells a process which GPUs it may use."""
+
 # Only one package can be the module `onnxruntime`; the builds with CUDA are made for these two kinds of machine.
 GPU_PACKAGE = "onnxruntime-gpu"
 _GPU_MACHINES = {("Linux", "x86_64"), ("Windows", "AMD64")}
@@ -21,10 +23,9 @@ _WINDOWS = platform.system() == "Windows"
 _DRIVER, _MANAGEMENT = ("nvcuda.dll", "nvml.dll") if _WINDOWS else ("libcuda.so.1", "libnvidia-ml.so.1")
 _PROVIDER = "onnxruntime_providers_cuda.dll" if _WINDOWS else "libonnxruntime_providers_cuda.so"
 _CUDNN = "cudnn64_9.dll" if _WINDOWS else "libcudnn.so.9"
-"""ONNX Runtime opens it at the first convolution only: its provider library doesn't name it."""
+"""ONNX Runtime opens it at the first convolution only; its provider library doesn't ask for it."""
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
-_LOAD, _DYNAMIC, _NEEDED, _STRINGS = 1, 2, 1, 5
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as the driver counts them, after CUDA_VISIBLE_DEVICES. `capability` is its compute capability, as in 9.0."""
+    """One of the GPUs that the driver counts, after CUDA_VISIBLE_DEVICES. `capability` is its compute capability, as in 9.0."""
 
     name: str
     memory_bytes: int
@@ -85,7 +86,7 @@ def packages() -> tuple[Package, ...]:
 
 
 def driver() -> Driver | None:
-    """The driver and its GPUs, asked through the driver's own library; None where that can't be loaded."""
+    """The driver and its GPUs, as the driver's own library tells them; None where that library can't be loaded."""
     library = _loaded(_DRIVER)
     if isinstance(library, str):
         return None
@@ -99,6 +100,14 @@ def driver() -> Driver | None:
     except AttributeError:  # a file of that name which is no driver
         return None
     return Driver(_version(), (number.value // 1000, number.value % 1000 // 10), error, gpus)
+
+
+def visible_devices() -> tuple[str, ...]:
+    """The GPUs that this process may use, each as CUDA_VISIBLE_DEVICES names it."""
+    found = driver()
+    count = len(found.gpus) if found else 0
+    names = os.environ.get(VISIBLE_DEVICES) or ",".join(map(str, range(count)))
+    return tuple(name.strip() for name in names.split(",")[:count])
 
 
 def _gpu(library: ctypes.CDLL, index: int) -> Gpu:
@@ -125,7 +134,7 @@ def _version() -> str | None:
 
 
 def faults(capi: Path, cuda: str | None, *, built_in: bool) -> Iterator[Fault]:
-    """What stands in the way of CUDA, what must be repaired first at the beginning; nothing where all is there.
+    """What stands in the way of CUDA; what must be repaired first comes first, and nothing comes where all is there.
 
     `capi` is the folder with ONNX Runtime's libraries, `cuda` the CUDA version it was built for (None: it doesn't say),
     `built_in` whether it knows CUDA at all. Libraries in NVIDIA's Python packages are found only after
@@ -163,11 +172,10 @@ def faults(capi: Path, cuda: str | None, *, built_in: bool) -> Iterator[Fault]:
             f"and this ONNX Runtime was built for {cuda}",
             "install a newer driver, or an onnxruntime-gpu built for that CUDA",
         )
-    missing = [name for name in _libraries(capi / _PROVIDER, major) if isinstance(_loaded(name), str)]
-    if missing:
+    if missing := _missing(capi / _PROVIDER, major):
         yield Fault(
             "missing_library",
-            f"{', '.join(missing)} can't be loaded ({_loaded(missing[0])})",
+            f"{', '.join(missing)} can't be loaded ({next(iter(missing.values()))})",
             f"`pip install 'onnxruntime-gpu[cuda,cudnn]'`, or install CUDA {cuda or ''} and cuDNN 9 system-wide",
         )
 
@@ -187,13 +195,36 @@ def _get_gpu_package(installed: tuple[Package, ...]) -> str:
     return f"{remove}`pip install 'onnxruntime-gpu[cuda,cudnn]'`"
 
 
-def _libraries(provider: Path, major: int | None) -> tuple[str, ...]:
-    """Files that ONNX Runtime's CUDA provider must find besides the driver, cuDNN last."""
-    if not provider.exists() or major is None:
-        return ()
+def _missing(provider: Path, major: int | None) -> dict[str, str]:
+    """Libraries besides the driver that ONNX Runtime's CUDA provider can't find, cuDNN last, each with the system's reason.
+
+    On Linux the system's loader names the first that the provider's own file asks for. Windows' does not: there they are tried.
+    """
+    if not provider.exists():
+        return {}
     if _WINDOWS:
-        return f"cublasLt64_{major}.dll", f"cublas64_{major}.dll", f"cudart64_{major}.dll", _CUDNN
-    return *(name for name in needed(provider) if name.startswith("libcu") and name != _DRIVER), _CUDNN
+        names = [f"cublasLt64_{major}.dll", f"cublas64_{major}.dll", f"cudart64_{major}.dll"] if major else []
+        missing = {name: said for name in names if isinstance(said := _loaded(name), str)}
+    else:
+        missing = _first_missing(provider)
+    if isinstance(said := _loaded(_CUDNN), str):
+        missing[_CUDNN] = said
+    return missing
+
+
+def _first_missing(provider: Path) -> dict[str, str]:
+    """The library for whose sake the provider's file can't be loaded, with the system's reason; none where all are there.
+
+    Nothing stays loaded: after all libraries are found, the loader misses a symbol that only ONNX Runtime, not this process,
+    gives its providers. A provider that did start without ONNX Runtime around it would end the process.
+    """
+    said = _loaded(str(provider))
+    if not isinstance(said, str) or "undefined symbol" in said:
+        return {}
+    name = Path(
+        said.partition(":")[0]
+    ).name  # "libcublas.so.13: cannot open ...", "/folder/libcublas.so.13: file too short"
+    return {} if name == _DRIVER else {name: said}
 
 
 def _loaded(name: str) -> ctypes.CDLL | str:
@@ -202,28 +233,3 @@ def _loaded(name: str) -> ctypes.CDLL | str:
         return ctypes.CDLL(name)
     except OSError as error:
         return str(error)
-
-
-def needed(library: Path) -> tuple[str, ...]:
-    """The libraries that a 64-bit little-endian ELF file asks the system's loader for, in its order; none for another file.
-
-    The format: man elf(5); DT_NEEDED entries of the dynamic section, names in the string table at DT_STRTAB.
-    """
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:6] != b"\x7fELF\x02\x01":
-            return ()
-        (at,), (size, count) = struct.unpack_from("<Q", data, 0x20), struct.unpack_from("<HH", data, 0x36)
-        segments = [struct.unpack_from("<IIQQQQ", data, at + i * size) for i in range(count)]
-        tags = [
-            pair
-            for kind, _, start, _, _, length in segments
-            if kind == _DYNAMIC
-            for pair in struct.iter_unpack("<qQ", data[start : start + length])
-        ]
-        strings = next((value for tag, value in tags if tag == _STRINGS), 0)
-        for kind, _, start, address, _, length in segments:
-            if kind == _LOAD and address <= strings < address + length:
-                base = strings - address + start
-                names = (base + value for tag, value in tags if tag == _NEEDED)
-                return tuple(data[name : data.find(b"\0", name)].decode() for name in names)
-    return ()

@@ -11,7 +11,9 @@ from importlib import metadata
 
 from onnxnoise import machine
 from onnxnoise.errors import ProviderError
-from onnxnoise.runtime import cuda, session
+from onnxnoise.runtime import cuda
+from onnxnoise.runtime.base import CPU
+from onnxnoise.runtime.providers import available_providers, cuda_faults, find_provider
 
 SCHEMA = "onnxnoise/doctor/1"
 
@@ -58,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Examination:
-    """All that was found. Sizes in bytes. `auto` is the provider that --provider auto takes, None where nothing works."""
+    """All that was found, sizes in bytes. `auto` is the provider that --provider auto takes, None where nothing works."""
 
     system: str
     python: str
@@ -77,7 +79,7 @@ class Examination:
     @property
     def works(self) -> bool:
         """Whether anything can be measured here at all."""
-        return any(each.usable and each.name == "CPUExecutionProvider" for each in self.providers)
+        return any(each.usable and each.name == CPU for each in self.providers)
 
 
 _OPTIONAL = (
@@ -88,11 +90,11 @@ _OPTIONAL = (
 
 
 def examine() -> Examination:
-    """Look at everything. Each provider is proven by running a small graph on it."""
-    providers = tuple(_state(name) for name in session.available_providers())
+    """Look at this machine. Each provider is proven by running a small graph on it."""
+    providers = tuple(_state(name) for name in available_providers())
     driver, memory, cores = cuda.driver(), machine.memory(), machine.cores()
     try:
-        chosen = session.find_provider("auto")
+        chosen = find_provider("auto")
         auto, note = chosen.name, chosen.note
     except ProviderError as error:
         auto, note = None, str(error)
@@ -120,7 +122,7 @@ def to_json(found: Examination) -> str:
 
 def _state(name: str) -> ProviderState:
     try:
-        session.find_provider(name)
+        find_provider(name)
     except ProviderError as error:
         return ProviderState(name, False, str(error))
     return ProviderState(name, True, "")
@@ -135,9 +137,9 @@ def _version(name: str) -> str | None:
 
 def _problems(providers: tuple[ProviderState, ...], note: str, memory: machine.Memory) -> Iterator[Problem]:
     for state in providers:
-        if state.name == "CPUExecutionProvider" and not state.usable:
+        if state.name == CPU and not state.usable:
             yield Problem(state.reason, "reinstall ONNX Runtime: `pip install --force-reinstall onnxruntime`")
-    for fault in session.cuda_faults():
+    for fault in cuda_faults():
         if fault.code == "two_packages":
             yield Problem(fault.found, fault.remedy)
     if note:
@@ -177,7 +179,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _doubles() -> Iterator[Problem]:
-    """Packages of ours that lie in several folders of the path, of which Python takes the first."""
+    """Packages that onnxnoise needs and that lie in several folders of the path, of which Python takes the first."""
     for name in (*_SHOWN[:5], "onnxruntime", "onnxruntime-gpu"):
         places = {str(each.locate_file("")): each.version for each in metadata.distributions(name=name)}
         if len(places) > 1:

@@ -8,10 +8,10 @@ the unit that is independent of the others (a cluster). In the notation of this 
     u_k = (g_k - r_k c_k sum g / C) / C  -  (l_k - r_k c_k sum l / C) / C        V = K / (K-1) * sum_k u_k^2
 
 the ratio estimate of cluster sampling with its linearized variance (W. Cochran, Sampling Techniques, 1977, chapter 9),
-which holds the draws' share of it and the images'. `sampled` is A -+ t(K-1) sqrt(V), with the departures of `estimates`:
-the rule of three, 3 / sum_k c_k, since the images are the sample; and a longer tail where the third cumulants
-K^2 / ((K-1)(K-2)) * sum_k (...)^3 ask for one. Those of losses and of gains are taken apart: where few of either were seen,
-they cancel in A but not in what else might have been seen. `fixed` is None: one draw a chunk can't tell how much of V
+which holds the draws' share of it and the images'. `sampled` is A with the reaches of `intervals.Law`: V has K-1 degrees of
+freedom, the decisions are the sum_k c_k clean hits, since the images are the sample, and the third cumulants are
+K^2 / ((K-1)(K-2)) * sum_k (...)^3. Those of losses and of gains are taken apart: where few of either were seen, they cancel in A
+but not in what else might have been seen. `fixed` is None: one draw a chunk can't tell how much of V
 is the draws'. So are spread, worst draw and yield: a draw has met its own chunk only.
 
 `A_avr` is the mean over layers of A, each from all the chunks that its layer has. A chunk stays one cluster: its u_k is the
@@ -28,15 +28,14 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.records import Estimate
-from onnxnoise.statistics.distributions import quantile
-from onnxnoise.statistics.estimates import RULE_OF_THREE, SHAPED, lengthening
+from onnxnoise.statistics.intervals import SHAPED, Law, reaches_95
 
 
 @dataclass(frozen=True)
 class ChunkHits:
     """A chunk's images and clean hits, the draws that met it, and of these together the clean hits lost and hits gained.
 
-    Those of more draws on the same chunk add up with `+`.
+    The hits of more draws on the same chunk add up with `+`.
     """
 
     images: int
@@ -46,7 +45,7 @@ class ChunkHits:
     gained: int
 
     def __add__(self, other: ChunkHits) -> ChunkHits:
-        """Raises ValueError where the two are not of the same chunk."""
+        """The hits of both sets of draws. Raises ValueError if the two are not of the same chunk."""
         if (self.images, self.clean) != (other.images, other.clean):
             raise ValueError("draws that add up must have met the same images")
         return ChunkHits(
@@ -85,40 +84,38 @@ def estimate_layers(layers: Iterable[Chunks]) -> Estimate:
 
     Raises ValueError without a layer, and where a layer has no clean hit.
     """
-    cells = [_Cell.of(chunks) for chunks in layers]
-    if not cells:
+    ratios = [_Ratio.of(chunks) for chunks in layers]
+    if not ratios:
         raise ValueError("an average needs at least one layer")
-    mean = math.fsum(cell.ratio for cell in cells) / len(cells)
-    fewest = min(cell.starts.size for cell in cells)
+    mean = math.fsum(each.value for each in ratios) / len(ratios)
+    fewest = min(each.starts.size for each in ratios)
     if fewest < 2:
         return Estimate(mean, None, None)
-    unseen = RULE_OF_THREE / min(cell.clean for cell in cells)
-    clusters = _clusters(cells, lambda k: math.sqrt(k / (k - 1)))
+    clusters = _residuals(ratios, lambda k: math.sqrt(k / (k - 1)))
     variance = float(np.square(clusters[1] - clusters[0]).sum())
-    if variance == 0.0:
-        return Estimate(mean, None, (max(mean - unseen, 0.0), mean + unseen))
     losses = gains = 0.0
     if fewest >= SHAPED:
-        clusters = _clusters(cells, lambda k: math.cbrt(k * k / ((k - 1) * (k - 2))))
+        clusters = _residuals(ratios, lambda k: math.cbrt(k * k / ((k - 1) * (k - 2))))
         losses, gains = (clusters**3).sum(axis=1).tolist()
-    t = quantile(0.975, fewest - 1.0)
-    error = t * math.sqrt(variance)
-    below = error + lengthening(max(losses, 0.0) + max(-gains, 0.0), variance, t)
-    above = error + lengthening(max(gains, 0.0) + max(-losses, 0.0), variance, t)
-    return Estimate(mean, None, (max(mean - max(below, unseen), 0.0), mean + max(above, unseen)))
+    thirds = (max(losses, 0.0) + max(-gains, 0.0), max(gains, 0.0) + max(-losses, 0.0))
+    below, above = reaches_95(Law(variance, thirds, fewest - 1.0, min(each.clean for each in ratios)))
+    return Estimate(mean, None, (max(mean - below, 0.0), mean + above))
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """A of one cell, its clean hits (draws not counted), its chunks in order; the losses' and the gains' share of u_k (2, K)."""
+class _Ratio:
+    """A of one cell (`value`) with its clean hits, each counted once whatever the draws, and its chunks' `starts` in order (K,).
 
-    ratio: float
+    `residuals` (2, K) are the losses' and the gains' share of u_k.
+    """
+
+    value: float
     clean: int
     starts: npt.NDArray[np.int64]
     residuals: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, chunks: Chunks) -> _Cell:
+    def of(cls, chunks: Chunks) -> _Ratio:
         counts = np.array(
             [(start, one.clean, one.whole, one.lost, one.gained) for start, one in sorted(chunks.items())], np.int64
         ).reshape(-1, 5)
@@ -130,12 +127,12 @@ class _Cell:
         return cls((whole - all_lost + all_gained) / whole, int(cleans.sum()), starts, residuals)
 
 
-def _clusters(cells: Sequence[_Cell], scale: Callable[[int], float]) -> npt.NDArray[np.float64]:
-    """The losses' and the gains' share of each chunk (2, chunks), the mean over cells, each times `scale` of its K."""
-    if len(cells) == 1:
-        return cells[0].residuals * scale(cells[0].starts.size)
-    starts = np.unique(np.concatenate([cell.starts for cell in cells]))
+def _residuals(ratios: Sequence[_Ratio], scale: Callable[[int], float]) -> npt.NDArray[np.float64]:
+    """The losses' and the gains' share of each chunk (2, chunks), the mean over ratios, each times `scale` of its K."""
+    if len(ratios) == 1:
+        return ratios[0].residuals * scale(ratios[0].starts.size)
+    starts = np.unique(np.concatenate([each.starts for each in ratios]))
     total = np.zeros((2, starts.size))
-    for cell in cells:
-        total[:, np.searchsorted(starts, cell.starts)] += cell.residuals * scale(cell.starts.size)
-    return total / len(cells)
+    for each in ratios:
+        total[:, np.searchsorted(starts, each.starts)] += each.residuals * scale(each.starts.size)
+    return total / len(ratios)

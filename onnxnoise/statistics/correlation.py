@@ -11,12 +11,12 @@ from onnxnoise.records import Interval
 from onnxnoise.statistics.distributions import upper_tail
 
 _FEWEST = 10
-"""Pairs from which on the interval's normal approximation is used."""
+"""The fewest pairs for which the interval's normal approximation is used."""
 
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """`rho` of so many `pairs`, in [-1, 1]; the 95 % `interval` and the two-sided `p_value` of no correlation."""
+    """`rho`, in [-1, 1], of so many `pairs`, with its 95 % `interval`, and the two-sided `p_value` of "no correlation"."""
 
     rho: float
     pairs: int
@@ -25,7 +25,7 @@ class RankCorrelation:
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> RankCorrelation | None:
-    """Pearson's correlation of the ranks, ties at their mean rank. None with fewer than 3 pairs or where all of `x` or `y` tie.
+    """Pearson's correlation of the ranks, ties at their mean rank. None with fewer than 3 pairs or if all of `x` or `y` tie.
 
     The p-value is of Student's t with n - 2 degrees of freedom, t = rho sqrt((n - 2) / (1 - rho^2)). The interval is
     tanh(atanh(rho) -+ 1.96 sqrt((1 + rho^2/2) / (n - 3))) (Bonett and Wright, Psychometrika 65, 2000); None with fewer than
@@ -36,11 +36,8 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> RankCorrelation | None:
     n = len(x)
     if n < 3:
         return None
-    a, b = (
-        _ranks(x),
-        _ranks(y),
-    )  # doubled ranks and n + 1, their doubled mean: integers, so that a perfect rho is exactly 1
-    a, b = [rank - (n + 1) for rank in a], [rank - (n + 1) for rank in b]
+    # doubled ranks less n + 1, their doubled mean: integers, so that a perfect rho is exactly 1
+    a, b = ([rank - (n + 1) for rank in _ranks(values)] for values in (x, y))
     squares = sum(rank * rank for rank in a) * sum(rank * rank for rank in b)
     if squares == 0:
         return None

@@ -1,4 +1,4 @@
-"""Quantiles of Student's t and of the beta distribution, so that intervals need no SciPy at run time."""
+"""Quantiles of Student's t and the beta distribution, and tails of the binomial, so that nothing needs SciPy at run time."""
 
 from __future__ import annotations
 
@@ -82,3 +82,15 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
         else:
             high = middle
     return middle
+
+
+def binomial_tail(successes: int, trials: int, p: float) -> float:
+    """The smaller of P(X <= successes) and P(X >= successes) for X ~ Binomial(trials, p), by summing the masses."""
+    if not 0.0 < p < 1.0:
+        return 1.0 if successes == (trials if p >= 1.0 else 0) else 0.0
+
+    def mass(k: int) -> float:
+        ways = math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+        return math.exp(ways + k * math.log(p) + (trials - k) * math.log(1 - p))
+
+    return min(sum(map(mass, range(successes + 1))), sum(map(mass, range(successes, trials + 1))))

@@ -6,22 +6,8 @@ over the layers averaged (0 or 1 for a single cell), `c_j` is the clean hit, `k_
 
     A = sum_dj s_dj / (layers * draws * C)        e_dj = s_dj / layers - A c_j        (the linearized ratio)
 
-`fixed` (these images, other draws) is A -+ t(draws - 1) * sqrt(V_draw), the t interval over the draws' ratios.
-`sampled` (other images, other draws) is A -+ t(f) * sqrt(V), from the mean squares of e_dj laid out two ways with
-random effects, and Satterthwaite's degrees of freedom f:
-
-    V_x = MS_x / (draws * images) / (C / images)^2        V = V_draw + V_image - V_rest
-    f = V^2 / (V_draw^2 / (draws-1) + V_image^2 / (images-1) + V_rest^2 / ((draws-1)(images-1)))
-
-Four departures, all for the wide side, where the plain formulas were measured to miss (tests/test_coverage.py):
-
-* V is at least V_draw and V_image, the variances with the images or the draws held; f at least the smaller of theirs.
-* Skewness: draws that collapse now and then, and few images that change, make a t interval miss on one side. Where the
-  mean's standardized skewness exceeds `_SKEWED`, the side of the longer tail grows by twice the first Cornish-Fisher
-  term of a studentized mean, skewness * (1 + 2 t^2) / 6 (P. Hall, The Bootstrap and Edgeworth Expansion, 1992).
-* Rule of three: what was seen in no decision may still happen in 3 / decisions of them. So each side reaches at least
-  3 / (draws * C) for `fixed` and 3 / C for `sampled`, where the images are the sample, however many draws look at them.
-* `sampled` contains `fixed`: up to six draws the gain in degrees of freedom can otherwise outweigh the larger variance.
+`fixed` (these images, other draws) and `sampled` (other images, other draws) are A with the reaches of `intervals.two_way`, from
+the mean squares of e_dj / (C / images) laid out two ways. Unseen changes count per hit: `decisions` is C.
 """
 
 from __future__ import annotations
@@ -34,11 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.records import Bits, Estimate, Interval, Yield
-from onnxnoise.statistics.distributions import beta_quantile, quantile
-
-RULE_OF_THREE = -math.log(0.05)
-_SKEWED = 0.1  # the skewness of a Poisson count of 100, whose exact and normal bounds differ by a tenth
-SHAPED = 5  # draws from which on their third moment is used: of three or four, it says next to nothing
+from onnxnoise.statistics.distributions import beta_quantile
+from onnxnoise.statistics.intervals import SHAPED, Component, Law, reaches_95, two_way
 
 
 @dataclass(frozen=True)
@@ -54,7 +37,7 @@ class HitSums:
     kept: tuple[int, int]  # sum_j c_j k_j, c_j k_j^2
 
     def __add__(self, other: HitSums) -> HitSums:
-        """Raises ValueError where the two differ in layers or draws."""
+        """The sums over both chunks. Raises ValueError if the two differ in layers or draws."""
         if (self.layers, len(self.draws)) != (other.layers, len(other.draws)):
             raise ValueError("chunks of one estimate must have the same layers and draws")
         return HitSums(
@@ -89,7 +72,7 @@ class LayerSum:
         self._total: Bits | npt.NDArray[np.int64] = np.zeros((0, clean.size), np.bool_)
 
     def add(self, hits: Bits) -> None:
-        """Raises ValueError where the shape is not that of the clean hits or of the layer before."""
+        """Add one layer's hits. Raises ValueError if the shape doesn't fit the clean hits or the layer before."""
         if hits.ndim != 2 or hits.shape[1:] != self.clean.shape or (self.layers and hits.shape != self._total.shape):
             raise ValueError(f"hits of shape {hits.shape} do not fit {self.clean.shape} clean hits or the layer before")
         if self.layers == 0:
@@ -101,7 +84,7 @@ class LayerSum:
         self.layers += 1
 
     def sums(self) -> HitSums:
-        """Raises ValueError before anything was added."""
+        """The sums of what was added. Raises ValueError before anything was."""
         total = self._total
         if total.size == 0:
             raise ValueError("an estimate needs at least one layer, draw and image")
@@ -142,23 +125,17 @@ def estimate(sums: HitSums, target: float | None = None) -> Estimate:
 
 
 def _with_intervals(sums: HitSums) -> tuple[float, Interval | None, Interval | None]:
-    draws, images = len(sums.draws), sums.images
+    draws = len(sums.draws)
     mean = sum(sums.draws) / (draws * sums.whole)
     if draws == 1:
         return mean, None, None
-    by_draw, by_image, rest, third_by_draw, third_by_image = _moments(sums)
-    variance = max(by_draw + by_image - rest, by_draw, by_image)
-    squares = by_draw**2 / (draws - 1)
-    if images > 1:
-        squares += by_image**2 / (images - 1) + rest**2 / ((draws - 1) * (images - 1))
-    freedom = max(variance**2 / squares, 1.0, min(draws, images) - 1.0) if variance > 0.0 else draws - 1.0
-    unseen = RULE_OF_THREE / sums.clean
-    below, above = _reach(by_draw, third_by_draw, draws - 1.0, unseen / draws)
-    below_sampled, above_sampled = _reach(variance, third_by_draw + third_by_image, freedom, unseen)
+    fixed, sampled = _laws(sums)
+    below, above = reaches_95(fixed)
+    below_sampled, above_sampled = reaches_95(fixed, sampled)
     return (
         mean,
-        (max(mean - below, 0.0), min(mean + above, images / sums.clean)),
-        (max(mean - max(below, below_sampled), 0.0), mean + max(above, above_sampled)),
+        (max(mean - below, 0.0), min(mean + above, sums.images / sums.clean)),
+        (max(mean - below_sampled, 0.0), mean + above_sampled),
     )
 
 
@@ -221,8 +198,8 @@ def _power_sum(often: npt.NDArray[np.int64], power: int) -> int:
     return sum(times * value**power for value, times in zip(seen.tolist(), often[seen].tolist(), strict=True))
 
 
-def _moments(sums: HitSums) -> tuple[float, float, float, float, float]:
-    """V_draw, V_image, V_rest and the third cumulants of A from draws and images, all exact up to the last division."""
+def _laws(sums: HitSums) -> tuple[Law, Law]:
+    """The laws `fixed` and `sampled` of A; their mean squares are exact up to the last division."""
     draws, images, clean = len(sums.draws), sums.images, sums.clean
     hits = sum(sums.draws)
     (k2, k3), (ck, ck2) = sums.powers, sums.kept
@@ -234,30 +211,13 @@ def _moments(sums: HitSums) -> tuple[float, float, float, float, float]:
     rest2 = draws * images * (draws * sums.squares - k2) - draw2  # residual sum of squares times draws^2 * images
     unit = draws * sums.whole
     one_less, two_less = max(images - 1, 1), max(images - 2, 1)
-    return (
-        draw2 / (unit**2 * draws * (draws - 1)),
-        image2 * images / (unit**2 * clean**2 * one_less),
-        rest2 / (unit**2 * draws * (draws - 1) * one_less),
-        draw3 / (unit**3 * draws * (draws - 1) * (draws - 2)) if draws >= SHAPED else 0.0,
-        image3 * images**2 / (unit**3 * clean**3 * one_less * two_less),
+    third_by_draw = draw3 / (unit**3 * draws * (draws - 1) * (draws - 2)) if draws >= SHAPED else 0.0
+    third_by_image = image3 * images**2 / (unit**3 * clean**3 * one_less * two_less)
+    return two_way(
+        Component.of(draw2 / (unit**2 * draws * (draws - 1)), draws - 1),
+        Component.of(image2 * images / (unit**2 * clean**2 * one_less), images - 1),
+        Component.of(rest2 / (unit**2 * draws * (draws - 1) * one_less), (draws - 1) * one_less),
+        (third_by_draw, third_by_image),
+        (draws, images),
+        clean,
     )
-
-
-def _reach(variance: float, third: float, freedom: float, least: float) -> tuple[float, float]:
-    """How far an interval reaches below and above A, from A's variance and third cumulant; never less than `least`."""
-    if variance <= 0.0:
-        return least, least
-    t = quantile(0.975, freedom)
-    error = t * math.sqrt(variance)
-    below, above = error + lengthening(-third, variance, t), error + lengthening(third, variance, t)
-    return max(below, least), max(above, least)
-
-
-def lengthening(third: float, variance: float, t: float) -> float:
-    """What the side of the longer tail gets on top of t standard errors: nothing up to a skewness of `_SKEWED`.
-
-    Doubled, the skewness term gives the exact Poisson bounds on few events (5.9 for one seen; exactly 5.6) and makes up
-    for few draws showing less skewness than they come from.
-    """
-    skewness = third / variance**1.5
-    return skewness * (1.0 + 2.0 * t * t) / 3.0 * math.sqrt(variance) if skewness > _SKEWED else 0.0

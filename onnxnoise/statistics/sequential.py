@@ -35,12 +35,12 @@ SPENT = (0.125, 0.125, 0.25, 0.5)
 """Shares of a rule's error that the looks may use."""
 
 RARE, RARE_IN_A_FILE = 0.1, 0.3
-"""Shares of collapsing chips that a verdict rules out: where draws are measured, and where they are what a file has."""
+"""Shares of collapsing chips that a verdict rules out: where draws are measured on demand, and where a file has what it has."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The lowest and highest that a value can be."""
+    """The lowest and the highest value that is possible."""
 
     low: float
     high: float
@@ -96,7 +96,7 @@ def read(
 
 
 def unread(value: float) -> Reading:
-    """A place that nothing can be said about: a single draw."""
+    """The reading of a place with a single draw, about which nothing can be said."""
     return Reading(1, value, None, None, None, None, "inconclusive", None)
 
 
@@ -112,5 +112,5 @@ def least_draws(hidden: float, error: float) -> int:
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """Fail beats inconclusive beats pass."""
+    """The verdict of several together: fail beats inconclusive beats pass."""
     return "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"

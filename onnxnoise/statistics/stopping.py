@@ -19,7 +19,7 @@ _FIRST = 16
 _IN_A_ROW = 2
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 16, 256
 _PER_PRECISION = 0.5
-"""A chunk's images times the precision. Cells that lose hardly a hit then know it to half the precision at their first look."""
+"""A chunk's images times the precision: then a cell that loses hardly a hit is known to half the precision at its first look."""
 
 
 def half_width(estimate: Estimate) -> float:
@@ -30,16 +30,16 @@ def half_width(estimate: Estimate) -> float:
 def chunk_images(images: int, precision: float) -> int:
     """Images in a chunk, of `images` in all: 50 for a precision of 0.01.
 
-    Many draws on few images beat few draws on many, down to some 16 images, where what a draw costs besides its images begins
-    to count. Where there are few images they make 32 chunks, since a cell meets no fewer draws.
+    Many draws on few images beat few draws on many, down to some 16 images, where the fixed cost of a draw begins to count.
+    Few images are cut into 32 chunks, since a cell meets no fewer draws.
     """
     wanted = min(max(round(_PER_PRECISION / precision), _SMALLEST_CHUNK), _LARGEST_CHUNK)
     return max(1, min(wanted, images // (_FIRST * _IN_A_ROW)))
 
 
 @dataclass(frozen=True)
-class Looks:
-    """The looks at a cell: `precision` is the half-width of `sampled` asked for, `max_draws` where a cell is given up."""
+class StoppingRule:
+    """When a cell is looked at, and when it stops: at a half-width of `sampled` of `precision`, or given up at `max_draws`."""
 
     precision: float
     max_draws: int = 64
@@ -57,8 +57,8 @@ class Looks:
     def next(self, draws: int, width: Callable[[int], float]) -> int | None:
         """How many draws a cell that has `draws` needs before it is looked at again; None when it has enough.
 
-        `width(n)` is the half-width that its first n draws give. Depends on nothing else, so a run that was interrupted
-        goes on as it would have.
+        `width(n)` is the half-width that its first n draws give. The answer depends on nothing else, so a run that was
+        interrupted goes on as it would have.
         """
         precise = 0
         for look in self.schedule():

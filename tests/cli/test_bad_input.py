@@ -122,7 +122,7 @@ def test_records(content: bytes, words: tuple[str, ...], folder: Path) -> None:
 def test_places_of_data(folder: Path) -> None:
     refused(bench(data="nothing.bin"), 3, "nothing.bin", "no such file", "--data takes", "test_batch.bin")
     Path("empty").mkdir()
-    refused(bench(data="empty"), 3, "empty", "no test part of CIFAR-10", "test_batch.bin")
+    refused(bench(data="empty"), 3, "empty", "the test part of CIFAR-10", "test_batch.bin", "an empty folder")
 
 
 @pytest.mark.parametrize(

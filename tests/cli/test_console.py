@@ -237,7 +237,7 @@ def test_errors_and_warnings_are_a_line_each(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def run_of(layers: int, images: int = 1000, chunks: int = 4, snrs: Sequence[float] = SIX) -> Any:
-    """What progress looks at of runner.Run."""
+    """What progress looks at of a Run."""
     infos = [layer(i, HOSTILE[i % len(HOSTILE)]) for i in range(1, layers + 1)]
     todo = []
     for chunk in (range(start, start + images // chunks) for start in range(0, images, images // chunks)):
@@ -246,7 +246,7 @@ def run_of(layers: int, images: int = 1000, chunks: int = 4, snrs: Sequence[floa
         keys += [("single", i, snr, d, chunk.start) for i in range(1, layers + 1) for d in range(3) for snr in snrs]
         todo.append(Job(chunk, tuple(keys)))
     subject = SimpleNamespace(layers=infos, network=SimpleNamespace(name="net"))
-    setup = SimpleNamespace(
+    experiment = SimpleNamespace(
         subject=subject,
         spec=SimpleNamespace(bn="group", sigma_scope="tensor", budget=None),
         images=SimpleNamespace(name="data"),
@@ -254,8 +254,8 @@ def run_of(layers: int, images: int = 1000, chunks: int = 4, snrs: Sequence[floa
     )
     question = SimpleNamespace(snrs=snrs, draws=3, images=images, metric="top1")
     store = SimpleNamespace(path="run.sqlite", tallies=lambda sweep: [], runs=lambda: [])
-    plan = SimpleNamespace(about=f"{len(snrs)} SNRs, 3 draws")
-    return SimpleNamespace(setup=setup, question=question, todo=todo, store=store, plan=plan)
+    schedule = SimpleNamespace(about=f"{len(snrs)} SNRs, 3 draws")
+    return SimpleNamespace(experiment=experiment, question=question, todo=todo, store=store, schedule=schedule)
 
 
 def watched(run: Any, terminal: Console) -> None:

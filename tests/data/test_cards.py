@@ -9,7 +9,8 @@ import pytest
 from support.imaging import card
 
 from onnxnoise.data import resources
-from onnxnoise.data.cards import InputSpec, bundled_names, find_card, load_bundled, load_card
+from onnxnoise.data.cards import bundled_names, find_card, load_bundled, load_card
+from onnxnoise.data.input import InputSpec
 from onnxnoise.errors import CardError
 
 CIFAR = '[input]\ndataset = "cifar10"\n'

@@ -290,6 +290,10 @@ def test_the_other_cifar_is_named(tmp_path):
     (tmp_path / "test_batch.bin").write_bytes(records(3).tobytes())
     with pytest.raises(DataError, match=r"CIFAR-100 records of 3074 bytes \(they are of CIFAR-10\)"):
         open_images(tmp_path / "test_batch.bin", card100)
+    with pytest.raises(
+        DataError, match=r"this folder has no test part of CIFAR-100: expected one of test\.bin.*has CIFAR-10's"
+    ):
+        open_images(tmp_path, card100)
     tar = write_tar(tmp_path / "cifar.tar.gz", {"cifar-10-batches-bin/test_batch.bin": b"x"}, "w:gz")
     with pytest.raises(DataError, match=r"holds cifar-10-batches-bin/test_batch\.bin; the card asks for CIFAR-100"):
         open_images(tar, card100)
@@ -305,7 +309,10 @@ def test_the_coarse_label_is_checked_too(tmp_path):
 
 def test_folders_and_archives_without_a_test_part(tmp_path):
     found = cifar_card(tmp_path)
-    with pytest.raises(DataError, match=r"this folder has no test part of CIFAR-10: expected one of test_batch\.bin"):
+    with pytest.raises(
+        DataError,
+        match=r"not recognized as images of cifar10. Looked for: the test part of CIFAR-10: test_batch\.bin.*Found: 1 file \(1 \.toml\)",
+    ):
         open_images(tmp_path, found)
     tar = write_tar(tmp_path / "x.tar.gz", {"cifar-10-batches-bin/data_batch_1.bin": b"x"}, "w:gz")
     with pytest.raises(DataError, match=r"the archive has no test_batch\.bin or test_batch"):
@@ -317,7 +324,7 @@ def test_folders_and_archives_without_a_test_part(tmp_path):
 
 
 def test_too_much_data_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("onnxnoise.data.images.cifar.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("onnxnoise.data.sources.cifar_files.MAX_BYTES", 1 << 20)
     (tmp_path / "bomb.bin.gz").write_bytes(gzip.compress(bytes(4 << 20)))
     with pytest.raises(DataError, match=r"bomb\.bin\.gz: more than 1 MiB; this is no test part of CIFAR"):
         open_images(tmp_path / "bomb.bin.gz", cifar_card(tmp_path))

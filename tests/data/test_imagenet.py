@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from support.imaging import card, encoded, flat_color, imagenet_card, levels, picture, write, write_tar
 
+from onnxnoise.data.datasets import IMAGENET
 from onnxnoise.data.images import open_images
 from onnxnoise.data.pixels.stream import stream
 from onnxnoise.data.sources.devkit import GROUND_TRUTH, ground_truth_labels
@@ -131,14 +132,14 @@ def test_pixels_are_those_of_a_plain_pillow_loop(tmp_path):
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({}, r"has no images\. --data takes a folder of folders named by WordNet id"),
-        ({"val/x.txt": b"x"}, r"has no images"),
+        ({}, r"Looked for: a folder of folders named by WordNet id .*\. Found: an empty folder"),
+        ({"val/x.txt": b"x"}, r"not recognized as images of imagenet\..* Found: 1 folder \(val\)"),
         ({f"{TENCH}/x.txt": b"x"}, r"has no images"),
         ({f"{TENCH}/a.JPEG": b"x", "n01440765/a.JPEG": b"x"}, r"n01440765: this folder's name is none of the 1000"),
         ({f"{TENCH}/a.JPEG": b"x", "tench/a.JPEG": b"x"}, r"tench: this folder's name is none of the 1000"),
         ({f"{TENCH}/images/a.JPEG": b"x"}, r"images: is a folder where images were expected"),
         ({"a.JPEG": b"x"}, r"a\.JPEG: has no known label.*val\.txt"),
-        ({"tench/a.JPEG": b"x"}, r"tench: is a folder where images were expected"),
+        ({"tench/a.JPEG": b"x"}, r"has 1 class folders \(tench\), but imagenet has 1000 classes"),
         ({"ILSVRC2012_val_00050001.JPEG": b"x"}, r"ILSVRC2012_val_00050001\.JPEG: has no known label"),
     ],
 )
@@ -547,4 +548,4 @@ def test_no_mutation_of_a_tar_raises_anything_but_data_error(tmp_path):
             content[header + 148 : header + 156] = b"%06o\0 " % total
         tar.write_bytes(content)
         with contextlib.suppress(DataError):
-            list_tars([tar])
+            list_tars([tar], IMAGENET)

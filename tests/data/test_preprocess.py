@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from support.imaging import card, encoded, picture
 
-from onnxnoise.data.cards import InputSpec
+from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.cubic import resize_cubic
 from onnxnoise.data.pixels.decode import decode
 from onnxnoise.data.pixels.preprocess import fit, resized, to_input

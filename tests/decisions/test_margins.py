@@ -13,6 +13,7 @@ from support.command import onnxnoise, refused
 from onnxnoise.decisions.design import margins
 from onnxnoise.records import Estimate
 from onnxnoise.run import runner
+from onnxnoise.run.watching import Silent
 from onnxnoise.spec import BenchSpec
 
 
@@ -78,7 +79,7 @@ def test_what_a_run_file_has_is_not_measured_again(files: nets.Files, tmp_path: 
     first = margins.margin(spec(files, tmp_path / "run", draws=2))
     counted: list[object] = []
 
-    class Counting(runner.Silent):
+    class Counting(Silent):
         def measured(self, tally: object) -> None:
             counted.append(tally)
 

@@ -19,7 +19,8 @@ from onnxnoise.noise.base import Weights
 from onnxnoise.noise.models import MODELS, chain_of, parse_chain
 from onnxnoise.records import NoiseSetting, NoiseTensor, Policy
 from onnxnoise.runtime import session
-from onnxnoise.runtime.session import Session, find_provider, to_device, to_host
+from onnxnoise.runtime.providers import find_provider
+from onnxnoise.runtime.session import Session, to_device, to_host
 
 CPU = find_provider("cpu")
 

@@ -24,7 +24,7 @@ from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.records import NoiseSetting, Policy, SigmaScope, Tally, Variant
 from onnxnoise.runtime import session
-from onnxnoise.runtime.session import find_provider
+from onnxnoise.runtime.providers import find_provider
 
 Array = npt.NDArray[Any]
 Key = tuple[str, int | None, float, int]
@@ -508,7 +508,7 @@ def test_a_session_keeps_its_weights_alive() -> None:
     stub.graph.initializer[0].external_data.add(key="location", value="by-reference")
     weights = np.eye(32, dtype=np.float32)
     alive = weakref.ref(weights)
-    provider = session.find_provider("cpu")
+    provider = find_provider("cpu")
     run = session.Session(stub.SerializeToString(), {"w": weights}, provider)
     del weights
     gc.collect()

@@ -24,7 +24,8 @@ import export_tensorpack
 import exporting
 from exporting import BUNDLED, Known
 
-from onnxnoise.data.cards import PRESETS, bundled_names, load_bundled, load_card
+from onnxnoise.data.cards import bundled_names, load_bundled, load_card
+from onnxnoise.data.input import PRESETS
 from onnxnoise.run.loading import card_of
 
 SCRIPTS = (export_pytorch, export_keras, export_tensorpack)

@@ -25,7 +25,7 @@ from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.noise.gaussian import perturbed, sigma_noise, stored_normals
 from onnxnoise.records import NoiseLayer, NoiseSetting, Policy
 from onnxnoise.results.store import RunStore
-from onnxnoise.run.experiment import Setup
+from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.loading import Subject
 
 Array = npt.NDArray[Any]
@@ -113,8 +113,8 @@ class Difference:
 
 
 @cache
-def opened(model: str, policy: Policy) -> Setup:
-    return Setup.opened(spec(model, policy))
+def opened(model: str, policy: Policy) -> Experiment:
+    return Experiment.opened(spec(model, policy))
 
 
 @dataclass(frozen=True)
@@ -188,15 +188,17 @@ def deciding(ours: Array, theirs: Array) -> float:
 def scores(model: str, policy: Policy, cell: tuple[str, int | None, float, int], images: Sequence[int]) -> Array:
     """The slow way: the cell's noise in the whole graph's weights, logits (images, classes)."""
     sweep, layer, snr, draw = cell
-    setup = opened(model, policy)
-    network = setup.subject.network
-    noisy: list[NoiseLayer] = [] if sweep == "clean" else [x for x in setup.subject.layers if layer in (None, x.index)]
+    experiment = opened(model, policy)
+    network = experiment.subject.network
+    noisy: list[NoiseLayer] = (
+        [] if sweep == "clean" else [x for x in experiment.subject.layers if layer in (None, x.index)]
+    )
     constants = dict(network.constants)
     for each in noisy:
         noise = in_memory(each, network.constants, NoiseSetting(seed=40, sigma_scope="tensor", bn=policy), draw)
         constants |= noise.at(snr)[0]
-    chunks = setup.images.chunks([range(int(i), int(i) + 1) for i in images])
-    inputs = setup.inputs(np.concatenate([chunk.pixels for chunk in chunks]))
+    chunks = experiment.images.chunks([range(int(i), int(i) + 1) for i in images])
+    inputs = experiment.inputs(np.concatenate([chunk.pixels for chunk in chunks]))
     graph = helper.make_graph(
         list(network.nodes),
         "noisy",

@@ -182,8 +182,8 @@ def test_a_final_softmax_goes(ending: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(graphs.logits(find_layers(classifier), x), want, atol=1e-5)
 
 
-@pytest.mark.parametrize("ending", ["y = Softmax<axis = 0>(l)", "p = Softmax(l)  y = Mul(p, p)"])
-def test_another_softmax_stays(ending: str, tmp_path: Path) -> None:
+def test_another_softmax_stays(tmp_path: Path) -> None:
+    ending = "p = Softmax(l)  y = Mul(p, p)"
     proto = graphs.model(net("h = Conv(x, w)", tail=HEAD.replace("y =", "l =") + "  " + ending))
     assert graphs.load(proto, tmp_path).logits == "y"
 

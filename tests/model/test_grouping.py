@@ -9,7 +9,7 @@ import pytest
 from support import graphs
 
 from onnxnoise.model.network import Network, find_layers
-from onnxnoise.noise.gaussian import pooled_sigma
+from onnxnoise.model.spread import pooled_sigma
 
 HEAD = "g = GlobalAveragePool(h)  f = Flatten(g)  y = Gemm<transB = 1>(f, fw, fb)"
 
@@ -45,6 +45,9 @@ LAST = "float[6]"  # per column of (N, channels, 6, 6)
 MEAN = "axis = Constant<value_ints = [-1]>()  m = ReduceMean(c, axis)  d = Sub(c, m)  q = Mul(d, d)  v = ReduceMean(q, axis)"
 STD = f"{MEAN}  eps = Constant<value_float = 0.001>()  e = Add(v, eps)  s = Sqrt(e)"
 TO_TOKENS = "i = Constant<value_ints = [0, 4, 36]>()  r = Reshape(c, i)  t = Transpose<perm = [0, 2, 1]>(r)"
+MORE_THAN_THREE_IMAGES = (
+    "s = Shape(x)  i = Constant<value_int = 0>()  n = Gather(s, i)  j = Constant<value_int = 3>()  b = Greater(n, j)"
+)
 FROM_TOKENS = "u = Transpose<perm = [0, 2, 1]>(o)  j = Constant<value_ints = [0, 4, 6, 6]>()  h = Reshape(u, j)"
 
 RULES: dict[str, tuple[str, str, list[tuple[str, dict[int, str]]]]] = {
@@ -296,9 +299,7 @@ def test_sigma_and_parameters(tmp_path: Path) -> None:
 def test_weights_in_subgraphs_do_not_vanish(tmp_path: Path) -> None:
     branch = onnx.parser.parse_graph("then (float[N] unused) => (float[N,4,6,6] o) { o = Conv(c, k) }")
     other = onnx.parser.parse_graph("else (float[N] unused) => (float[N,4,6,6] p) { p = Relu(c) }")
-    proto = graphs.model(
-        net("float[4,4,1,1] k", "c = Conv(x, w)  s = ReduceSum<keepdims = 0>(c)  b = Cast<to = 9>(s)  h = Identity(c)")
-    )
+    proto = graphs.model(net("float[4,4,1,1] k", f"c = Conv(x, w)  {MORE_THAN_THREE_IMAGES}  h = Identity(c)"))
     for graph in (branch, other):
         del graph.input[:]
     node = next(node for node in proto.graph.node if node.op_type == "Identity")

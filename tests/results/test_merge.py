@@ -16,8 +16,8 @@ from onnxnoise.machine import Memory
 from onnxnoise.records import Tally
 from onnxnoise.results.merge import merge
 from onnxnoise.run import runner
-from onnxnoise.run.experiment import Setup
-from onnxnoise.run.runner import open_run, shard_of
+from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.opening import open_run, shard_of, shard_size
 from onnxnoise.spec import BenchSpec
 
 FLAGS = ("--snr", "20,2", "--draws", "2")
@@ -88,7 +88,7 @@ def test_every_shard_lays_down_the_same_chunks(
         )
         out = tmp_path / f"{number}.sqlite"
         spec = BenchSpec(str(files.model), data=str(files.data), shard=(number, count), limit=limit, out=str(out))
-        run = open_run(Setup.opened(spec))
+        run = open_run(Experiment.opened(spec))
         seen.add(tuple(run.store.chunks()))
         taken += [job.chunk for job in run.todo]
         run.store.close()
@@ -100,12 +100,12 @@ def test_every_shard_lays_down_the_same_chunks(
 
 
 def test_large_sets_are_cut_so_that_shards_are_equal(files: nets.Files) -> None:
-    setup = Setup.opened(BenchSpec(str(files.model), data=str(files.data), shard=(1, 8)))
-    assert runner.shard_size(setup, 50_000) == -(-50_000 // (8 * 7)), "seven chunks of at most 1,000 for each"
-    assert runner.shard_size(setup, 10_000) == 625
+    experiment = Experiment.opened(BenchSpec(str(files.model), data=str(files.data), shard=(1, 8)))
+    assert shard_size(experiment, 50_000) == -(-50_000 // (8 * 7)), "seven chunks of at most 1,000 for each"
+    assert shard_size(experiment, 10_000) == 625
     chunks = [range(i, i + 1) for i in range(10)]
     for count in (1, 3, 8, 12):
-        parts = [shard_of(chunks, replace(setup.spec, shard=(i, count))) for i in range(1, count + 1)]
+        parts = [shard_of(chunks, replace(experiment.spec, shard=(i, count))) for i in range(1, count + 1)]
         assert sorted(chunk.start for part in parts for chunk in part) == list(range(10))
 
 

@@ -11,8 +11,9 @@ from scipy.stats import binom
 from support import graphs, nets
 from support.imaging import card, cifar_card
 
-from onnxnoise.data.cards import CLASSES, DATASETS, load_bundled
-from onnxnoise.data.sources import cifar, ilsvrc
+from onnxnoise.data.cards import load_bundled
+from onnxnoise.data.datasets import KNOWN
+from onnxnoise.data.sources import cifar_files, ilsvrc
 from onnxnoise.run.card_check import Finding, card_text, check_card, clean_finding
 from onnxnoise.run.loading import Subject, open_model
 
@@ -158,9 +159,8 @@ def test_classes(tmp_path: Path) -> None:
 
 
 def test_classes_are_those_of_the_data() -> None:
-    data = {name: form.label_counts[-1] for name, form in cifar.FORMS.items()}
-    assert {**data, "imagenet": ilsvrc.CLASSES} == CLASSES
-    assert set(CLASSES) == set(DATASETS)
+    data = {name: form.label_counts[-1] for name, form in cifar_files.FORMS.items()} | {"imagenet": len(ilsvrc.wnids())}
+    assert data == {name: dataset.classes for name, dataset in KNOWN.items()}
 
 
 def test_a_mean_image_before_the_first_weight_is_no_layer(tmp_path: Path) -> None:

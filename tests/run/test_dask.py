@@ -16,7 +16,9 @@ from support.command import onnxnoise, refused
 from onnxnoise.errors import ModelError, ProviderError
 from onnxnoise.records import Tally
 from onnxnoise.run import runner
-from onnxnoise.run.workers import dask as module
+from onnxnoise.run.opening import Run
+from onnxnoise.run.watching import Silent
+from onnxnoise.run.workers import dask
 from onnxnoise.spec import BenchSpec
 
 LIMITS = {"memory": 2_000_000, "snrs": (20.0, 2.0)}
@@ -76,7 +78,7 @@ def whole(files: nets.Files, tmp_path_factory: pytest.TempPathFactory) -> list[t
     return processes.tallies(path)
 
 
-class At(runner.Silent):
+class At(Silent):
     """Does something once so many tallies are measured."""
 
     def __init__(self, count: int, action: Any) -> None:
@@ -126,8 +128,8 @@ def test_a_worker_with_other_files_says_so(cluster: Cluster, tmp_path: Path) -> 
     here = nets.bench_files(tmp_path)
     spoiled = nets.residual({**here.weights, "head_bias": here.weights["head_bias"] + 1}).SerializeToString()
 
-    class Spoiling(runner.Silent):
-        def started(self, run: runner.Run) -> None:
+    class Spoiling(Silent):
+        def started(self, run: Run) -> None:
             here.model.write_bytes(spoiled)
 
     with pytest.raises(ModelError, match="the model of this worker is not the run's"):
@@ -151,8 +153,8 @@ def test_a_cluster_soon_forgets_who_has_gone(cluster: Cluster, files: nets.Files
 def test_nobody_there_is_said(
     cluster: Cluster, files: nets.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_CONNECT", 0.5)
-    monkeypatch.setattr(module, "_NOBODY", 0.5)
+    monkeypatch.setattr(dask, "_CONNECT", 0.5)
+    monkeypatch.setattr(dask, "_NOBODY", 0.5)
     arguments = processes.arguments(files, tmp_path / "run.sqlite", "--cluster")
     refused(onnxnoise(*arguments, "tcp://127.0.0.1:9"), 4, "--cluster", "no Dask scheduler", "dask worker")
     refused(onnxnoise(*arguments, "nonsense://x"), 4, "--cluster", "no Dask scheduler", "nonsense://x")

@@ -14,8 +14,9 @@ from support.command import onnxnoise, refused
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally
 from onnxnoise.run import forecast, runner
+from onnxnoise.run.watching import Silent
 from onnxnoise.spec import BenchSpec
-from onnxnoise.statistics import stopping as looks
+from onnxnoise.statistics import stopping
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def spec(files: nets.Files, out: Path, **changed: Any) -> BenchSpec:
     return BenchSpec(str(files.model), data=str(files.data), out=str(out), **asked)
 
 
-class Until(runner.Silent):
+class Until(Silent):
     """Stops a run as Ctrl-C does, after so many noisy passes."""
 
     def __init__(self, most: float = inf) -> None:
@@ -43,7 +44,7 @@ class Until(runner.Silent):
 def test_each_chunk_meets_draws_of_its_own_until_a_cell_is_precise(files: nets.Files, tmp_path: Path) -> None:
     result = runner.bench(spec(files, tmp_path / "run"))
     assert result.design == "nested"
-    size = looks.chunk_images(640, 0.05)
+    size = stopping.chunk_images(640, 0.05)
     chunks = 640 // size
     met: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
     for sweep, layer, snr, draw, start, *_ in processes.tallies(tmp_path / "run"):
@@ -56,7 +57,7 @@ def test_each_chunk_meets_draws_of_its_own_until_a_cell_is_precise(files: nets.F
     seen = set()
     for cell in result.cells:
         assert cell.normalized_top1 is not None
-        half = looks.half_width(cell.normalized_top1)
+        half = stopping.half_width(cell.normalized_top1)
         seen.add(cell.precise)
         assert cell.precise == (half <= 0.05)
         assert len(cell.draws) == len(met[cell.sweep, cell.layer or 0, cell.snr])
@@ -107,7 +108,7 @@ def test_a_dry_run_tells_what_is_measured(files: nets.Files, tmp_path: Path) -> 
     assert told.most.seconds > 0
     assert forecast.forecast(asked).most.passes == 0, "nothing is left"
     nested = forecast.forecast(replace(asked, draws=3, precision=0.05, out=str(tmp_path / "other")))
-    size = looks.chunk_images(640, 0.05)
+    size = stopping.chunk_images(640, 0.05)
     assert nested.least.passes == size * 32 * (1 + told.cells)
     assert nested.most.passes == size * (640 // size + 64 * told.cells)
 

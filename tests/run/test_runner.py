@@ -20,15 +20,16 @@ from support.processes import tallies
 
 from onnxnoise.errors import DataError, ModelError
 from onnxnoise.records import Result, Tally
-from onnxnoise.run import experiment as setup
 from onnxnoise.run import runner
 from onnxnoise.run.loading import open_model
+from onnxnoise.run.watching import Silent, Watcher
+from onnxnoise.runtime.base import Provider
 from onnxnoise.spec import BenchSpec
 
 SPEC = BenchSpec("", snrs=(20.0, 2.0), draws=2)
 
 
-class Counting(runner.Silent):
+class Counting(Silent):
     """How many tallies were measured; `until` may raise."""
 
     def __init__(self, until: Callable[[int], None] = lambda _: None) -> None:
@@ -39,7 +40,7 @@ class Counting(runner.Silent):
         self.until(self.count)
 
 
-def bench(files: nets.Files, out: Path, watcher: runner.Watcher | None = None, **changed: Any) -> Result:
+def bench(files: nets.Files, out: Path, watcher: Watcher | None = None, **changed: Any) -> Result:
     spec = replace(SPEC, model=str(files.model), data=str(files.data), out=str(out), **changed)
     return runner.bench(spec, watcher)
 
@@ -164,7 +165,7 @@ def test_only_what_is_missing_is_measured(files: nets.Files, reference: Result, 
 def test_chunks_change_nothing(
     most: int, files: nets.Files, reference: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "_LARGEST_CHUNK", most)
+    monkeypatch.setattr(Provider, "largest_chunk", most)
     watcher = Counting()
     result = bench(files, tmp_path / "run.sqlite", watcher)
     assert watcher.count == -(-40 // most) * (1 + 4 * 6)
@@ -175,7 +176,7 @@ def test_chunks_change_nothing(
 def test_an_interrupted_run_goes_on(
     at: int, files: nets.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "_LARGEST_CHUNK", 24)
+    monkeypatch.setattr(Provider, "largest_chunk", 24)
     bench(files, tmp_path / "whole.sqlite")
 
     def interrupt(count: int) -> None:

@@ -19,13 +19,15 @@ from onnxnoise.errors import DataError, ModelError, ProviderError, UsageError
 from onnxnoise.machine import cores
 from onnxnoise.records import Tally, TallyKey
 from onnxnoise.run import runner
-from onnxnoise.run.experiment import Setup
+from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, measure
-from onnxnoise.run.workers import processes as pool
+from onnxnoise.run.watching import Silent
 from onnxnoise.run.workers import worker
-from onnxnoise.run.workers.base import Workers, divided
+from onnxnoise.run.workers.base import ExecutorWorkers, divided
+from onnxnoise.run.workers.processes import _devices, worker_processes
 from onnxnoise.run.workers.worker import Order, perform
 from onnxnoise.runtime import cuda
+from onnxnoise.runtime.base import CudaProvider
 from onnxnoise.spec import BenchSpec
 
 SPEC = BenchSpec("", snrs=(20.0, 2.0), draws=3, sweeps=("single", "cumulative", "all"), memory=2_000_000)
@@ -35,7 +37,7 @@ INF = float("inf")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> nets.Files:
-    return nets.bench_files(tmp_path_factory.mktemp("crews"))
+    return nets.bench_files(tmp_path_factory.mktemp("workers"))
 
 
 def spec(files: nets.Files, out: Path, **changed: Any) -> BenchSpec:
@@ -96,7 +98,7 @@ def test_any_executor_will_do(files: nets.Files, whole: list[tuple[Any, ...]], t
     for number, executor in enumerate(executors):
         seen: list[Tally] = []
 
-        class Watching(runner.Silent):
+        class Watching(Silent):
             def measured(self, tally: Tally) -> None:
                 seen.append(tally)  # noqa: B023
 
@@ -111,7 +113,7 @@ def test_any_executor_will_do(files: nets.Files, whole: list[tuple[Any, ...]], t
 
 
 def test_images_are_decoded_ahead_and_jobs_taken_one_ahead(files: nets.Files, tmp_path: Path) -> None:
-    setup = Setup.opened(spec(files, tmp_path / "run.sqlite"))
+    experiment = Experiment.opened(spec(files, tmp_path / "run.sqlite"))
     taken: list[int] = []
 
     def jobs() -> Any:
@@ -119,7 +121,7 @@ def test_images_are_decoded_ahead_and_jobs_taken_one_ahead(files: nets.Files, tm
             taken.append(start)
             yield Job(range(start, start + 8), (("clean", None, INF, 0, start),))
 
-    for number, part in enumerate(measure(setup, jobs(), lambda _: None)):
+    for number, part in enumerate(measure(experiment, jobs(), lambda _: None)):
         assert part.start == 8 * number
         assert len(taken) == min(number + 2, 5)
 
@@ -167,16 +169,16 @@ def die(*_: object) -> Any:
 
 
 def test_workers_that_always_die_are_given_up(files: nets.Files, tmp_path: Path) -> None:
-    setup = Setup.opened(spec(files, tmp_path / "run.sqlite"))
+    experiment = Experiment.opened(spec(files, tmp_path / "run.sqlite"))
     started: list[Executor] = []
 
     def start() -> Executor:
         started.append(ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")))
         return started[-1]
 
-    crew = Workers(setup, start, lambda: 1, "mortals", perform=die)
+    workers = ExecutorWorkers(experiment, start, lambda: 1, "mortals", perform=die)
     with pytest.raises(ProviderError, match=r"died 3 times.*is kept: try fewer --workers"):
-        list(crew.measure(crew.divided([Job(range(8), keys(0, 2, 1))]), lambda _: None))
+        list(workers.measure(workers.divided([Job(range(8), keys(0, 2, 1))]), lambda _: None))
     assert len(started) == 3
 
 
@@ -186,7 +188,7 @@ def test_a_clean_accuracy_that_can_t_be_stops_all_workers(files: nets.Files, tmp
     (tmp_path / "net.toml").write_text(f'{nets.CARD}[measured]\nmetric = "top1"\nclean = 0.05\n')
     out, seen = tmp_path / "run.sqlite", []
 
-    class Watching(runner.Silent):
+    class Watching(Silent):
         def measured(self, tally: Tally) -> None:
             seen.append(tally.sweep)
 
@@ -198,8 +200,10 @@ def test_a_clean_accuracy_that_can_t_be_stops_all_workers(files: nets.Files, tmp
 
 def test_a_worker_opens_a_run_once_and_checks_that_it_is_the_same(files: nets.Files, tmp_path: Path) -> None:
     here = nets.bench_files(tmp_path)
-    order = Order.of(Setup.opened(spec(here, tmp_path / "run.sqlite")))
-    assert order == Order.of(Setup.opened(spec(here, tmp_path / "other.sqlite"))), "the run file is the parent's alone"
+    order = Order.of(Experiment.opened(spec(here, tmp_path / "run.sqlite")))
+    assert order == Order.of(Experiment.opened(spec(here, tmp_path / "other.sqlite"))), (
+        "the run file is the parent's alone"
+    )
     assert worker.opened(order) is worker.opened(order)
     job = Job(range(8), (("clean", None, INF, 0, 0),))
     (part,) = perform(order, job)
@@ -221,7 +225,7 @@ def test_a_worker_opens_a_run_once_and_checks_that_it_is_the_same(files: nets.Fi
 
 
 def test_a_worker_with_another_card_says_so(files: nets.Files, tmp_path: Path) -> None:
-    order = Order.of(Setup.opened(spec(files, tmp_path / "run.sqlite")))
+    order = Order.of(Experiment.opened(spec(files, tmp_path / "run.sqlite")))
     asked = json.loads(order.identity)
     asked["preprocessing"]["scale"] = 127.5
     with pytest.raises(DataError, match=r"the preprocessing scale of this worker.*255.* there, 127\.5 wanted"):
@@ -229,10 +233,14 @@ def test_a_worker_with_another_card_says_so(files: nets.Files, tmp_path: Path) -
 
 
 def test_cores_and_memory_are_shared(files: nets.Files, tmp_path: Path) -> None:
-    setup = Setup.opened(spec(files, tmp_path / "run.sqlite", memory=8_000_000))
-    with pool.pool(setup, 4) as crew:
-        assert crew.chunk_size() == replace(setup, spec=replace(setup.spec, memory=2_000_000)).chunk_size() < 40
-        assert crew._perform.keywords == {"threads": max(1, cores().threads // 4)}  # type: ignore[attr-defined]
+    experiment = Experiment.opened(spec(files, tmp_path / "run.sqlite", memory=8_000_000))
+    with worker_processes(experiment, 4) as workers:
+        assert (
+            workers.chunk_size()
+            == replace(experiment, spec=replace(experiment.spec, memory=2_000_000)).chunk_size()
+            < 40
+        )
+        assert workers._perform.keywords == {"threads": max(1, cores().threads // 4)}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -247,10 +255,10 @@ def test_each_worker_has_a_device_of_its_own(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert pool._devices(2) == devices[:2]
-    assert pool._devices(3) == devices
+    assert _devices(CudaProvider(), 2) == devices[:2]
+    assert _devices(CudaProvider(), 3) == devices
     with pytest.raises(UsageError, match=r"--workers 4: 3 CUDA devices are visible.*use --workers 3"):
-        pool._devices(4)
+        _devices(CudaProvider(), 4)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.noise.gaussian import perturbed
 from onnxnoise.records import NoiseSetting, Tally, Variant
 from onnxnoise.runtime import cuda, session
-from onnxnoise.runtime.session import Provider, Session, find_provider, to_device, to_host
+from onnxnoise.runtime.base import Provider
+from onnxnoise.runtime.providers import find_provider
+from onnxnoise.runtime.session import Session, to_device, to_host
 
 Array = npt.NDArray[Any]
 

@@ -11,8 +11,9 @@ import pytest
 from support import graphs
 
 from onnxnoise.runtime import session
-from onnxnoise.runtime.large import HEAVY_BYTES, as_inputs
-from onnxnoise.runtime.session import Session, find_provider, to_device, to_host
+from onnxnoise.runtime.large import LARGE_BYTES, as_inputs
+from onnxnoise.runtime.providers import find_provider
+from onnxnoise.runtime.session import Session, to_device, to_host
 
 CPU = find_provider("cpu")
 TEXT = """(float[4, 40] x, float[50, 40] gemm, float[50, 30] matmul, float[30, 2, 3, 3] kernel, float[7, 18] table)
@@ -42,8 +43,8 @@ def external(text: str) -> tuple[bytes, dict[str, npt.NDArray[np.float32]]]:
 
 def test_only_matrices_of_indifferent_operators_become_inputs() -> None:
     stub, weights = external(TEXT)
-    opened, heavy = as_inputs(stub, weights, limit=1)
-    assert heavy == {"gemm", "matmul", "table"}
+    opened, large = as_inputs(stub, weights, limit=1)
+    assert large == {"gemm", "matmul", "table"}
     graph = onnx.ModelProto.FromString(opened).graph
     assert [info.name for info in graph.input] == ["x", "gemm", "matmul", "table"]
     assert [tensor.name for tensor in graph.initializer] == ["kernel"]
@@ -64,7 +65,7 @@ def test_a_matrix_with_another_use_stays_a_constant(text: str) -> None:
 def test_light_weights_leave_the_stub_as_it_is() -> None:
     stub, weights = external(TEXT)
     assert as_inputs(stub, weights) == (stub, frozenset())
-    assert max(value.nbytes for value in weights.values()) < HEAVY_BYTES
+    assert max(value.nbytes for value in weights.values()) < LARGE_BYTES
 
 
 @pytest.mark.parametrize("prepacked", [False, True])

@@ -1,4 +1,4 @@
-"""Clustered estimates against SciPy on the linearized chunks and against the jackknife; and the looks."""
+"""Clustered estimates against SciPy on the linearized chunks and against the jackknife; and the stopping rule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import scipy.stats
 
 from onnxnoise.records import Estimate, Interval
 from onnxnoise.statistics.clustered import ChunkHits, Chunks, estimate_chunks, estimate_chunks_accuracy, estimate_layers
-from onnxnoise.statistics.stopping import Looks, chunk_images, half_width
+from onnxnoise.statistics.stopping import StoppingRule, chunk_images, half_width
 
 THREE = -math.log(0.05)
 INF = float("inf")
@@ -181,13 +181,13 @@ def test_what_can_not_be_estimated_is_refused() -> None:
     [(8, [8]), (16, [16]), (20, [16, 20]), (64, [16, 32, 48, 64]), (200, [16, 32, 48, 64, 96, 128, 192, 200])],
 )
 def test_looks_are_set_beforehand(most: int, schedule: list[int]) -> None:
-    assert list(Looks(0.01, most).schedule()) == schedule
-    wide = Looks(0.01, most)
+    assert list(StoppingRule(0.01, most).schedule()) == schedule
+    wide = StoppingRule(0.01, most)
     assert [wide.next(draws, lambda _: 1.0) for draws in range(most)] == [
         next(s for s in schedule if s > d) for d in range(most)
     ]
     assert wide.next(most, lambda _: 1.0) is None
-    assert list(itertools.islice(Looks(0.01, 10**6).schedule(), 14))[-3:] == [1024, 1536, 2048]
+    assert list(itertools.islice(StoppingRule(0.01, 10**6).schedule(), 14))[-3:] == [1024, 1536, 2048]
 
 
 @pytest.mark.parametrize(
@@ -201,11 +201,11 @@ def test_looks_are_set_beforehand(most: int, schedule: list[int]) -> None:
     ],
 )
 def test_a_cell_stops_at_the_second_look_in_a_row_that_finds_it_precise(widths: tuple[float, ...], stop: int) -> None:
-    looks = Looks(0.01)
-    at = dict(zip(looks.schedule(), widths, strict=True)).__getitem__
+    rule = StoppingRule(0.01)
+    at = dict(zip(rule.schedule(), widths, strict=True)).__getitem__
     draws = 0
-    while (more := looks.next(draws, at)) is not None:
-        assert all(looks.next(between, at) == more for between in range(draws, more)), "as if it had been interrupted"
+    while (more := rule.next(draws, at)) is not None:
+        assert all(rule.next(between, at) == more for between in range(draws, more)), "as if it had been interrupted"
         draws = more
     assert draws == stop
 

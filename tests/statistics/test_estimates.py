@@ -10,11 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pytest
-import scipy.special
 import scipy.stats
 
 from onnxnoise.records import Bits, Estimate, Interval
-from onnxnoise.statistics.distributions import beta_quantile, quantile, upper_tail
 from onnxnoise.statistics.estimates import accuracy, average, count, estimate, estimate_accuracy, passing, ratio
 
 THREE = -math.log(0.05)
@@ -45,7 +43,7 @@ def mean_squares(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def oracle(noisy: Bits, clean: Bits, departures: bool = True) -> Estimate:
-    """The design's section 3.6 in loops and SciPy; `departures` adds the four that estimates.py lists."""
+    """The design's section 3.6 in loops and SciPy; `departures` adds the four that intervals.py lists."""
     _, draws, images = noisy.shape
     hits = sum(clean.tolist())
     per_draw = [
@@ -325,35 +323,3 @@ def test_yield_is_clopper_pearson(good: int, draws: int) -> None:
     exact = scipy.stats.binomtest(good, draws).proportion_ci(method="exact")
     assert result.share == good / draws
     assert result.interval == pytest.approx((exact.low, exact.high), abs=1e-9)
-
-
-DF = [1.0, 1.0001, 2.0, 2.7, 5.0, 9.0, 31.4, 100.0, 999.5, 1e4, 12_345.6, 1e5, 1e6]
-
-
-@pytest.mark.parametrize("df", DF)
-def test_student_quantile_agrees_with_scipy(df: float) -> None:
-    for p in (1e-6, 0.025, 0.2, 0.49, 0.51, 0.75, 0.9, 0.95, 0.975, 0.995, 0.9999, 1 - 1e-8):
-        assert quantile(p, df) == pytest.approx(scipy.stats.t.ppf(p, df), rel=1e-8)
-    assert quantile(0.5, df) == 0.0
-
-
-@pytest.mark.parametrize("df", DF)
-def test_student_tail_agrees_with_scipy(df: float) -> None:
-    for t in (0.0, 1e-6, 0.3, 1.0, 2.0, 5.0, 12.0, -0.5, -3.0):
-        assert upper_tail(t, df) == pytest.approx(scipy.stats.t.sf(t, df), rel=1e-8)
-
-
-def test_student_quantile_decreases_with_the_degrees_of_freedom() -> None:
-    values = [quantile(0.975, df) for df in np.geomspace(1.0, 1e6, 400)]
-    assert all(a > b for a, b in itertools.pairwise(values))
-
-
-@pytest.mark.parametrize(("probability", "df"), [(0.0, 5.0), (1.0, 5.0), (0.5, 0.5), (math.nan, 5.0), (0.9, math.nan)])
-def test_student_quantile_refuses_what_it_can_not_do(probability: float, df: float) -> None:
-    with pytest.raises(ValueError, match="no Student quantile"):
-        quantile(probability, df)
-
-
-def test_beta_quantile_agrees_with_scipy() -> None:
-    for a, b, p in itertools.product((1, 2, 10, 300), (1, 5, 40), (0.025, 0.5, 0.975)):
-        assert beta_quantile(p, a, b) == pytest.approx(scipy.special.betaincinv(a, b, p), rel=1e-9)

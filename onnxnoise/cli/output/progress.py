@@ -20,7 +20,7 @@ from onnxnoise.text import counted, safe
 
 if TYPE_CHECKING:
     from onnxnoise.run.jobs import Job
-    from onnxnoise.run.runner import Run
+    from onnxnoise.run.opening import Run
 
 _EVERY = 300.0
 """Seconds after which a line comes however slow the run is, where the output is no terminal."""
@@ -49,21 +49,23 @@ class LiveProgress:
 
     def started(self, run: Run) -> None:
         """Say what will be measured, and begin."""
-        question, layers = run.question, run.setup.subject.layers
+        question, layers = run.question, run.experiment.subject.layers
         self.metric = question.metric
-        self.level = run.setup.spec.level
-        self.budget = run.setup.spec.budget
+        self.level = run.experiment.spec.level
+        self.budget = run.experiment.spec.budget
         self.names = {layer.index: layer.name for layer in layers}
-        self.console.print(headline(run.setup.noise), soft_wrap=True)
+        self.console.print(headline(run.experiment.noise), soft_wrap=True)
         self.console.print(
-            f"{safe(run.setup.subject.network.name)}: {counted(len(layers), 'layer')}, "
-            f"{run.plan.about(self.level)}, "
-            f"{counted(question.images, 'image')} of {safe(run.setup.images.name)}",
+            f"{safe(run.experiment.subject.network.name)}: {counted(len(layers), 'layer')}, "
+            f"{run.schedule.about(self.level)}, "
+            f"{counted(question.images, 'image')} of {safe(run.experiment.images.name)}",
             soft_wrap=True,
         )
         kept = ", continued" if run.store.runs() else ""
         kept = kept if run.todo else ", complete: nothing is left to measure"
-        self.console.print(f"{run.setup.provider.name}; run file {safe(str(run.store.path))}{kept}", soft_wrap=True)
+        self.console.print(
+            f"{run.experiment.provider.name}; run file {safe(str(run.store.path))}{kept}", soft_wrap=True
+        )
         for tally in run.store.tallies("clean"):
             self._count_clean(tally)
         self.began = self.printed = time.monotonic()

@@ -6,7 +6,7 @@ import io
 
 from PIL import Image, UnidentifiedImageError
 
-from onnxnoise.data.cards import InputSpec
+from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import fit, max_pixels
 from onnxnoise.errors import DataError
 from onnxnoise.records import Pixels

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from onnxnoise.data.cards import InputSpec
+from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.cubic import resize_cubic
 from onnxnoise.errors import CardError, DataError, ModelError
 from onnxnoise.records import Floats, Pixels

@@ -1,4 +1,4 @@
-"""The image sets that come with the package: their manifests, and the check that the data are those."""
+"""The image sets that come with the package: their manifests, and the check that their data are what these say."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from onnxnoise.data import resources
-from onnxnoise.data.cards import DATASETS, Dataset
+from onnxnoise.data.datasets import Dataset
+from onnxnoise.data.input import InputSpec
+from onnxnoise.data.sources.base import DataLayout, ImageSource
+from onnxnoise.data.sources.cifar import open_cifar
+from onnxnoise.data.sources.cifar_files import FORMS
 from onnxnoise.data.toml import read_tables
-from onnxnoise.errors import CardError
+from onnxnoise.errors import CardError, DataError, UsageError
 
 KEYS = {
     "dataset": ("name", "dataset", "file", "images", "sha256", "title", "source", "license", "attribution", "chosen"),
@@ -17,10 +21,14 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """`sha256` is of the uncompressed records, hexadecimal; `images` their number; `chosen` how they were."""
+    """What a bundled set says of itself: `images` CIFAR records in `file`, beside the manifest.
+
+    `dataset` is the name of the data set that they are from, `sha256` (hexadecimal) is of the uncompressed records, and
+    `chosen` says how these records were chosen.
+    """
 
     name: str
-    dataset: Dataset
+    dataset: str
     file: Path
     images: int
     sha256: str
@@ -37,9 +45,9 @@ def manifests() -> dict[str, Manifest]:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Raises CardError, naming file and key, for whatever is unknown, missing or impossible."""
+    """Reads a manifest. Raises CardError, naming file and key, for whatever is unknown, missing or impossible."""
     table = read_tables(path, KEYS)["dataset"]
-    dataset, file = table.choice("dataset", DATASETS), table.text("file")
+    dataset, file = table.choice("dataset", tuple(FORMS)), table.text("file")
     images, sha256 = table.integer("images", 1, 10**9), table.text("sha256")
     if dataset is None or not file or images is None or not sha256:
         raise CardError(f"{path}: [dataset] must have dataset, file, images and sha256")
@@ -57,3 +65,28 @@ def load_manifest(path: Path) -> Manifest:
         attribution=table.text("attribution"),
         chosen=table.text("chosen"),
     )
+
+
+def is_bundled(path: Path, _: Dataset) -> bool:
+    """Whether nothing lies at `path` and it is the name of a bundled set."""
+    return not path.exists() and str(path) in manifests()
+
+
+def open_bundled(path: Path, dataset: Dataset, spec: InputSpec) -> ImageSource:
+    """The images of the bundled set that `path` names.
+
+    Raises UsageError: they are of another data set. Raises DataError and CardError: they, or their manifest, are damaged.
+    """
+    manifest = manifests()[str(path)]
+    if manifest.dataset != dataset.name:
+        raise UsageError(f"--data {path} has images of {manifest.dataset}; the card asks for {dataset.name}")
+    source = open_cifar(manifest.file, dataset, spec, manifest.name)
+    if source.digest != manifest.sha256 or len(source) != manifest.images:
+        raise DataError(
+            f"{manifest.file}: is not what its manifest says: {len(source)} images, SHA-256 {source.digest}; "
+            "install the package again"
+        )
+    return source
+
+
+LAYOUT = DataLayout("the name of a set that comes with the package", is_bundled, open_bundled)

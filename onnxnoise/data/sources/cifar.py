@@ -1,72 +1,37 @@
-"""Opens the test part of CIFAR-10 and CIFAR-100 in any of its official forms."""
+"""CIFAR-10 and CIFAR-100: the test part in any of its official forms, as images in the order of its records."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
-from onnxnoise.data.cards import InputSpec
+from onnxnoise.data.datasets import Dataset
+from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import fit, resized
 from onnxnoise.data.pixels.stream import stream
-from onnxnoise.data.sources.pickles import unpickle
+from onnxnoise.data.sources.base import DataLayout
+from onnxnoise.data.sources.cifar_files import (
+    FORMS,
+    IMAGE_BYTES,
+    SIDE,
+    Form,
+    expected,
+    find_test_file,
+    looks_like,
+    read_records,
+)
 from onnxnoise.errors import DataError
 from onnxnoise.records import ImageChunk, Labels, Pixels
-
-Cifar = Literal["cifar10", "cifar100"]
-
-SIDE = 32
-IMAGE_BYTES = 3 * SIDE * SIDE
-MAX_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class Form:
-    """How one of the two sets is stored. A record is the label bytes (the last is the class), then 3 planes 32 x 32."""
-
-    title: str
-    label_counts: tuple[int, ...]
-    labels: tuple[str, ...]
-    files: tuple[str, ...]
-    folders: tuple[str, ...]
-    archives: tuple[str, ...]
-
-    @property
-    def record_bytes(self) -> int:
-        return len(self.label_counts) + IMAGE_BYTES
-
-
-FORMS: dict[Cifar, Form] = {
-    "cifar10": Form(
-        title="CIFAR-10",
-        label_counts=(10,),
-        labels=("labels",),
-        files=("test_batch.bin", "test_batch"),
-        folders=("cifar-10-batches-bin", "cifar-10-batches-py"),
-        archives=("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"),
-    ),
-    "cifar100": Form(
-        title="CIFAR-100",
-        label_counts=(20, 100),
-        labels=("coarse_labels", "fine_labels"),
-        files=("test.bin", "test"),
-        folders=("cifar-100-binary", "cifar-100-python"),
-        archives=("cifar-100-binary.tar.gz", "cifar-100-python.tar.gz"),
-    ),
-}
 
 
 @dataclass(frozen=True, eq=False)
 class CifarImages:
-    """An ImageSource: records uint8 (images, record bytes) in file order, `labels` of the model."""
+    """An ImageSource: records uint8 (images, record bytes) in file order, and the `labels` that the model should give them."""
 
     name: str
     classes: int
@@ -99,16 +64,26 @@ class CifarImages:
         return fit(Image.fromarray(self._pixels(range(position, position + 1))[0]), self.spec)
 
 
-def open_cifar(data: Path, dataset: Cifar, spec: InputSpec, name: str | None = None) -> CifarImages:
-    """The test images of `data`: a file, an archive or a folder. `name` is what the results call them.
+def has_cifar(path: Path, dataset: Dataset) -> bool:
+    """Whether a folder holds the test part of either CIFAR, or a file looks like the data set's."""
+    if path.is_dir():
+        return any(find_test_file(path, form) for form in FORMS.values())
+    return path.is_file() and looks_like(path, FORMS[dataset.name])
+
+
+def open_cifar(data: Path, dataset: Dataset, spec: InputSpec, name: str | None = None) -> CifarImages:
+    """The test images of `data`: a file, an archive or a folder. `name` is what results call them.
 
     Raises DataError: no test part there, truncated, of the other CIFAR, or with labels out of range.
     """
-    form = FORMS[dataset]
-    file = _test_file(data, form) if data.is_dir() else data
-    content, origin = _content(file, form)
-    if content[:1] == b"\x80":  # no label is that large: a pickle of protocol 2 or later
-        content = _unpickled(content, origin, form)
+    form = FORMS[dataset.name]
+    file = find_test_file(data, form) if data.is_dir() else data
+    if file is None:
+        others = " and ".join(f"{other.title}'s" for other in FORMS.values() if find_test_file(data, other))
+        raise DataError(
+            f"{data}: this folder has no test part of {form.title}: expected one of {expected(form)}. It has {others}"
+        )
+    content, origin = read_records(file, form)
     if not content:
         raise DataError(f"{origin}: holds no images")
     if len(content) % form.record_bytes:
@@ -124,11 +99,10 @@ def open_cifar(data: Path, dataset: Cifar, spec: InputSpec, name: str | None = N
                 f"{origin}: record {wrong[0]} has label {records[wrong[0], column]}; those of {form.title} are 0 to "
                 f"{count - 1}. Is it another file?"
             )
-    classes = form.label_counts[-1]
     official = Path(origin).name.removesuffix(".gz") in form.files
     return CifarImages(
-        name=name or (f"{dataset}-test" if official else dataset),
-        classes=classes,
+        name=name or (f"{dataset.name}-test" if official else dataset.name),
+        classes=dataset.classes,
         digest=hashlib.sha256(content).hexdigest(),
         spec=spec,
         records=records,
@@ -136,76 +110,14 @@ def open_cifar(data: Path, dataset: Cifar, spec: InputSpec, name: str | None = N
     )
 
 
-class Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-def _test_file(folder: Path, form: Form) -> Path:
-    names = [*form.files, *(f"{file}.gz" for file in form.files)]
-    places = [folder, *(folder / inner for inner in form.folders)]
-    candidates = [*(place / name for place in places for name in names), *(folder / name for name in form.archives)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    expected = ", ".join([*form.files, *(f"{inner}/" for inner in form.folders), *form.archives])
-    raise DataError(f"{folder}: this folder has no test part of {form.title}: expected one of {expected}")
-
-
-def _content(file: Path, form: Form) -> tuple[bytes, str]:
-    """The bytes of the test part, unpacked, and where they are. Raises DataError: unreadable, damaged, not there."""
-    try:
-        with file.open("rb") as raw:
-            compressed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(file) if compressed else file.open("rb") as stream:
-            head = stream.read(512)
-            if head[257:262] != b"ustar":
-                return head + _limited(stream, str(file)), str(file)
-        with tarfile.open(file) as archive:
-            for member in archive:
-                name = Path(member.name).name
-                if name in form.files and (content := archive.extractfile(member)) is not None:
-                    origin = f"{file}: {member.name}"
-                    return _limited(content, origin), origin
-                if any(name in other.files for other in FORMS.values() if other is not form):
-                    raise DataError(f"{file}: holds {member.name}; the card asks for {form.title}")
-    except (OSError, EOFError, ValueError, OverflowError, zlib.error, tarfile.TarError) as error:
-        raise DataError(f"{file}: can't be read, or is damaged or truncated: {error}") from error
-    raise DataError(f"{file}: the archive has no {' or '.join(form.files)}, the test part of {form.title}")
-
-
-def _limited(stream: Readable, origin: str) -> bytes:
-    content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise DataError(f"{origin}: more than {MAX_BYTES >> 20} MiB; this is no test part of CIFAR")
-    return content
-
-
-def _unpickled(content: bytes, origin: str, form: Form) -> bytes:
-    """The records that the pickled test part stands for, as the binary version has them."""
-    try:
-        batch = unpickle(content)
-    except DataError as error:
-        raise DataError(f"{origin}: {error}") from error.__cause__
-    found = ", ".join(sorted(batch))[:200]
-    if "data" not in batch or form.labels[-1] not in batch:
-        raise DataError(f"{origin}: the pickle has no 'data' and {form.labels[-1]!r} of {form.title} (found: {found})")
-    try:
-        pixels = np.asarray(batch["data"])
-        if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != IMAGE_BYTES:
-            raise ValueError(f"'data' is {pixels.dtype} {pixels.shape}, not uint8 (images, {IMAGE_BYTES})")
-        columns = {key: np.asarray(batch.get(key, np.zeros(len(pixels), np.int64))) for key in form.labels}
-        for key, column in columns.items():
-            if column.dtype.kind not in "iu" or column.shape != pixels.shape[:1]:
-                raise ValueError(f"{key!r} is {column.dtype} {column.shape}, not {len(pixels)} integers, one an image")
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{origin}: {error}") from error
-    # 255 is no label: where a number does not fit a byte, the check of the records still finds it.
-    labels = [np.where((column < 0) | (column > 255), 255, column).astype(np.uint8) for column in columns.values()]
-    return np.concatenate([np.stack(labels, axis=1), pixels], axis=1).tobytes()
-
-
 def _other(content: bytes, form: Form) -> str:
     for other in FORMS.values():
         if other is not form and len(content) % other.record_bytes == 0:
             return f" (they are of {other.title})"
     return ""
+
+
+CIFAR10_LAYOUT, CIFAR100_LAYOUT = (
+    DataLayout(f"the test part of {form.title}: {expected(form)}", has_cifar, open_cifar, (name,))
+    for name, form in FORMS.items()
+)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxnoise.data.sources.ilsvrc import CLASSES, validation_labels
+from onnxnoise.data.datasets import IMAGENET
+from onnxnoise.data.sources.ilsvrc import validation_labels
 from onnxnoise.errors import DataError
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -20,10 +21,10 @@ def ground_truth_beside(folder: Path) -> Path | None:
 def ground_truth_labels(file: Path) -> tuple[int, ...]:
     """The classes (0 to 999) of the 50,000 validation images by a ground truth: line k has the ILSVRC2012_ID of image k.
 
-    Which class an ILSVRC2012_ID is, the development kit tells in meta.mat. The file itself tells it as well: its images are those
-    whose standard labels are known, so that each ILSVRC2012_ID must meet one class alone, and each class one ILSVRC2012_ID.
-    Images after the last line have their standard label. Raises DataError, naming the line: no number from 1 to 1000, or one that
-    meets two classes; such labels are not those of these images.
+    The development kit says in meta.mat which class an ILSVRC2012_ID is. The file itself tells it as well: the standard labels of
+    its images are known, so each ILSVRC2012_ID must meet one class alone, and each class one ILSVRC2012_ID. Images after the last
+    line have their standard label. Raises DataError, naming the line, for what is no number from 1 to 1000, and for a number that
+    meets two classes: such labels are not those of these images.
     """
     standard = validation_labels()
     try:
@@ -39,9 +40,9 @@ def ground_truth_labels(file: Path) -> tuple[int, ...]:
     for line, (text, label) in enumerate(zip(lines, standard, strict=False), 1):
         word = text.strip()
         number = int(word) if word.isdecimal() and len(word) < 5 else 0
-        if not 1 <= number <= CLASSES:
+        if not 1 <= number <= IMAGENET.classes:
             raise DataError(
-                f"{file}, line {line}: {word[:80]!r} is no ILSVRC2012_ID, a number from 1 to {CLASSES}. {_REMEDY}"
+                f"{file}, line {line}: {word[:80]!r} is no ILSVRC2012_ID, a number from 1 to {IMAGENET.classes}. {_REMEDY}"
             )
         for known, key, value in ((classes, number, label), (numbers, label, number)):
             there, before = known.setdefault(key, (value, line))

@@ -1,51 +1,18 @@
-"""What is known of ILSVRC2012 (its classes, the labels of its validation images), and where an image of it lies."""
+"""What is known of ILSVRC2012, the ImageNet of 1000 classes: their WordNet ids, and the labels of its validation images."""
 
 from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from onnxnoise.data import resources
-from onnxnoise.errors import DataError
+from onnxnoise.data.datasets import IMAGENET, Dataset
 
-CLASSES = 1000
 WNID = re.compile(r"n\d{8}")
 VALIDATION = re.compile(r"ILSVRC2012_val_(\d{8})")
-MAX_FILE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One image: `name` in the data set, `label` its class from 0, and the bytes [offset, offset + size) of `file`."""
-
-    file: Path
-    name: str
-    label: int
-    size: int
-    offset: int = 0
-
-    def read(self) -> bytes:
-        """Raises DataError: gone, cut short, or too large for an image."""
-        where = self.where()
-        if self.size > MAX_FILE_BYTES:
-            raise DataError(f"{where}: {self.size} bytes are too many for an image")
-        try:
-            with self.file.open("rb") as file:
-                file.seek(self.offset)
-                content = file.read(self.size)
-        except OSError as error:
-            raise DataError(f"{where}: can't be read: {error.strerror}") from error
-        if len(content) < self.size:
-            raise DataError(f"{where}: has {len(content)} of {self.size} bytes: is it truncated?")
-        return content
-
-    def where(self) -> str:
-        """For a person: the file, and the member if it is a tar."""
-        return f"{self.file}: {self.name}" if self.offset else str(self.file)
 
 
 @lru_cache(maxsize=1)
@@ -62,8 +29,19 @@ def validation_labels() -> tuple[int, ...]:
     return tuple(int(line) for line in gzip.decompress(packed.read_bytes()).split())
 
 
+def is_validation_image(name: str) -> bool:
+    """Whether a file is called like a validation image, whatever folder it is in."""
+    return VALIDATION.match(PurePosixPath(name).name) is not None
+
+
 def validation_label(name: str, labels: Sequence[int] | None = None) -> int | None:
     """The label of a validation image, by its file name, among `labels` (default: the standard ones); None for any other name."""
     match = VALIDATION.match(PurePosixPath(name).name)
     labels = validation_labels() if labels is None else labels
     return labels[int(match[1]) - 1] if match and 1 <= int(match[1]) <= len(labels) else None
+
+
+def source_name(dataset: Dataset, names: Iterable[str]) -> str:
+    """What results call images of these file names: `imagenet-val` where all are ImageNet's validation images."""
+    validation = dataset.name == IMAGENET.name and all(map(is_validation_image, names))
+    return "imagenet-val" if validation else dataset.name

@@ -1,127 +1,94 @@
-"""Opens ImageNet in the forms that people keep it in, and streams its images in a fixed order."""
+"""ImageNet in folders: one for each WordNet id, or a flat one of validation images, with or without the development kit."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+import difflib
+from pathlib import Path
 
-import numpy as np
-
-from onnxnoise.data.cards import InputSpec
-from onnxnoise.data.pixels.decode import decode
-from onnxnoise.data.pixels.stream import stream
-from onnxnoise.data.sources.devkit import GROUND_TRUTH
-from onnxnoise.data.sources.folders import (
-    LIST,
-    entries,
-    has_class_folders,
-    list_class_folders,
-    list_labelled,
-    list_validation_images,
-)
-from onnxnoise.data.sources.ilsvrc import CLASSES, VALIDATION, Item
-from onnxnoise.data.sources.tars import expand_braces, list_tars
+from onnxnoise.data.datasets import IMAGENET, Dataset
+from onnxnoise.data.input import InputSpec
+from onnxnoise.data.sources.base import DataLayout
+from onnxnoise.data.sources.devkit import DEVKIT, GROUND_TRUTH, ground_truth_beside, ground_truth_labels
+from onnxnoise.data.sources.files import entries, image_files, item_of, may_be_image
+from onnxnoise.data.sources.ilsvrc import WNID, source_name, validation_label, wnids
+from onnxnoise.data.sources.items import ImageItems, Item, in_turn, open_items
+from onnxnoise.data.sources.label_list import LIST
+from onnxnoise.data.sources.tars import VALIDATION_TAR, list_tars
 from onnxnoise.errors import DataError
-from onnxnoise.records import ImageChunk, Labels, Pixels
-
-FORMS = (
-    "a folder of folders named by WordNet id (val/n01440764/*.JPEG, all or some), a flat folder of "
-    "ILSVRC2012_val_*.JPEG, a folder with val.txt (lines of NAME LABEL), ILSVRC2012_img_val.tar, "
-    "or webdataset tars (a folder, or NAME-{0000..0009}.tar)"
-)
-VALIDATION_TAR = "ILSVRC2012_img_val.tar"
 
 
-@dataclass(frozen=True, eq=False)
-class ImageNetImages:
-    """An ImageSource: where each image lies, in order, and the model's `labels`."""
-
-    name: str
-    classes: int
-    digest: str
-    spec: InputSpec
-    items: tuple[Item, ...]
-    labels: Labels
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def highest_label(self) -> int:
-        return int(self.labels.max())
-
-    def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
-        """One ImageChunk for each range of positions, in order; decoding runs ahead in `threads`.
-
-        Raises DataError for an image that can't be read or decoded, naming it, when its chunk is due.
-        """
-        return stream(ranges, self._decode, self.labels, self.spec.size, threads)
-
-    def _decode(self, position: int) -> Pixels:
-        item = self.items[position]
-        return decode(item.read(), item.where(), self.spec)
+def has_wordnet_folders(path: Path, _: Dataset) -> bool:
+    """Whether a folder holds one that is named like a WordNet id."""
+    return path.is_dir() and any(entry.is_dir() and WNID.fullmatch(entry.name) for entry in entries(path))
 
 
-def open_imagenet(data: Path, spec: InputSpec) -> ImageNetImages:
-    """The images of `data`, without reading them yet. Raises DataError: none of the known forms, or a damaged one."""
-    items = _list_folder(data) if data.is_dir() else _list_file(data)
-    if not items:
-        raise DataError(f"{data}: has no images. --data takes {FORMS}")
-    validation = all(VALIDATION.match(PurePosixPath(item.name).name) for item in items)
-    return ImageNetImages(
-        name="imagenet-val" if validation else "imagenet",
-        classes=CLASSES,
-        digest=_digest(items),
-        spec=spec,
-        items=tuple(items),
-        labels=np.array([item.label for item in items], np.int64) + spec.label_offset,
-    )
+def open_wordnet_folders(folder: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
+    """The images of folders named by WordNet id, all or some, one of each class in turn.
+
+    Raises DataError: a folder whose name is no class of ImageNet.
+    """
+    classes = []
+    for entry in entries(folder):
+        if not entry.is_dir():
+            continue
+        label = wnids().get(entry.name)
+        if label is None:
+            close = difflib.get_close_matches(entry.name, list(wnids()), n=1)
+            hint = f" (the closest is {close[0]})" if close else ""
+            raise DataError(f"{entry.path}: this folder's name is none of the 1000 WordNet ids of ImageNet{hint}")
+        classes.append([item_of(image, f"{entry.name}/{image.name}", label) for image in image_files(Path(entry.path))])
+    items = in_turn(classes)
+    return open_items(folder, items, dataset, spec, source_name(dataset, (item.name for item in items)))
 
 
-def _list_folder(folder: Path) -> list[Item]:
-    if has_class_folders(folder):
-        return list_class_folders(folder)
-    if (folder / LIST).is_file():
-        return list_labelled(folder / LIST)
-    if (folder / "val").is_dir():
-        return _list_folder(folder / "val")
-    tars = [Path(entry.path) for entry in entries(folder) if entry.name.lower().endswith(".tar")]
-    if tars:
-        validation = [path for path in tars if path.name == VALIDATION_TAR]
-        return list_tars(validation or tars)
-    return list_validation_images(folder)
+def has_validation_images(path: Path, _: Dataset) -> bool:
+    """Whether a folder holds files that may be images, or `path` is the development kit's ground truth."""
+    if path.is_dir():
+        return any(entry.is_file() and may_be_image(entry.name) for entry in entries(path))
+    return path.name == GROUND_TRUTH and path.is_file()
 
 
-def _list_file(data: Path) -> list[Item]:
-    if data.is_file():
-        if data.name == GROUND_TRUTH:
-            return _list_beside(data)
-        return list_labelled(data) if data.suffix == ".txt" else list_tars([data])
-    shards = expand_braces(str(data))
-    for shard in shards:
-        if not shard.is_file():
-            raise DataError(f"{shard}: there is no such file or folder. --data takes {FORMS}")
-    return list_tars(shards)
+def open_validation_images(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
+    """The validation images of a flat folder, or those beside a ground truth: in their folder, or in their tar.
 
-
-def _list_beside(truth: Path) -> list[Item]:
-    """The validation images in the folder of the development kit's ground truth."""
-    folder = truth.parent
-    if (folder / VALIDATION_TAR).is_file():
-        return list_tars([folder / VALIDATION_TAR])
-    items = list_validation_images(folder)
-    if not items:
+    Raises DataError: another file is in the folder, or the development kit's labels are not those of these images.
+    """
+    folder = data if data.is_dir() else data.parent
+    tar = folder / VALIDATION_TAR
+    items = list_tars([tar], dataset) if data != folder and tar.is_file() else _flat(folder)
+    if data != folder and not items:
         raise DataError(
-            f"{truth}: there are no validation images beside it. Put it into their folder or beside their tar and pass "
+            f"{data}: there are no validation images beside it. Put it into their folder or beside their tar and pass "
             "that; or leave it out: the standard labels are built in"
         )
+    return open_items(folder, items, dataset, spec, source_name(dataset, (item.name for item in items)))
+
+
+def _flat(folder: Path) -> list[Item]:
+    """ILSVRC2012_val_*.JPEG with the standard labels, or with the development kit's, converted, where it is there."""
+    truth = ground_truth_beside(folder)
+    labels = None if truth is None else ground_truth_labels(truth)
+    items = []
+    for entry in image_files(folder, besides=DEVKIT):
+        label = validation_label(entry.name, labels)
+        if label is None:
+            raise DataError(
+                f"{entry.path}: has no known label. Flat folders may hold ILSVRC2012_val_*.JPEG only; for other images "
+                f"put them into folders named by WordNet id, or list them in {LIST} as lines of NAME LABEL"
+            )
+        items.append(item_of(entry, entry.name, label))
     return items
 
 
-def _digest(items: Iterable[Item]) -> str:
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(f"{item.name}\0{item.size}\0{item.label}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+WORDNET_FOLDERS = DataLayout(
+    "a folder of folders named by WordNet id (val/n01440764/*.JPEG, all or some)",
+    has_wordnet_folders,
+    open_wordnet_folders,
+    (IMAGENET.name,),
+)
+VALIDATION_IMAGES = DataLayout(
+    "a flat folder of ILSVRC2012_val_*.JPEG or their tar, ILSVRC2012_img_val.tar",
+    has_validation_images,
+    open_validation_images,
+    (IMAGENET.name,),
+)

@@ -1,4 +1,4 @@
-"""Lists the images in tar files where they lie, without unpacking: ILSVRC2012's own, and webdataset shards."""
+"""Images in tar files, read where they lie, without unpacking: ILSVRC2012's own tar, and webdataset shards."""
 
 from __future__ import annotations
 
@@ -6,21 +6,51 @@ import itertools
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from onnxnoise.data.datasets import IMAGENET, Dataset
+from onnxnoise.data.input import InputSpec
+from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.devkit import ground_truth_beside, ground_truth_labels
-from onnxnoise.data.sources.ilsvrc import CLASSES, VALIDATION, Item, validation_label
+from onnxnoise.data.sources.files import entries, first_bytes
+from onnxnoise.data.sources.ilsvrc import is_validation_image, source_name, validation_label
+from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, Item, open_items
 from onnxnoise.errors import DataError
 
-IMAGE_SUFFIXES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"}
+VALIDATION_TAR = "ILSVRC2012_img_val.tar"
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MAX_SHARDS = 100_000
 MAX_LABEL_BYTES = 64
 
 
-def list_tars(paths: Iterable[Path]) -> list[Item]:
-    """The images of one or more tars, in their order. Raises DataError: compressed, damaged, or without labels."""
-    return [item for path in paths for item in _list_tar(path)]
+def has_tars(path: Path, _: Dataset) -> bool:
+    """Whether `path` is a tar by its name or header, a folder that holds one, or a pattern with braces."""
+    if path.is_dir():
+        return any(entry.name.lower().endswith(".tar") for entry in entries(path))
+    if not path.is_file():
+        return BRACES.search(str(path)) is not None
+    return path.name.lower().endswith(SUFFIXES) or first_bytes(path, 512)[257:262] == b"ustar"
+
+
+def open_tars(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
+    """The images of a tar, of the tars of a folder, or of all that a pattern with braces stands for, in their order.
+
+    Of a folder with ImageNet's validation tar it is that one alone. Raises DataError as `list_tars`.
+    """
+    if data.is_dir():
+        tars = [Path(entry.path) for entry in entries(data) if entry.name.lower().endswith(".tar")]
+        tars = [path for path in tars if path.name == VALIDATION_TAR] or tars
+    else:
+        tars = [data] if data.is_file() else expand_braces(str(data))
+    items = list_tars(tars, dataset)
+    return open_items(data, items, dataset, spec, source_name(dataset, (item.name for item in items)))
+
+
+def list_tars(paths: Iterable[Path], dataset: Dataset) -> list[Item]:
+    """The images of one or more tars, in their order. Raises DataError: not there, compressed, damaged, or without labels."""
+    return [item for path in paths for item in _list_tar(path, dataset)]
 
 
 def expand_braces(pattern: str) -> list[Path]:
@@ -36,20 +66,22 @@ def expand_braces(pattern: str) -> list[Path]:
     return [path for number in range(first, last + 1) for path in expand_braces(f"{head}{number:0{width}}{tail}")]
 
 
-def _list_tar(path: Path) -> list[Item]:
+def _list_tar(path: Path, dataset: Dataset) -> list[Item]:
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; is a shard missing, or does the pattern count too far?")
     try:
         with path.open("rb") as file:
             start, size = file.read(6), path.stat().st_size
-        if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        if start.startswith(COMPRESSED):
             raise DataError(f"{path}: is compressed, so images can't be read out of its middle: decompress it first")
         with tarfile.open(path, "r:") as archive:
             members = [member for member in archive if member.isfile()]
             for member in members:
                 if member.issparse() or not 0 <= member.size <= size - member.offset_data:
                     raise DataError(f"{path}: {member.name}: is cut short or sparse: is the tar truncated?")
-            if any(VALIDATION.match(PurePosixPath(member.name).name) for member in members):
+            if dataset.name == IMAGENET.name and any(is_validation_image(member.name) for member in members):
                 return list(_validation_images(path, members))
-            return list(_samples(path, archive, members))
+            return list(_samples(path, archive, members, dataset.classes))
     except (OSError, EOFError, ValueError, OverflowError, RecursionError, tarfile.TarError) as error:
         raise DataError(f"{path}: can't be read as a tar, or is damaged or truncated: {error}") from error
 
@@ -64,15 +96,15 @@ def _validation_images(path: Path, members: Iterable[tarfile.TarInfo]) -> Iterat
         yield Item(path, member.name, label, member.size, member.offset_data)
 
 
-def _samples(path: Path, archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> Iterator[Item]:
-    """Webdataset: consecutive members `key.jpg` and `key.cls` are a sample, other suffixes are more about it."""
+def _samples(path: Path, archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo], classes: int) -> Iterator[Item]:
+    """The samples of a webdataset: consecutive members `key.jpg` and `key.cls`; other suffixes are more about the sample."""
     for key, group in itertools.groupby(members, key=_key):
         image: tarfile.TarInfo | None = None
         label: int | None = None
         for member in group:
             suffix = member.name.rpartition(".")[2].lower()
             if suffix == "cls":
-                label = _label(path, archive, member)
+                label = _label(path, archive, member, classes)
             elif suffix in IMAGE_SUFFIXES:
                 image = member
         if image is None and label is None:
@@ -90,9 +122,12 @@ def _key(member: tarfile.TarInfo) -> str:
     return f"{folder}/{file.partition('.')[0]}"
 
 
-def _label(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> int:
+def _label(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, classes: int) -> int:
     content = archive.extractfile(member)
     text = content.read(MAX_LABEL_BYTES).decode("ascii", "replace").strip() if content else ""
-    if not text.isdecimal() or int(text) >= CLASSES:
-        raise DataError(f"{path}: {member.name}: {text!r} is no class from 0 to {CLASSES - 1}")
+    if not text.isdecimal() or int(text) >= classes:
+        raise DataError(f"{path}: {member.name}: {text!r} is no class from 0 to {classes - 1}")
     return int(text)
+
+
+LAYOUT = DataLayout("webdataset tars (one, a folder of them, or NAME-{0000..0009}.tar)", has_tars, open_tars)

@@ -13,7 +13,8 @@ from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.records import Metric
 from onnxnoise.results.run_hits import RunHits, is_run_file
 from onnxnoise.run.loading import open_model
-from onnxnoise.run.runner import Watching, measured, unwatched
+from onnxnoise.run.runner import measured_run
+from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
 
 
@@ -75,7 +76,7 @@ def run_files(
             paths.append(Path(name))
             continue
         own = replace(spec, model=name, card=cards.get(name, spec.card), out=_place(name, folder))
-        with measured(own, watching) as run:
+        with measured_run(own, watching) as run:
             paths.append(run.store.path)
             metrics.append(run.question.metric)
     return paths, metrics[0] if metrics else None

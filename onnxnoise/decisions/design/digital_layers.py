@@ -11,9 +11,9 @@ from onnxnoise.errors import UsageError
 from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, Metric, NoiseLayer, Notice
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.summary import summarize
-from onnxnoise.run.experiment import Setup
+from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.loading import layer_info
-from onnxnoise.run.runner import measured
+from onnxnoise.run.runner import measured_run
 from onnxnoise.spec import BenchSpec, index_ranges, only_level
 from onnxnoise.text import counted
 
@@ -87,9 +87,9 @@ def plan(
         raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
     if fresh_draws < 2:
         raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
-    setup = Setup.opened(replace(spec, sweeps=("all",)))
-    search = _Search(setup, stored, max_share, tell)
-    without = search.accuracy(setup.subject.layers, spec.seed, spec.draws)
+    experiment = Experiment.opened(replace(spec, sweeps=("all",)))
+    search = _Search(experiment, stored, max_share, tell)
+    without = search.accuracy(experiment.subject.layers, spec.seed, spec.draws)
     goal = spec.target
     best: tuple[tuple[NoiseLayer, ...], Estimate, int] | None = None
     for attempt in range(1, _ROUNDS + 1):
@@ -103,11 +103,11 @@ def plan(
         goal += (1 - goal) / 2  # as much again between the target and the clean accuracy
     assert best is not None
     digital, verified, fresh_seed = best
-    classifier = setup.subject.network
+    classifier = experiment.subject.network
     return Plan(
         model={"name": classifier.name, "sha256": classifier.sha256},
-        provider=setup.provider.name,
-        dataset={"name": setup.images.name, "images": setup.count, "sha256": setup.images.digest},
+        provider=experiment.provider.name,
+        dataset={"name": experiment.images.name, "images": experiment.count, "sha256": experiment.images.digest},
         noise=spec.setting,
         level=stored,
         target=spec.target,
@@ -121,7 +121,7 @@ def plan(
         without=without,
         verified=verified,
         met=verified.mean >= spec.target,
-        warnings=(*classifier.notices, *_notices(spec, digital, setup.subject.layers)),
+        warnings=(*classifier.notices, *_notices(spec, digital, experiment.subject.layers)),
     )
 
 
@@ -133,17 +133,17 @@ def to_json(made: Plan) -> str:
 class _Search:
     """The evaluations of one plan, each a small run of its own; layers are rated in the run file, for later plans too."""
 
-    def __init__(self, setup: Setup, level: float, max_share: float, tell: Callable[[str], None]) -> None:
-        self.setup, self.level, self.max_share, self.tell = setup, level, max_share, tell
-        self.metric: Metric = setup.metric
-        self._parameters = sum(layer.parameters for layer in setup.subject.layers)
+    def __init__(self, experiment: Experiment, level: float, max_share: float, tell: Callable[[str], None]) -> None:
+        self.experiment, self.level, self.max_share, self.tell = experiment, level, max_share, tell
+        self.metric: Metric = experiment.metric
+        self._parameters = sum(layer.parameters for layer in experiment.subject.layers)
         self._rankings: list[list[NoiseLayer]] | None = None
         self._known: dict[tuple[tuple[int, ...], int], Estimate] = {}
 
     def others(self, digital: Sequence[NoiseLayer]) -> tuple[NoiseLayer, ...]:
         """The layers that stay noisy, in canonical order."""
         kept = {layer.index for layer in digital}
-        return tuple(layer for layer in self.setup.subject.layers if layer.index not in kept)
+        return tuple(layer for layer in self.experiment.subject.layers if layer.index not in kept)
 
     def share(self, digital: Sequence[NoiseLayer]) -> float:
         return sum(layer.parameters for layer in digital) / self._parameters
@@ -158,11 +158,11 @@ class _Search:
         return self._known[asked]
 
     def _evaluated(self, noisy: Sequence[NoiseLayer], seed: int, draws: int) -> Estimate:
-        spec = replace(self.setup.spec, seed=seed, draws=draws)
+        spec = replace(self.experiment.spec, seed=seed, draws=draws)
         with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
             layers = index_ranges([layer.index for layer in noisy])
             kept = self._measured(replace(spec, layers=layers, out=str(Path(folder) / "run.sqlite")))[None]
-        digital = len(self.setup.subject.layers) - len(noisy)
+        digital = len(self.experiment.subject.layers) - len(noisy)
         self.tell(
             f"{counted(digital, 'layer')} digital, {draws} draws of seed {seed}: {kept.mean:.3f} of the clean accuracy"
         )
@@ -170,7 +170,7 @@ class _Search:
 
     def chosen(self, target: float) -> tuple[NoiseLayer, ...]:
         """The cheapest set found whose rest meets `target` on the draws of the choice, in canonical order."""
-        spec = self.setup.spec
+        spec = self.experiment.spec
 
         def meets(digital: Sequence[NoiseLayer]) -> bool:
             return self.accuracy(self.others(digital), spec.seed, spec.draws).mean >= target
@@ -206,12 +206,12 @@ class _Search:
     def _ranked(self) -> list[list[NoiseLayer]]:
         """Layers by what noise in them alone costs, and by that for each parameter; the costliest first."""
         if self._rankings is None:
-            swept = self.setup.spec.level
+            swept = self.experiment.spec.level
             levels = tuple(swept.times(self.level, factor) for factor in _HARDER)
-            spec = replace(self.setup.spec.at(*levels), sweeps=("single",))
+            spec = replace(self.experiment.spec.at(*levels), sweeps=("single",))
             self.tell(f"rating each layer alone at {swept.name} {', '.join(map(swept.number, levels))}")
             kept = self._measured(spec)
-            layers = self.setup.subject.layers
+            layers = self.experiment.subject.layers
             cost = {layer.index: 1 - kept[layer.index].mean for layer in layers}
             self._rankings = [
                 sorted(layers, key=lambda layer: (-cost[layer.index], layer.parameters)),
@@ -221,7 +221,7 @@ class _Search:
 
     def _measured(self, spec: BenchSpec) -> dict[int | None, Estimate]:
         """Normalized accuracy by layer (None: all), averaged over levels; only the means are averaged."""
-        with measured(spec) as run:
+        with measured_run(spec) as run:
             result = summarize(run.store, run.question)
         assert result is not None, "a finished run has its clean pass"
         self.metric = result.told

@@ -16,8 +16,9 @@ from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.jobs import Job
-from onnxnoise.run.plans import CLEAN
-from onnxnoise.run.runner import Watching, measured, unwatched
+from onnxnoise.run.runner import measured_run
+from onnxnoise.run.schedules import CLEAN
+from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import counted
 
@@ -100,8 +101,8 @@ def margin(
     if len(spec.sweeps) != 1 or spec.sweeps[0] == "cumulative":
         raise UsageError("--sweep: a margin is of `all` layers together or of each `single` layer; name one of the two")
     search_of = partial(Search, level=level, ends=(loud, quiet), tolerance=tolerance)
-    with measured(spec.at(loud, quiet), watching, plan_for=lambda _: search_of) as run:
-        search = run.plan
+    with measured_run(spec.at(loud, quiet), watching, schedule_for=lambda _: search_of) as run:
+        search = run.schedule
         assert isinstance(search, Search)
         ends_found = summarize(run.store, run.question)
         assert ends_found is not None, "a finished search has its clean pass"
@@ -140,7 +141,7 @@ def _lower(estimate: Estimate) -> float:
 
 
 class Search:
-    """A run's plan: each round measures the next level of every bisection that is not done, found from the run file alone."""
+    """A run's schedule: each round measures the next level of every bisection that is not done, found from the run file alone."""
 
     def __init__(
         self, question: Question, chunks: tuple[range, ...], *, level: Level, ends: Interval, tolerance: float

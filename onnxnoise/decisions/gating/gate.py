@@ -17,10 +17,12 @@ from onnxnoise.records import Notice, TallyKey
 from onnxnoise.results.question import Question
 from onnxnoise.results.run_hits import RunHits, is_run_file
 from onnxnoise.results.store import RunStore
-from onnxnoise.run.experiment import Setup
+from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job
-from onnxnoise.run.plans import CLEAN, Plan
-from onnxnoise.run.runner import PlanOf, Watching, measured, unwatched
+from onnxnoise.run.opening import ScheduleOf
+from onnxnoise.run.runner import measured_run
+from onnxnoise.run.schedules import CLEAN, Schedule
+from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec, from_flags
 from onnxnoise.statistics.sequential import LOOKS, RARE, RARE_IN_A_FILE, look_errors, overall
 from onnxnoise.text import counted
@@ -67,8 +69,9 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
             )
         images = wanted
         layers = [layer for layer in run.layers if layer.index in run.selected]
+        digest = run.identity["data"]
         cases = [
-            Case(rule, places(rule, layers), opened_baseline(rule, run.noise, run.identity["data"], images, stack))
+            Case(rule, places(rule, layers), opened_baseline(rule, run.noise, digest, images, stack))
             for rule in rules.rules
         ]
         for case in cases:
@@ -107,35 +110,34 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
     with ExitStack() as stack:
         looks: list[_Looks] = []
 
-        def plan_for(setup: Setup) -> PlanOf:
-            images = min(len(setup.images), spec.limit or len(setup.images))
-            layers = setup.subject.layers
+        def schedule_for(experiment: Experiment) -> ScheduleOf:
+            images = min(len(experiment.images), spec.limit or len(experiment.images))
+            layers = experiment.subject.layers
+            digest = experiment.images.digest
             cases = [
-                Case(
-                    rule, places(rule, layers), opened_baseline(rule, spec.setting, setup.images.digest, images, stack)
-                )
+                Case(rule, places(rule, layers), opened_baseline(rule, spec.setting, digest, images, stack))
                 for rule in rules.rules
             ]
 
-            def plan(_: Question, chunks: tuple[range, ...]) -> Plan:
+            def schedule(_: Question, chunks: tuple[range, ...]) -> Schedule:
                 looks.append(_Looks(cases, images, chunks, spec.level))
                 return looks[0]
 
-            return plan
+            return schedule
 
-        run = stack.enter_context(measured(spec, watching, plan_for=plan_for))
+        run = stack.enter_context(measured_run(spec, watching, schedule_for=schedule_for))
         (taken,) = looks
         return _answer(RunHits(run.store), rules, taken.cases, taken.images, LOOKS[: taken.taken])
 
 
 class _Looks:
-    """The plan of a gate's run: draws up to the next look for the places still open, until none is, or all looks are taken."""
+    """A gate's schedule: draws up to the next look for the places still open, until none is, or all looks are taken."""
 
     def __init__(self, cases: Sequence[Case], images: int, chunks: tuple[range, ...], level: Level) -> None:
         self.cases, self.images, self.chunks, self.level = cases, images, chunks, level
         self.taken = 0
 
-    def about(self, _level: Level) -> str:
+    def about(self, _level: Level, /) -> str:
         return f"{counted(len(self.cases), 'rule')}, at most {LOOKS[-1]} draws"
 
     def round(self, store: RunStore) -> list[Job]:

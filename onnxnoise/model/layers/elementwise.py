@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, SHAPE_OF, Array, Place
-from onnxnoise.model.layers.candidates import Claims, Draft
+from onnxnoise.model.layers.candidates import Candidate, Candidates
 from onnxnoise.records import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE, WEIGHT
 
 _SCALE, _SHIFT = ("Mul", "Div"), ("Add", "Sub")
@@ -15,11 +15,13 @@ _MASKED = -50.0
 _ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Neg", "Pow", "Where"))
 
 
-def weighted_values(claims: Claims) -> set[str]:
-    """Values that a noise layer feeds; constants that meet none of them are preprocessing, or shape arithmetic."""
-    graph = claims.graph
+def weighted_values(candidates: Candidates) -> set[str]:
+    """Names of the values that a noise layer feeds. A constant that meets none of them is preprocessing, or shape
+    arithmetic.
+    """
+    graph = candidates.graph
     weighted: set[str] = set()
-    waiting = [name for draft in claims.drafts for name in graph.nodes[draft.anchor].output]
+    waiting = [name for candidate in candidates.found for name in graph.nodes[candidate.anchor].output]
     while waiting:
         name = waiting.pop()
         if not name or name in weighted:
@@ -30,9 +32,11 @@ def weighted_values(claims: Claims) -> set[str]:
     return weighted
 
 
-def claim_constants(claims: Claims, i: int, weighted: Collection[str]) -> None:
-    """Give the constants of an Add, Sub, Mul, Div or Concat to a layer; nodes must come in an executable order."""
-    graph = claims.graph
+def claim_constants(candidates: Candidates, i: int, weighted: Collection[str]) -> None:
+    """Give the constants of node `i`, an Add, Sub, Mul, Div or Concat, to layers; call it in an executable order of
+    the nodes.
+    """
+    graph = candidates.graph
     node = graph.nodes[i]
     if node.domain or node.op_type not in ("Add", "Sub", "Mul", "Div", "Concat"):
         return
@@ -42,14 +46,14 @@ def claim_constants(claims: Claims, i: int, weighted: Collection[str]) -> None:
     meets_weights = any(name in weighted for name in data)
     for slot in range(len(node.input)):
         place = graph.weight(i, slot)
-        if place is None or not claims.free(place):
+        if place is None or not candidates.free(place):
             continue
         if not meets_weights or (node.op_type == "Add" and _is_mask(graph.value(place))):
-            claims.no_weight(place)
+            candidates.no_weight(place)
         elif node.op_type == "Concat":
-            claims.layer("parameter", i, {WEIGHT: place})
+            candidates.add("parameter", i, {WEIGHT: place})
         else:
-            _claim_operand(claims, i, slot, place)
+            _claim_operand(candidates, i, slot, place)
 
 
 def _is_mask(value: Array) -> bool:
@@ -58,73 +62,74 @@ def _is_mask(value: Array) -> bool:
     return bool(low <= _MASKED and ((value == 0) | (value == low)).all())
 
 
-def _claim_operand(claims: Claims, i: int, slot: int, place: Place) -> None:
-    graph = claims.graph
+def _claim_operand(candidates: Candidates, i: int, slot: int, place: Place) -> None:
+    graph = candidates.graph
     op = graph.nodes[i].op_type
     channels = graph.vector(place)
     before = graph.source(i, 1 - slot)
-    norm = claims.at.get(before) if before is not None else None
-    if norm is not None and _is_caffe(claims, norm, op, channels):
-        _join_caffe(claims, norm, i, place)
-    elif op in _SCALE and _is_normalized(claims, i, 1 - slot):
-        claims.layer("norm", i, {SCALE: place, BIAS: _norm_shift(claims, i, channels)})
+    norm = candidates.at.get(before) if before is not None else None
+    if norm is not None and _is_caffe(candidates, norm, op, channels):
+        _join_caffe(candidates, norm, i, place)
+    elif op in _SCALE and _is_normalized(candidates, i, 1 - slot):
+        candidates.add("norm", i, {SCALE: place, BIAS: _norm_shift(candidates, i, channels)})
     elif op == "Mul" or (op == "Div" and slot == 1):
-        _, shift = _next(claims, i, _SHIFT, channels)
-        claims.layer("scale" if shift is None else "batchnorm", i, {SCALE: place, BIAS: shift})
+        _, shift = _next(candidates, i, _SHIFT, channels)
+        candidates.add("scale" if shift is None else "batchnorm", i, {SCALE: place, BIAS: shift})
     else:
-        node, scale = _next(claims, i, _SCALE, channels) if op == "Sub" and slot == 1 else (i, None)
-        _, shift = _next(claims, node, _SHIFT, channels) if scale is not None else (i, None)
+        node, scale = _next(candidates, i, _SCALE, channels) if op == "Sub" and slot == 1 else (i, None)
+        _, shift = _next(candidates, node, _SHIFT, channels) if scale is not None else (i, None)
         if shift is not None:
-            claims.layer("batchnorm", i, {MEAN: place, SCALE: scale, BIAS: shift})
+            candidates.add("batchnorm", i, {MEAN: place, SCALE: scale, BIAS: shift})
         else:
-            claims.layer("parameter", i, {WEIGHT: place})
+            candidates.add("parameter", i, {WEIGHT: place})
 
 
-def _is_caffe(claims: Claims, norm: Draft, op: str, channels: int) -> bool:
+def _is_caffe(candidates: Candidates, norm: Candidate, op: str, channels: int) -> bool:
     """Whether a constant right behind `norm` is Caffe's separate scale or bias of it."""
-    if norm.kind != "batchnorm" or claims.graph.nodes[norm.anchor].op_type != "BatchNormalization":
+    if norm.kind != "batchnorm" or candidates.graph.nodes[norm.anchor].op_type != "BatchNormalization":
         return False
-    return op in ("Mul", "Add") and channels == claims.graph.value(norm.members[MEAN]).size
+    return op in ("Mul", "Add") and channels == candidates.graph.value(norm.members[MEAN]).size
 
 
-def _join_caffe(claims: Claims, norm: Draft, i: int, place: Place) -> None:
-    if claims.graph.nodes[i].op_type == "Add":
-        claims.join(norm, CAFFE_BIAS, place)
+def _join_caffe(candidates: Candidates, norm: Candidate, i: int, place: Place) -> None:
+    if candidates.graph.nodes[i].op_type == "Add":
+        candidates.join(norm, CAFFE_BIAS, place)
         return
-    claims.join(norm, CAFFE_SCALE, place)
-    _, shift = _next(claims, i, ("Add",), claims.graph.vector(place))
+    candidates.join(norm, CAFFE_SCALE, place)
+    _, shift = _next(candidates, i, ("Add",), candidates.graph.vector(place))
     if shift is not None:
-        claims.join(norm, CAFFE_BIAS, shift)
+        candidates.join(norm, CAFFE_BIAS, shift)
 
 
-def _next(claims: Claims, i: int, operators: Collection[str], channels: int) -> tuple[int, Place | None]:
-    """The next operator and its free constant of `channels` elements, if it is one of `operators` and the only consumer.
+def _next(candidates: Candidates, i: int, operators: Collection[str], channels: int) -> tuple[int, Place | None]:
+    """(position of the next operator, place of its constant) where it is one of `operators`, the only consumer, and its constant
+    is free and has `channels` elements; else (i, None).
 
-    A constant that something is subtracted from, or divided by it, scales nothing and shifts nothing.
+    In `constant - data` and `constant / data` the constant neither shifts nor scales the data: it doesn't count.
     """
-    graph = claims.graph
+    graph = candidates.graph
     for following in graph.chain(i, LAYOUT | QUANTIZE) if channels else ():
         op = graph.nodes[following].op_type
         for slot in (0, 1) if op in ("Add", "Mul") else (1,):
             place = graph.weight(following, slot) if op in operators else None
-            if place is not None and claims.free(place) and graph.vector(place) == channels:
+            if place is not None and candidates.free(place) and graph.vector(place) == channels:
                 return following, place
     return i, None
 
 
-def _is_normalized(claims: Claims, i: int, slot: int) -> bool:
-    """Whether an operand comes from a normalization core: divided by statistics of the data, with no layer in between.
+def _is_normalized(candidates: Candidates, i: int, slot: int) -> bool:
+    """Whether an operand comes from a normalization core: data divided by its own statistics, with no layer in between.
 
-    A mean alone is a pooling.
+    A mean without a deviation is a pooling, not a core.
     """
-    graph = claims.graph
+    graph = candidates.graph
     waiting, seen = [graph.nodes[i].input[slot]], set()
     mean = deviation = False
     while waiting and not (mean and deviation):
         maker = graph.producer.get(waiting.pop())
-        if maker is None or maker in seen or maker in claims.at:
+        if maker is None or maker in seen or maker in candidates.at:
             continue
-        if maker in claims.cores:
+        if maker in candidates.cores:
             return True
         seen.add(maker)
         node = graph.nodes[maker]
@@ -137,12 +142,12 @@ def _is_normalized(claims: Claims, i: int, slot: int) -> bool:
     return mean and deviation
 
 
-def _norm_shift(claims: Claims, i: int, channels: int) -> Place | None:
+def _norm_shift(candidates: Candidates, i: int, channels: int) -> Place | None:
     """A norm's beta: the per-channel constant of an Add or Sub at most two arithmetic steps after its gamma.
 
     Keras writes `y = x*a + (beta - mean*a)` with `a = gamma / std`, so beta need not be on the way of `x`.
     """
-    graph = claims.graph
+    graph = candidates.graph
     waiting = [(i, 0)]
     while waiting:
         node, steps = waiting.pop(0)
@@ -152,7 +157,7 @@ def _norm_shift(claims: Claims, i: int, channels: int) -> Place | None:
             if op in LAYOUT | QUANTIZE or op == "Neg":
                 waiting.append((following, steps))
             elif op in ("Add", "Sub") and places:
-                return places[0] if claims.free(places[0]) and graph.vector(places[0]) == channels else None
+                return places[0] if candidates.free(places[0]) and graph.vector(places[0]) == channels else None
             elif op == "Mul" and not places and steps < 1:
                 waiting.append((following, steps + 1))
     return None

@@ -1,4 +1,4 @@
-"""Which initializers form which noise layer: one layer per weight-bearing operator."""
+"""Groups initializers into noise layers: one layer per weight-bearing operator."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from onnxnoise.model.graph import QUANTIZE, Graph
-from onnxnoise.model.layers.candidates import Claims, Draft
+from onnxnoise.model.layers.candidates import Candidate, Candidates
 from onnxnoise.model.layers.elementwise import claim_constants, weighted_values
 from onnxnoise.model.layers.operators import claim_operator, claim_separate_bias
 from onnxnoise.records import BIAS
@@ -25,26 +25,28 @@ class Unattached:
     elements: int
 
 
-def group(graph: Graph, behind: Callable[[str], tuple[str, ...]], source: str) -> tuple[list[Draft], list[Unattached]]:
-    """The noise layers of a normalized graph in no particular order, and what is left over.
+def group(
+    graph: Graph, behind: Callable[[str], tuple[str, ...]], source: str
+) -> tuple[list[Candidate], list[Unattached]]:
+    """(the candidates of a normalized graph in no particular order, the tensors that belong to none).
 
-    `behind` tells the file's weights in a constant, `source` names the file in errors. Raises ModelError for norms in training
-    mode.
+    `behind` gives the names of the file's weights in a constant, `source` names the file in errors. Raises ModelError for norms
+    in training mode.
     """
-    claims = Claims(graph, behind)
+    candidates = Candidates(graph, behind)
     for node in range(len(graph.nodes)):
-        claim_operator(claims, node, source)
-    for draft in claims.drafts:
-        if draft.outputs and BIAS not in draft.members:
-            claim_separate_bias(claims, draft)
-    weighted = weighted_values(claims)
+        claim_operator(candidates, node, source)
+    for candidate in candidates.found:
+        if candidate.outputs and BIAS not in candidate.members:
+            claim_separate_bias(candidates, candidate)
+    weighted = weighted_values(candidates)
     for node in range(len(graph.nodes)):
-        claim_constants(claims, node, weighted)
-    return claims.drafts, list(dict.fromkeys(_left_over(claims)))
+        claim_constants(candidates, node, weighted)
+    return candidates.found, list(dict.fromkeys(_left_over(candidates)))
 
 
-def _left_over(claims: Claims) -> Iterator[Unattached]:
-    graph = claims.graph
+def _left_over(candidates: Candidates) -> Iterator[Unattached]:
+    graph = candidates.graph
     for i, node in enumerate(graph.nodes):
         if node.op_type in _NEVER_WEIGHTS and not node.domain:
             continue
@@ -53,7 +55,11 @@ def _left_over(claims: Claims) -> Iterator[Unattached]:
             if value is None or value.size < 2:
                 continue
             packed = node.domain and str(value.dtype) in _PACKED
-            if packed or (value.dtype.kind == "f" and value.dtype != "float32") or claims.free(graph.weight(i, slot)):
+            if (
+                packed
+                or (value.dtype.kind == "f" and value.dtype != "float32")
+                or candidates.free(graph.weight(i, slot))
+            ):
                 yield Unattached(name, node.op_type, value.size)
         for inner in nested([node]):
             if inner is node or (inner.op_type in _NEVER_WEIGHTS and not inner.domain):

@@ -1,4 +1,4 @@
-"""The name a person knows a layer by, from the names that an exporter left."""
+"""The name by which a person knows a layer, made from the names that an exporter left."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def layer_name(initializers: Sequence[str], anchor: onnx.NodeProto) -> str:
 
 
 def _layer(name: str) -> str:
-    """What is left of a tensor's or node's name without the parameter and the operators; may be nothing."""
+    """A tensor's or node's name without its parameter and operators; empty where nothing else is in it."""
     if not name.startswith("/"):
         match = _TENSORFLOW.fullmatch(name)
         return match["layer"] if match and not name.startswith("onnx::") else ""

@@ -13,7 +13,7 @@ import onnx
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.file import all_nodes
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, Graph
-from onnxnoise.model.layers.candidates import Draft
+from onnxnoise.model.layers.candidates import Candidate
 from onnxnoise.model.layers.grouping import Unattached
 from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, NoiseLayer, Notice
 from onnxnoise.runtime.protos import attribute
@@ -28,17 +28,19 @@ _SHOWN = 5
 def notices(
     classifier: Classifier,
     graph: Graph,
-    drafts: Sequence[Draft],
+    candidates: Sequence[Candidate],
     layers: Sequence[NoiseLayer],
     unattached: Sequence[Unattached],
 ) -> tuple[Notice, ...]:
-    """What a user must know of these layers; `graph` is the classifier's, `drafts` and `layers` belong together."""
+    """Everything that a user must know about a network's layers. `graph` is the classifier's; `layers` were made of
+    `candidates`.
+    """
     return (
         *_merged(classifier.raw, layers),
         *_decomposed(classifier.raw, layers),
         *_unattached(layers, unattached),
-        *_tied(graph, drafts),
-        *_flattened(graph, drafts, layers),
+        *_tied(graph, candidates),
+        *_flattened(graph, candidates, layers),
     )
 
 
@@ -76,7 +78,7 @@ _ONNXSLIM = _Merger("onnxslim", "the file that was given to onnxslim")
 
 
 def _merged(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
-    """Batch norms that are gone, by the marks that exporters leave; a neutral hint where nothing tells."""
+    """Says how many batch norms were merged, by the marks that exporters leave; gives a neutral hint where there is no mark."""
     mergers = Counter(merger for node, *names in _convolutions(raw) if (merger := _merger(node, *names)) is not None)
     traced = next((p.value for p in raw.graph.metadata_props if p.key == _SIGNATURE), None)
     if traced is not None and not mergers:
@@ -96,7 +98,7 @@ def _merged(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[Noti
 
 
 def _missing(raw: onnx.ModelProto, traced: str) -> int:
-    """Batch norms of the traced model that are not in the graph although something beside them is (so no unused branch)."""
+    """How many batch norms of the traced model are missing in the graph although a tensor beside them is there."""
     names = [tensor.name for tensor in raw.graph.initializer]
     norms = re.findall(r"target='(.+)\.running_var'", traced)
     kept = sum(node.op_type == "BatchNormalization" for node in all_nodes(raw))
@@ -106,7 +108,9 @@ def _missing(raw: onnx.ModelProto, traced: str) -> int:
 
 
 def _convolutions(raw: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str, str]]:
-    """(node, name of its kernel, name of its bias) as the file has them, quantization and layout left out."""
+    """(node, name of its kernel, name of its bias) of each convolution and dense layer in the file, looking through
+    layout nodes.
+    """
     makers = {output: node for node in raw.graph.node for output in node.output}
 
     def initializer(name: str) -> str:
@@ -121,7 +125,7 @@ def _convolutions(raw: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str, s
 
 
 def _merger(node: onnx.NodeProto, kernel: str, bias: str) -> _Merger | None:
-    """Who merged a batch norm into this node, if the names tell."""
+    """The program that merged a batch norm into this node; None where the names show none."""
     output = node.output[0]
     if any(p.key == _RULE and "FuseBatchNorm" in p.value for p in node.metadata_props):
         return _DYNAMO
@@ -143,7 +147,7 @@ def _merger(node: onnx.NodeProto, kernel: str, bias: str) -> _Merger | None:
 
 
 def _decomposed(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
-    """Batch norms of which the file holds two or three tensors."""
+    """Says how many batch norms are stored as two or three tensors instead of four."""
     roles = Counter(
         tuple(role for role in (SCALE, BIAS, MEAN, VARIANCE) if role in {tensor.role for tensor in layer.tensors})
         for layer in layers
@@ -182,8 +186,8 @@ def _unattached(layers: Sequence[NoiseLayer], unattached: Sequence[Unattached]) 
     )
 
 
-def _tied(graph: Graph, drafts: Sequence[Draft]) -> Iterator[Notice]:
-    places = [draft.members[WEIGHT] for draft in drafts if WEIGHT in draft.members]
+def _tied(graph: Graph, candidates: Sequence[Candidate]) -> Iterator[Notice]:
+    places = [candidate.members[WEIGHT] for candidate in candidates if WEIGHT in candidate.members]
     kernels = Counter(graph.nodes[node].input[slot] for node, slot in places if graph.value((node, slot)).ndim > 1)
     tied = [name for name, count in kernels.items() if count > 1]
     if tied:
@@ -194,12 +198,12 @@ def _tied(graph: Graph, drafts: Sequence[Draft]) -> Iterator[Notice]:
         )
 
 
-def _flattened(graph: Graph, drafts: Sequence[Draft], layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
-    """Dense layers whose columns are the pixels of an image in NHWC order."""
+def _flattened(graph: Graph, candidates: Sequence[Candidate], layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
+    """Names dense layers whose columns are the pixels of an image in NHWC order."""
     found = [
         layer.name
-        for draft, layer in zip(drafts, layers, strict=True)
-        if draft.kind == "dense" and _is_nhwc(graph, draft)
+        for candidate, layer in zip(candidates, layers, strict=True)
+        if candidate.kind == "dense" and _is_nhwc(graph, candidate)
     ]
     if found:
         yield Notice(
@@ -209,10 +213,10 @@ def _flattened(graph: Graph, drafts: Sequence[Draft], layers: Sequence[NoiseLaye
         )
 
 
-def _is_nhwc(graph: Graph, draft: Draft) -> bool:
-    node, weight_slot = draft.anchor, draft.members[WEIGHT][1]
-    slot = 1 - weight_slot if draft.members[WEIGHT][0] == node else 0
-    columns = graph.value(draft.members[WEIGHT]).size // draft.outputs
+def _is_nhwc(graph: Graph, candidate: Candidate) -> bool:
+    node, weight_slot = candidate.anchor, candidate.members[WEIGHT][1]
+    slot = 1 - weight_slot if candidate.members[WEIGHT][0] == node else 0
+    columns = graph.value(candidate.members[WEIGHT]).size // candidate.outputs
     name = graph.nodes[node].input[slot]
     while (maker := graph.producer.get(name)) is not None:
         proto = graph.nodes[maker]

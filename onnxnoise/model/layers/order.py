@@ -11,29 +11,31 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.model.graph import CONSTANT_PATH, Graph
-from onnxnoise.model.layers.candidates import Draft
+from onnxnoise.model.layers.candidates import Candidate
 
 _COMMUTATIVE = frozenset(("Add", "Mul", "Sum", "Max", "Min", "Mean"))
 
 
-def canonical_order(graph: Graph, drafts: Sequence[Draft], image: str, logits: str) -> tuple[list[int], list[Draft]]:
-    """(positions of the nodes that `logits` needs, drafts in the order of their anchors).
+def canonical_order(
+    graph: Graph, candidates: Sequence[Candidate], image: str, logits: str
+) -> tuple[list[int], list[Candidate]]:
+    """(positions of the nodes that `logits` needs, candidates in the order of their anchors).
 
     A post-order depth-first walk from the logits: a node comes after everything it needs. Operands are walked in their given
     order, those of commutative operators deepest first (`_Operands`).
     """
     at: dict[int, list[int]] = {}
-    for number, draft in enumerate(drafts):
-        at.setdefault(draft.anchor, []).append(number)
+    for number, candidate in enumerate(candidates):
+        at.setdefault(candidate.anchor, []).append(number)
     given = _post_order(graph, logits, graph.reads)
-    operands = _Operands(graph, drafts, at, image)
+    operands = _Operands(graph, candidates, at, image)
     order = _post_order(graph, logits, {node: operands.ranked(node) for node in given})
     numbers = [number for node in order for number in at.get(node, ())]
-    return _late(graph, drafts, order), [drafts[number] for number in numbers]
+    return _late(graph, candidates, order), [candidates[number] for number in numbers]
 
 
 def _post_order(graph: Graph, target: str, operands: Sequence[list[str]] | dict[int, list[str]]) -> list[int]:
-    """Nodes that `target` needs, each after the makers of its `operands`, which are visited in their order."""
+    """The nodes that `target` needs, each after the makers of its `operands`, which are visited in their order."""
     order: list[int] = []
     done: set[int] = set()
     stack = [(graph.producer[target], False)]
@@ -58,13 +60,13 @@ class _Operands:
     subgraph first, then the smaller SHA-256 of that subgraph's noise values, then the given order.
     """
 
-    def __init__(self, graph: Graph, drafts: Sequence[Draft], at: dict[int, list[int]], image: str) -> None:
-        self.graph, self.drafts, self.at = graph, drafts, at
+    def __init__(self, graph: Graph, candidates: Sequence[Candidate], at: dict[int, list[int]], image: str) -> None:
+        self.graph, self.candidates, self.at = graph, candidates, at
         self.depths: dict[str, int] = {image: 0}
         self.fed: dict[str, int] = {}
         """The layers that a value needs, as bits by number."""
-        self.sizes = [sum(prod(graph.value(p).shape) for p in draft.members.values()) for draft in drafts]
-        self.digests = _Digests(graph, drafts)
+        self.sizes = [sum(prod(graph.value(p).shape) for p in candidate.members.values()) for candidate in candidates]
+        self.digests = _Digests(graph, candidates)
 
     def ranked(self, node: int) -> list[str]:
         names = self.graph.reads[node]
@@ -113,13 +115,13 @@ def _bits(number: int) -> Iterator[int]:
 
 
 class _Digests:
-    """SHA-256 of all noise values of sets of layers, float32 and sorted.
+    """Computes the SHA-256 of all noise values of a set of layers, float32 and sorted.
 
-    Tied operands share most of what feeds them, and so do those of one tie after another: that part is sorted once.
+    Operands that tie share most of the layers that feed them, and the ties follow each other: the shared part is sorted once.
     """
 
-    def __init__(self, graph: Graph, drafts: Sequence[Draft]) -> None:
-        self.graph, self.drafts = graph, drafts
+    def __init__(self, graph: Graph, candidates: Sequence[Candidate]) -> None:
+        self.graph, self.candidates = graph, candidates
         self.shared = 0
         self.sorted: npt.NDArray[np.float32] = np.empty(0, "<f4")
 
@@ -133,8 +135,8 @@ class _Digests:
         return {layers: hashlib.sha256(self._with(layers & ~shared).tobytes()).digest() for layers in sets}
 
     def _with(self, layers: int) -> npt.NDArray[np.float32]:
-        """The sorted values and those of more layers."""
-        more = [self.graph.value(place).ravel() for n in _bits(layers) for place in self.drafts[n].members.values()]
+        """The shared values together with those of more `layers`, sorted."""
+        more = [self.graph.value(place).ravel() for n in _bits(layers) for place in self.candidates[n].members.values()]
         if not more:
             return self.sorted
         extra = np.sort(np.concatenate(more, dtype="<f4"))
@@ -145,11 +147,11 @@ class _Digests:
         return merged
 
 
-def _late(graph: Graph, drafts: Sequence[Draft], order: list[int]) -> list[int]:
-    """Nodes that only lay out a layer's constant (Expand of a class token) go right before the layer, behind its cut."""
+def _late(graph: Graph, candidates: Sequence[Candidate], order: list[int]) -> list[int]:
+    """The order in which nodes that only lay out a layer's constant (Expand of a class token) come right before the layer."""
     moved: dict[int, list[int]] = {}
-    for draft in drafts:
-        for start, _ in draft.members.values():
+    for candidate in candidates:
+        for start, _ in candidate.members.values():
             node, chain = start, []
             while graph.nodes[node].op_type in CONSTANT_PATH:
                 user = graph.only_consumer(graph.nodes[node].output[0])
@@ -157,7 +159,7 @@ def _late(graph: Graph, drafts: Sequence[Draft], order: list[int]) -> list[int]:
                     break
                 chain.append(node)
                 node = user
-            if node == draft.anchor:
+            if node == candidate.anchor:
                 moved.setdefault(node, []).extend(chain)
     early = {node for chain in moved.values() for node in chain}
     return [each for node in order if node not in early for each in (*moved.get(node, ()), node)]

@@ -17,10 +17,10 @@ from onnxnoise.records import Shape
 
 Array = npt.NDArray[np.float64]
 Expression = tuple[Array, frozenset[ir.Value]]
-"""What a constant expression comes to, and the per-channel tensors it is made of."""
+"""(value of a constant expression, the per-channel tensors it is made of)."""
 
 _LARGEST = 1 << 20
-"""Elements of a constant expression that is worth evaluating: per-channel vectors, never kernels."""
+"""Most elements of a constant expression that is evaluated: it must be a vector per channel, never a kernel."""
 
 _THROUGH = frozenset(("Identity", "Cast", "CastLike"))
 _ARITHMETIC = frozenset(("Add", "Sub", "Mul", "Div"))
@@ -114,14 +114,14 @@ def _axes(node: ir.Node, inputs: Sequence[Array]) -> tuple[int, ...] | None:
 
 
 Chain = tuple[ir.Value, ir.Node, list[ir.Value], float | None, int, int]
-"""(what is normalized, the chain's last node, gamma, beta, mean and variance, epsilon, channel axis, rank).
+"""(the value that is normalized, the chain's last node, [gamma, beta, mean, variance], epsilon, channel axis, rank).
 
 Epsilon is None where the fourth tensor is `sqrt(var + eps)`, which an exporter computed already.
 """
 
 
 def _affine_chain(node: ir.Node, expressions: dict[ir.Value, Expression], shapes: Mapping[str, Shape]) -> Chain | None:
-    """The batch norm that starts at `node`, if one does."""
+    """The batch norm whose arithmetic starts at `node`; None where none does."""
     scale, shift = np.ones(1), np.zeros(1)
     leaves: frozenset[ir.Value] = frozenset()
     source: ir.Value | None = None

@@ -1,4 +1,4 @@
-"""Batch norms as scale * x + shift: the two numbers a channel that hardware would hold."""
+"""Batch norms as scale * x + shift, the two numbers a channel that hardware would hold."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _NEUTRAL = {MEAN: 0.0, VARIANCE: 1.0, CAFFE_SCALE: 1.0, CAFFE_BIAS: 0.0}
 
 @dataclass(frozen=True)
 class Affine:
-    """What a batch norm does to each channel: `scale * x + shift`, float64, (channels,)."""
+    """A batch norm's arithmetic on each channel, `scale * x + shift`; float64, (channels,)."""
 
     scale: npt.NDArray[np.float64]
     shift: npt.NDArray[np.float64]
 
 
 def places(network: Network) -> dict[str, Place]:
-    """Where each constant enters; a noise tensor's has one place."""
+    """The place where each constant enters, by name; the constant of a noise tensor has only one."""
     return {name: (i, slot) for i, node in enumerate(network.nodes) for slot, name in enumerate(node.input)}
 
 
 def affine_form(layer: NoiseLayer, network: Network, at: Mapping[str, Place]) -> Affine | None:
-    """A batch norm's scale and shift; None for one whose scale or bias is not constant."""
+    """A batch norm's scale and shift; None where its scale or bias is not constant."""
     values = {t.role: network.constants[t.value].astype(np.float64).ravel() for t in layer.tensors}
     nodes = {t.role: network.nodes[at[t.value][0]] for t in layer.tensors}
     if not {SCALE, BIAS} <= values.keys():
@@ -53,7 +53,7 @@ def affine_form(layer: NoiseLayer, network: Network, at: Mapping[str, Place]) ->
 
 
 def as_affine(network: Network) -> Network:
-    """The same network, each batch norm reduced to its scale and shift in float32, initializers 0 and 1 of its layer."""
+    """The network with each batch norm reduced to its scale and shift in float32, the initializers 0 and 1 of its layer."""
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in network.nodes]
     constants = dict(network.constants)
     at = places(network)

@@ -1,4 +1,4 @@
-"""Batch norms merged into the convolution or dense layer before them, as exporters do it."""
+"""Merges batch norms into the convolution or dense layer before them, as exporters do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Host:
 
 
 def fold(classifier: Classifier, network: Network) -> tuple[Classifier, int]:
-    """(the classifier without the batch norms that a convolution or dense layer alone feeds, how many these were).
+    """(the classifier without the batch norms that only a convolution or dense layer feeds, how many of them there were).
 
     W becomes W * scale, b becomes b * scale + shift. `network` holds the classifier's layers.
     """
@@ -85,7 +85,7 @@ def _followed(renamed: Mapping[str, str], name: str) -> str:
 
 
 def _data(graph: Graph, node: int) -> str:
-    """What a node with constants takes besides them."""
+    """The name of the one operand of a node that is no constant."""
     return next(str(name) for name in graph.nodes[node].input if name not in graph.constants)
 
 
@@ -116,7 +116,7 @@ def _first(layer: NoiseLayer, at: Mapping[str, Place]) -> int:
 def _followed_by(
     host: _Host, graph: Graph, at: Mapping[str, Place], starts: Mapping[int, NoiseLayer]
 ) -> tuple[int, int | None]:
-    """(the first node behind a host that does more than lay its values out or add its bias, the channels' dimension there)."""
+    """(the first node behind a host that neither lays out values nor adds the bias, the channels' dimension there)."""
     channel: int | None = host.channel
     node = host.node
     for node in graph.chain(host.node, _THROUGH):
@@ -143,7 +143,7 @@ def _channel(layer: NoiseLayer, first: int, graph: Graph) -> int | None:
 
 
 def _merge(node: onnx.NodeProto, host: _Host, constants: dict[str, Array], form: Affine) -> str | None:
-    """Scale a layer's outputs; returns the name for a bias that the node has no operand for."""
+    """Scale a layer's outputs and shift its bias; returns the name of the bias where the node has no operand for one."""
     weight = host.weight.value
     kernel = constants[weight].astype(np.float64)
     match node.op_type:

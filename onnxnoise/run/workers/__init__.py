@@ -1,1 +1,1 @@
-"""Who measures: this process, a pool of processes, the workers of a cluster."""
+"""Those who measure: this process, other processes of this machine, the workers of a cluster."""

@@ -1,4 +1,4 @@
-"""Who measures the jobs of a run: this process alone, or the workers of a concurrent.futures.Executor."""
+"""Workers measure the jobs of a run: this process alone, or those of a concurrent.futures.Executor."""
 
 from __future__ import annotations
 
@@ -6,77 +6,76 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from itertools import groupby
 from math import ceil
 from typing import Protocol
 
 from onnxnoise.errors import ProviderError
 from onnxnoise.records import TallyKey
-from onnxnoise.run.experiment import Setup
-from onnxnoise.run.jobs import Job, Part, Step, measure
+from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.jobs import Job, Step, TallyGroup, measure
 from onnxnoise.run.workers.worker import Order, perform
 
 _MOST = 64.0
-"""Passes over a chunk in one job for a worker: enough to pay for decoding and the clean prefix, few to lose with a worker."""
+"""The most passes over a chunk in a job: they pay for decoding and the clean prefix, and a worker that dies loses few."""
 
 _PIECES = 4
-"""Jobs for each worker, at least: so that all end at about the same time."""
+"""The fewest jobs for each worker, so that all end at about the same time."""
 
 _LIVES = 3
-"""How often workers may die without anything being measured in between."""
+"""How often workers may die without anything measured in between."""
 
-Perform = Callable[[Order, Job], list[Part]]
+Perform = Callable[[Order, Job], list[TallyGroup]]
 
 
-class Crew(Protocol):
-    """Measures jobs. `setup` is the run's, `members` says for the record who they are."""
+class Workers(Protocol):
+    """Whoever measures the jobs of a run. `experiment` is the run's; `members` says for the record who they are."""
 
-    setup: Setup
+    experiment: Experiment
     members: str
 
     def chunk_size(self) -> int:
-        """Images whose values fit the memory that a member has."""
+        """Images whose values fit into the memory that each worker has."""
 
     def divided(self, jobs: Sequence[Job]) -> list[Job]:
-        """The same tallies in jobs of the right size, the first one cheap where what it shows is worth knowing early."""
+        """The same tallies in jobs of the right size; the first is cheap, where it may show early what is wrong."""
 
-    def measure(self, jobs: Iterable[Job], step: Step) -> Iterator[Part]:
-        """The tallies of `jobs`, in any order, each job taken when it can soon be measured. `step` is told of each tally.
+    def measure(self, jobs: Iterable[Job], step: Step) -> Iterator[TallyGroup]:
+        """The tallies of `jobs`, in any order; a job is taken when it can soon be measured. `step` is told of each tally.
 
-        Raises what `work.measure` raises, and ProviderError where there is nobody to measure.
+        Raises what `jobs.measure` raises, and ProviderError where there is nobody to measure.
         """
 
 
-class Alone:
-    """The process of the run, its chunks one after the other."""
+class ThisProcess:
+    """The process of the run itself, which measures chunk after chunk."""
 
     members = "this process"
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
 
     def chunk_size(self) -> int:
-        return self.setup.chunk_size()
+        return self.experiment.chunk_size()
 
     def divided(self, jobs: Sequence[Job]) -> list[Job]:
         return list(jobs)
 
-    def measure(self, jobs: Iterable[Job], step: Step) -> Iterator[Part]:
-        return measure(self.setup, jobs, step)
+    def measure(self, jobs: Iterable[Job], step: Step) -> Iterator[TallyGroup]:
+        return measure(self.experiment, jobs, step)
 
 
-class Workers:
+class ExecutorWorkers:
     """The workers of an executor; jobs go to them as keys, and tallies come back.
 
     `start` gives the executor, a new one after its workers have died (BrokenExecutor); `size` counts the workers, each of
-    which may use `memory` bytes (default: the run's). The first job is waited for before others are handed out: what is
-    wrong with files or machines shows there.
+    which may use `memory` bytes (default: the run's). The first job is finished before others are handed out: it shows whatever
+    is wrong with files or machines.
     """
 
     def __init__(
         self,
-        setup: Setup,
+        experiment: Experiment,
         start: Callable[[], Executor],
         size: Callable[[], int],
         members: str,
@@ -84,8 +83,10 @@ class Workers:
         memory: int | None = None,
         perform: Perform = perform,
     ) -> None:
-        self.setup, self.members, self.size = setup, members, size
-        self._share = setup if memory is None else replace(setup, spec=replace(setup.spec, memory=memory))
+        self.experiment, self.members, self.size = experiment, members, size
+        self._share = (
+            experiment if memory is None else replace(experiment, spec=replace(experiment.spec, memory=memory))
+        )
         self.order = Order.of(self._share)
         self._start, self._perform = start, perform
         self._executor: Executor | None = None
@@ -95,12 +96,12 @@ class Workers:
         return self._share.chunk_size()
 
     def divided(self, jobs: Sequence[Job]) -> list[Job]:
-        layers = max((layer.index for layer in self.setup.subject.layers), default=1)
-        return divided(jobs, layers, self.size(), self.setup.spec.level.order)
+        layers = max((layer.index for layer in self.experiment.subject.layers), default=1)
+        return divided(jobs, layers, self.size(), self.experiment.spec.level.order)
 
-    def measure(self, jobs: Iterable[Job], step: Step) -> Iterator[Part]:
+    def measure(self, jobs: Iterable[Job], step: Step) -> Iterator[TallyGroup]:
         waiting, again = iter(jobs), list[Job]()
-        pending: dict[Future[list[Part]], tuple[Job, Executor]] = {}
+        pending: dict[Future[list[TallyGroup]], tuple[Job, Executor]] = {}
         try:
             while True:
                 while len(pending) < (2 * self.size() if self._proven else 1):
@@ -108,30 +109,30 @@ class Workers:
                     if job is None:
                         break
                     executor = self._executor = self._executor or self._start()
-                    with self._bearing_deaths(job, executor, again):
+                    with self._surviving_deaths(job, executor, again):
                         pending[executor.submit(self._perform, self.order, job)] = job, executor
                 if not pending and not again:
                     return
                 for future in self._finished(pending):
                     job, executor = pending.pop(future)
-                    parts: list[Part] = []
-                    with self._bearing_deaths(job, executor, again):
-                        parts = future.result()
+                    groups: list[TallyGroup] = []
+                    with self._surviving_deaths(job, executor, again):
+                        groups = future.result()
                         self._deaths, self._proven = 0, True
-                    for part in parts:
-                        for tally in part.tallies:
+                    for group in groups:
+                        for tally in group.tallies:
                             step(tally)
-                        yield part
+                        yield group
         finally:
             for future in pending:
                 future.cancel()
 
-    def _finished(self, pending: Iterable[Future[list[Part]]]) -> set[Future[list[Part]]]:
+    def _finished(self, pending: Iterable[Future[list[TallyGroup]]]) -> set[Future[list[TallyGroup]]]:
         return wait(pending, return_when=FIRST_COMPLETED).done
 
     @contextmanager
-    def _bearing_deaths(self, job: Job, executor: Executor, again: list[Job]) -> Iterator[None]:
-        """A job whose executor lost a worker is to be done again: everything that it was given fails in the same way."""
+    def _surviving_deaths(self, job: Job, executor: Executor, again: list[Job]) -> Iterator[None]:
+        """A job whose executor lost a worker is done again: every job that such an executor was given fails in the same way."""
         try:
             yield
         except BrokenExecutor as error:
@@ -173,7 +174,7 @@ def divided(jobs: Sequence[Job], layers: int, workers: int, noise: Callable[[flo
 
 
 def _place(key: TallyKey, noise: Callable[[float], float]) -> tuple[int, int, float, int]:
-    """Where a key comes in the order of measuring: clean, all, single by layer, cumulative by variant."""
+    """A key's place in the order of measuring: clean, all, single by layer, cumulative by variant."""
     sweep, layer, level, draw, _ = key
     if sweep == "cumulative":
         return 3, draw, noise(level), layer or 0
@@ -181,4 +182,5 @@ def _place(key: TallyKey, noise: Callable[[float], float]) -> tuple[int, int, fl
 
 
 def _cost(key: TallyKey, layers: int) -> float:
+    """The cost of a key's pass, in passes through the whole network."""
     return 1.0 if key[1] is None else 1.0 - (key[1] - 1) / max(layers, key[1])

@@ -1,4 +1,4 @@
-"""Workers of a Dask cluster that is there already (the only distributed)."""
+"""Workers of a Dask cluster that runs already (the only file that imports distributed)."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ from typing import Any
 from onnxnoise.engine.values import Probe
 from onnxnoise.errors import ProviderError, UsageError
 from onnxnoise.records import Notice, Tally
-from onnxnoise.run.experiment import Setup
-from onnxnoise.run.jobs import Job, Part
-from onnxnoise.run.workers.base import Workers
+from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.jobs import Job, TallyGroup
+from onnxnoise.run.workers.base import ExecutorWorkers
 from onnxnoise.run.workers.worker import Order, perform
-from onnxnoise.runtime.session import Provider, find_provider
+from onnxnoise.runtime.base import Provider
+from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
 
 MEMORY = 2 << 30
-"""Bytes for a worker where --memory says nothing: this machine's own memory says nothing about theirs."""
+"""Bytes for a worker where --memory says nothing: this machine's memory says nothing about a worker's."""
 
 _CONNECT, _NOBODY = 10.0, 60.0
-"""Seconds to wait for the scheduler, and for a worker to be there."""
+"""Seconds to wait for the scheduler, and for a first worker."""
 
-_LOOK = 1.0
-"""Seconds between two looks at who is there."""
+_RECOUNT = 1.0
+"""Seconds between two counts of the workers."""
 
 
 @contextmanager
-def cluster(spec: BenchSpec) -> Iterator[Workers]:
+def dask_workers(spec: BenchSpec) -> Iterator[ExecutorWorkers]:
     """The workers of the scheduler at `spec.cluster`, each task taking `spec.resources` of its worker.
 
-    The execution provider is the workers': this machine needs none but the CPU. Raises ProviderError where no scheduler or no
-    worker answers, UsageError where Dask is not installed.
+    The execution provider is that of the workers; this machine needs none but the CPU. Raises ProviderError where no scheduler
+    or no worker answers, UsageError where Dask is not installed.
     """
     try:
-        import distributed  # noqa: PLC0415
+        import distributed
     except ImportError as error:
         raise UsageError("--cluster needs Dask: pip install 'onnxnoise[cluster]', here and on the workers") from error
     dask: Any = distributed
@@ -58,27 +59,27 @@ def cluster(spec: BenchSpec) -> Iterator[Workers]:
     with client:
         executor = client.get_executor(pure=False, resources=dict(spec.resources) or None)
         try:
-            team = _Team(client, address, spec.resources)
-            provider = _found(address, team, executor.submit(find_provider, spec.provider))
-            here = Setup.opened(replace(spec, provider="cpu"))
-            setup = _Elsewhere(spec, here.subject, here.card, here.images, provider, here)
-            yield _Cluster(setup, lambda: executor, team)
+            scheduler = _Scheduler(client, address, spec.resources)
+            provider = _found(address, scheduler, executor.submit(find_provider, spec.provider))
+            here = Experiment.opened(replace(spec, provider="cpu"))
+            experiment = _Elsewhere(spec, here.subject, here.card, here.images, provider, here)
+            yield _DaskWorkers(experiment, lambda: executor, scheduler)
         finally:
             executor.shutdown(wait=False)
 
 
-def _found(address: str, team: _Team, asked: Future[Provider]) -> Provider:
-    """The workers' execution provider; what a worker lacks is not this machine's."""
+def _found(address: str, scheduler: _Scheduler, asked: Future[Provider]) -> Provider:
+    """The workers' execution provider; the error of a worker that has none says that it is a worker's."""
     try:
-        return team.first(asked)
+        return scheduler.first(asked)
     except ProviderError as error:
         said = str(error)
         raise ProviderError(said if said.startswith("--cluster") else f"a worker of {address}: {said}") from error
 
 
 async def _answered(address: str) -> None:
-    """A client that can't connect is not rid of without noise, so this tries first."""
-    import distributed.comm  # noqa: PLC0415
+    """Try to connect, since a client that can't would go on complaining after it is closed."""
+    import distributed.comm
 
     dask: Any = distributed
     comm = await dask.comm.connect(address, timeout=_CONNECT, **dask.Security().get_connection_args("client"))
@@ -86,10 +87,10 @@ async def _answered(address: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Elsewhere(Setup):
-    """A run that is measured on other machines: here only its graph is looked at, on the CPU."""
+class _Elsewhere(Experiment):
+    """A run that is measured on other machines: this one only looks at its graph, on the CPU (`here`)."""
 
-    here: Setup
+    here: Experiment
 
     @cached_property
     def probe(self) -> Probe:
@@ -99,8 +100,8 @@ class _Elsewhere(Setup):
         return iter(())
 
 
-class _Team:
-    """Who is there: asked for at most once a second."""
+class _Scheduler:
+    """The cluster's workers, counted at most once a second."""
 
     def __init__(self, client: Any, address: str, resources: Iterable[tuple[str, float]]) -> None:
         self.client, self.address = client, address
@@ -110,7 +111,7 @@ class _Team:
     def size(self) -> int:
         """The number of workers; raises ProviderError where for a minute there was none, or no scheduler."""
         now = time.monotonic()
-        if now - self._asked > _LOOK:
+        if now - self._asked > _RECOUNT:
             self._asked = now
             self._size = len(self.client.nthreads()) if self.client.status == "running" else 0
             if self._size:
@@ -123,9 +124,9 @@ class _Team:
         return max(1, self._size)
 
     def first(self, future: Future[Provider]) -> Provider:
-        """What the first task says; with resources that no worker has it would wait for ever."""
+        """The first task's result; raises ProviderError where no worker takes it for a minute (none may have the resources)."""
         began = time.monotonic()
-        while not wait([future], timeout=_LOOK).done:
+        while not wait([future], timeout=_RECOUNT).done:
             self.size()
             if time.monotonic() - began > _NOBODY:
                 has = f" with {self.wanted}; start workers with `--resources '{self.wanted}'`" if self.wanted else ""
@@ -134,34 +135,34 @@ class _Team:
             return future.result()
 
 
-class _Cluster(Workers):
-    def __init__(self, setup: Setup, start: Any, team: _Team) -> None:
+class _DaskWorkers(ExecutorWorkers):
+    def __init__(self, experiment: Experiment, start: Any, scheduler: _Scheduler) -> None:
         super().__init__(
-            setup,
+            experiment,
             start,
-            team.size,
-            f"{team.size()} Dask workers",
-            memory=setup.spec.memory or MEMORY,
+            scheduler.size,
+            f"{scheduler.size()} Dask workers",
+            memory=experiment.spec.memory or MEMORY,
             perform=_perform,
         )
-        self.team = team
+        self.scheduler = scheduler
 
-    def _finished(self, pending: Iterable[Future[list[Part]]]) -> set[Future[list[Part]]]:
-        while not (done := wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED).done):
-            self.team.size()
+    def _finished(self, pending: Iterable[Future[list[TallyGroup]]]) -> set[Future[list[TallyGroup]]]:
+        while not (done := wait(pending, timeout=_RECOUNT, return_when=FIRST_COMPLETED).done):
+            self.scheduler.size()
         return done
 
     @contextmanager
-    def _bearing_deaths(self, *_: object) -> Iterator[None]:
+    def _surviving_deaths(self, *_: object) -> Iterator[None]:
         """Dask itself gives a dead worker's tasks to others."""
-        with _told(self.team.address):
+        with _told(self.scheduler.address):
             yield
 
 
 @contextmanager
 def _told(address: str) -> Iterator[None]:
-    """Dask's own errors, for the person who must act."""
-    from distributed import KilledWorker  # noqa: PLC0415
+    """Turn Dask's own errors into ones for the person who must act."""
+    from distributed import KilledWorker
 
     try:
         yield
@@ -182,9 +183,9 @@ def _told(address: str) -> Iterator[None]:
         ) from error
 
 
-def _perform(order: Order, job: Job) -> list[Part]:
-    """On a worker: with the threads that it was given, and no further than somebody waits for it."""
-    from distributed import get_worker  # noqa: PLC0415
+def _perform(order: Order, job: Job) -> list[TallyGroup]:
+    """Measure on a Dask worker, with the threads that it was given, and only as long as somebody waits for the result."""
+    from distributed import get_worker
 
     worker = get_worker()
     key = worker.get_current_task()

@@ -1,4 +1,4 @@
-"""Who measures a run: this process, an executor's workers, a pool of processes or a Dask cluster."""
+"""Chooses who measures a run: this process, an executor's workers, processes of this machine or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from contextlib import contextmanager
 from functools import partial
 
 from onnxnoise.machine import cores
-from onnxnoise.run.experiment import Setup
-from onnxnoise.run.workers.base import Alone, Crew, Workers
-from onnxnoise.run.workers.dask import cluster
-from onnxnoise.run.workers.processes import pool
+from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.workers.base import ExecutorWorkers, ThisProcess, Workers
+from onnxnoise.run.workers.dask import dask_workers
+from onnxnoise.run.workers.processes import worker_processes
 from onnxnoise.run.workers.worker import perform
 from onnxnoise.spec import BenchSpec
 
 _MANY = 16
-"""Workers of an executor that does not tell."""
+"""Assumed number of workers when an executor doesn't say."""
 
 
 @contextmanager
-def hired(spec: BenchSpec, executor: Executor | None = None) -> Iterator[Crew]:
-    """Everything opened, and who measures, until the end of the block; raises as `Setup.opened`, `pool` and `cluster`.
+def open_workers(spec: BenchSpec, executor: Executor | None = None) -> Iterator[Workers]:
+    """The workers that the spec asks for, with the experiment opened, until the end of the block.
 
-    An `executor` of the caller's own stays open. It may be any that takes picklable functions and arguments.
+    An `executor` takes their place. It may be any that takes picklable functions and arguments, and it stays open. Raises what
+    `Experiment.opened`, `worker_processes` and `dask_workers` raise.
     """
     if executor is not None:
         own, size = executor, getattr(executor, "_max_workers", _MANY)
         threads = max(1, cores().threads // size) if isinstance(executor, ProcessPoolExecutor) else None
         name = f"workers of a {type(executor).__name__}"
-        yield Workers(Setup.opened(spec), lambda: own, lambda: size, name, perform=partial(perform, threads=threads))
+        yield ExecutorWorkers(
+            Experiment.opened(spec), lambda: own, lambda: size, name, perform=partial(perform, threads=threads)
+        )
     elif spec.cluster is not None:
-        with cluster(spec) as crew:
-            yield crew
+        with dask_workers(spec) as workers:
+            yield workers
     elif spec.workers is not None:
-        with pool(Setup.opened(spec), spec.workers) as crew:
-            yield crew
+        with worker_processes(Experiment.opened(spec), spec.workers) as workers:
+            yield workers
     else:
-        yield Alone(Setup.opened(spec))
+        yield ThisProcess(Experiment.opened(spec))

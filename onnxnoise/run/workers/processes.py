@@ -1,4 +1,4 @@
-"""Worker processes on this machine, one for each device, or with a share of the cores each."""
+"""Worker processes on this machine: each has a GPU of its own, or its share of the cores."""
 
 from __future__ import annotations
 
@@ -15,36 +15,34 @@ from typing import Any
 
 from onnxnoise.errors import UsageError
 from onnxnoise.machine import cores, memory
-from onnxnoise.run.experiment import Setup
-from onnxnoise.run.workers.base import Workers
+from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.workers.base import ExecutorWorkers
 from onnxnoise.run.workers.worker import perform
 from onnxnoise.runtime import cuda
+from onnxnoise.runtime.base import Provider
 
 
 @contextmanager
-def pool(setup: Setup, workers: int, threads: int | None = None) -> Iterator[Workers]:
-    """So many processes, each with its share of the memory. With CUDA each sees one device; on CPUs each has its share of the
-    cores, or `threads`.
+def worker_processes(experiment: Experiment, workers: int, threads: int | None = None) -> Iterator[ExecutorWorkers]:
+    """Processes as many as `workers`, each with its share of the memory: one GPU each, or a share of the cores (`threads`).
 
-    They end with the block, and with this process, however it ends. Raises UsageError: more workers than devices.
+    They end with the block, and with this process, however it ends. Raises UsageError for more workers than GPUs.
     """
-    devices: list[str | None] = [None] * workers
-    if setup.provider.device == "cuda":
-        devices = _devices(workers)
+    devices = _devices(experiment.provider, workers)
     threads = threads or max(1, cores().threads // workers)
-    with _Processes(devices) as processes:
-        yield Workers(
-            setup,
+    with _Starter(devices) as processes:
+        yield ExecutorWorkers(
+            experiment,
             processes.start,
             lambda: workers,
             f"{workers} worker processes" if workers > 1 else "1 worker process",
-            memory=(setup.spec.memory or memory().budget) // workers,
+            memory=(experiment.spec.memory or memory().budget) // workers,
             perform=partial(perform, threads=threads),
         )
 
 
-class _Processes:
-    """Starts executors whose processes end when `_alive` is closed, which this process holds the only end of."""
+class _Starter:
+    """Starts executors whose processes end when `_alive` is closed: this process holds the only copy of that end of a pipe."""
 
     def __init__(self, devices: list[str | None]) -> None:
         self._devices = devices
@@ -60,7 +58,7 @@ class _Processes:
         self._started.append(executor)
         return executor
 
-    def __enter__(self) -> _Processes:
+    def __enter__(self) -> _Starter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,7 +69,7 @@ class _Processes:
 
 
 class _Quiet(ProcessPoolExecutor):
-    """Its processes never see Ctrl-C, not even while they start: the process that hands out the work ends them."""
+    """A pool whose processes never see Ctrl-C, not even while they start: the process that hands out the jobs ends them."""
 
     def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
         with _no_interrupt():
@@ -80,7 +78,7 @@ class _Quiet(ProcessPoolExecutor):
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Processes that are made in the block inherit that SIGINT is blocked."""
+    """Processes that are made in the block inherit a mask that blocks SIGINT."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -92,29 +90,30 @@ def _no_interrupt() -> Iterator[None]:
 
 
 def _begin(watched: Connection, free: Any) -> None:
-    """In a new worker process: take a device, and end with the process that started it."""
+    """Prepare a new worker process: it takes a device, and ends with the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     device = free.get()
     if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+        os.environ[cuda.VISIBLE_DEVICES] = device
     Thread(target=_end_with, args=(watched,), daemon=True).start()
 
 
 def _end_with(watched: Connection) -> None:
+    """End this process once the other end of the pipe is closed."""
     try:
         watched.recv()
     except (EOFError, OSError):
         os._exit(0)
 
 
-def _devices(workers: int) -> list[str | None]:
-    """The CUDA devices that this process may use, one for each worker."""
-    driver = cuda.driver()
-    count = len(driver.gpus) if driver else 0
-    names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))).split(",")
-    if workers > count:
+def _devices(provider: Provider, workers: int) -> list[str | None]:
+    """The device of each worker; None where the provider has none to hand out."""
+    names = provider.devices()
+    if names is None:
+        return [None] * workers
+    if workers > len(names):
         raise UsageError(
-            f"--workers {workers}: {count} CUDA {'device is' if count == 1 else 'devices are'} visible here, and each worker "
-            f"needs one of its own; use --workers {max(count, 1)}"
+            f"--workers {workers}: {len(names)} CUDA {'device is' if len(names) == 1 else 'devices are'} visible here, and each "
+            f"worker needs one of its own; use --workers {max(len(names), 1)}"
         )
-    return [name.strip() for name in names[:workers]]
+    return list(names[:workers])

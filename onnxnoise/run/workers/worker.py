@@ -1,4 +1,4 @@
-"""What a worker process does with a job: opens model, card and images once, checks that they are the run's, and measures."""
+"""A worker process measures jobs: it opens model, card and images once and checks that they are the run's."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 
 from onnxnoise.errors import DataError, ModelError, OnnxNoiseError, UsageError
 from onnxnoise.results.store import difference
-from onnxnoise.run.experiment import Setup
-from onnxnoise.run.jobs import Job, Part, Step, decoded, identity, swept
+from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.jobs import Job, Step, TallyGroup, decoded, identity, swept
 from onnxnoise.spec import BenchSpec
 
 _OPEN, _TURN = Lock(), Lock()
-_opened: dict[Order, Setup] = {}
+_opened: dict[Order, Experiment] = {}
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker needs to know about a run, besides its jobs: paths and digests, no array.
+    """All that a worker must know about a run, besides its jobs: paths and digests, no array.
 
-    `identity` is the run file's, as JSON; `host` and `release` are the machine and the onnxnoise of who hands out the jobs.
+    `identity` is the run file's, as JSON; `host` and `release` are the machine that hands out the jobs and its onnxnoise.
     """
 
     spec: BenchSpec
@@ -34,36 +34,37 @@ class Order:
     release: str
 
     @classmethod
-    def of(cls, setup: Setup) -> Order:
-        """Paths are made absolute, since a worker may have another working folder."""
-        spec = setup.spec
+    def of(cls, experiment: Experiment) -> Order:
+        """The order for an experiment; paths are made absolute, since a worker may have another working folder."""
+        spec = experiment.spec
         there = replace(
             spec,
             model=_absolute(spec.model),
             card=spec.card and _absolute(spec.card),
             data=spec.data and _absolute(spec.data),
-            provider=setup.provider.name,
+            provider=experiment.provider.name,
             out=None,
             workers=None,
             cluster=None,
             resources=(),
             shard=None,
         )
-        return cls(there, json.dumps(identity(setup)), platform.node(), version("onnxnoise"))
+        return cls(there, json.dumps(identity(experiment)), platform.node(), version("onnxnoise"))
 
 
-def perform(order: Order, job: Job, threads: int | None = None, step: Step = lambda _: None) -> list[Part]:
-    """Measure a job in this process, as `work.measure` does; one at a time, another one's images decoded meanwhile.
+def perform(order: Order, job: Job, threads: int | None = None, step: Step = lambda _: None) -> list[TallyGroup]:
+    """Measure a job in this process, as `jobs.measure` does.
 
-    `threads` None: one for each core. Raises ModelError or DataError where this machine has other files than the run's.
+    Several threads may call it: one job is measured at a time, while another one's images are decoded. `threads` None: one for
+    each core. Raises ModelError or DataError where this machine has other files than the run's.
     """
-    setup = opened(order)
-    chunk = decoded(setup.images, job.chunk, threads)
+    experiment = opened(order)
+    chunk = decoded(experiment.images, job.chunk, threads)
     with _TURN:
-        return list(swept(setup, chunk, job.keys, step, threads))
+        return list(swept(experiment, chunk, job.keys, step, threads))
 
 
-def opened(order: Order) -> Setup:
+def opened(order: Order) -> Experiment:
     """Model, card and images of a run, opened once in a process."""
     with _OPEN:
         if order not in _opened:
@@ -72,7 +73,7 @@ def opened(order: Order) -> Setup:
         return _opened[order]
 
 
-def _checked(order: Order) -> Setup:
+def _checked(order: Order) -> Experiment:
     where = "" if platform.node() == order.host else f"on {platform.node()}: "
     if version("onnxnoise") != order.release:
         raise UsageError(
@@ -80,13 +81,13 @@ def _checked(order: Order) -> Setup:
             "install the same on both"
         )
     try:
-        setup = Setup.opened(order.spec)
+        experiment = Experiment.opened(order.spec)
     except OnnxNoiseError as error:
         raise type(error)(f"{where}{error}") from error
-    here, asked = identity(setup), json.loads(order.identity)
+    here, asked = identity(experiment), json.loads(order.identity)
     if differing := difference(here, asked):
         raise _other(order.spec, where, *differing)
-    return setup
+    return experiment
 
 
 def _other(spec: BenchSpec, where: str, name: str, there: str, wanted: str) -> OnnxNoiseError:

@@ -1,4 +1,4 @@
-"""What a run still owes: the tallies that its question needs and its run file lacks, round by round."""
+"""Schedules: which of the tallies that a question needs, and a run file lacks, are measured in the next round."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from onnxnoise.spec import UNLIMITED_DRAWS
 from onnxnoise.text import counted
 
 CLEAN = ("clean", None, float("inf"), 0)
-"""The clean pass of a chunk, as a key without the chunk's start."""
+"""The key of a chunk's clean pass, but for the chunk's start."""
 
 
-class Plan(Protocol):
-    """Decides what is measured next from what is there."""
+class Schedule(Protocol):
+    """Decides from a run file what is measured next."""
 
     def about(self, level: Level, /) -> str:
         """Levels and draws, for people; `level` says how the levels are called."""
@@ -31,7 +31,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Crossed:
-    """Every draw meets every image: one round is all."""
+    """The crossed design, in which every draw meets every image: one round measures all."""
 
     question: Question
     chunks: tuple[range, ...]
@@ -59,7 +59,7 @@ class Crossed:
 
 @dataclass(frozen=True)
 class Chunked:
-    """Each draw meets one chunk of images, draw d the chunk d modulo their number: a round takes every cell to its next look."""
+    """The chunked design: draw d meets chunk d modulo their number, and a round takes every cell to its next look."""
 
     question: Question
     chunks: tuple[range, ...]
@@ -74,7 +74,7 @@ class Chunked:
         return self.jobs(next_draws(store, self.question), store.done())
 
     def jobs(self, draws: Mapping[CellKey, int], done: Collection[TallyKey]) -> list[Job]:
-        """What is not done of the first so many draws of each cell."""
+        """Jobs for the tallies that are not done, of as many first draws of each cell as `draws` says."""
         owed: dict[range, list[TallyKey]] = {}
         for cell, many in draws.items():
             for draw in range(many):

@@ -1,0 +1,24 @@
+"""The registry of data layouts: all that `--data` can be, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from onnxnoise.data.datasets import Dataset
+from onnxnoise.data.sources import bundled, cifar, class_folders, imagenet, label_list, tars
+from onnxnoise.data.sources.base import DataLayout
+
+LAYOUTS: tuple[DataLayout, ...] = (
+    imagenet.WORDNET_FOLDERS,
+    label_list.LAYOUT,
+    cifar.CIFAR10_LAYOUT,
+    cifar.CIFAR100_LAYOUT,
+    tars.LAYOUT,
+    imagenet.VALIDATION_IMAGES,
+    class_folders.LAYOUT,
+    bundled.LAYOUT,
+)
+"""The first that recognizes a path opens it, so a layout with a mark of its own stands above CIFAR's, whose records have none."""
+
+
+def layouts_of(dataset: Dataset) -> list[DataLayout]:
+    """The layouts in which a data set can come."""
+    return [layout for layout in LAYOUTS if not layout.datasets or dataset.name in layout.datasets]

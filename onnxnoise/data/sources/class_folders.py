@@ -1,0 +1,92 @@
+"""Class folders, `root/<class>/**/*.jpg` as torchvision's ImageFolder reads them: an image's class is its folder's name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from onnxnoise.data.datasets import KNOWN, Dataset
+from onnxnoise.data.input import InputSpec
+from onnxnoise.data.sources.base import DataLayout
+from onnxnoise.data.sources.files import entries, item_of
+from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, in_turn, open_items
+from onnxnoise.errors import DataError
+
+LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
+"""Folders that operating systems leave; their hidden files, and files that are no images, are passed over too."""
+SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+DEEPEST = 32
+
+
+def has_class_folders(path: Path, _: Dataset) -> bool:
+    """Whether a folder holds folders with images, which are not all parts of a data set like `train` and `test`."""
+    folders = _class_folders(path) if path.is_dir() else []
+    if {folder.name.lower() for folder in folders} <= SPLITS:
+        return False
+    return any(next(_images(Path(folder.path)), None) for folder in folders)
+
+
+def open_class_folders(root: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
+    """The images of all class folders, one of each class in turn.
+
+    A label is the position of the folder's name among the card's class names, or, where the card has none, among the sorted
+    names of all folders. Raises DataError: a folder that is no class of the card, or as many folders as there can't be classes.
+    """
+    folders = _class_folders(root)
+    labels = _labels(root, [folder.name for folder in folders], dataset)
+    classes = [
+        [item_of(image, f"{folder.name}/{inner}", labels[folder.name]) for image, inner in _images(Path(folder.path))]
+        for folder in folders
+    ]
+    return open_items(root, in_turn(classes), dataset, spec)
+
+
+def _class_folders(root: Path) -> list[os.DirEntry[str]]:
+    return [entry for entry in entries(root) if entry.is_dir() and entry.name not in LEFTOVERS]
+
+
+def _images(folder: Path, inner: str = "", depth: int = 1) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """(entry, path in the folder) of each image file in a folder and those inside it, sorted by name at each level."""
+    if depth > DEEPEST:
+        raise DataError(f"{folder}: more than {DEEPEST} folders inside each other; does a link point back?")
+    for entry in entries(folder):
+        if entry.is_dir():
+            if entry.name not in LEFTOVERS:
+                yield from _images(Path(entry.path), f"{inner}{entry.name}/", depth + 1)
+        elif entry.name.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
+            yield entry, inner + entry.name
+
+
+def _labels(root: Path, found: list[str], dataset: Dataset) -> dict[str, int]:
+    """The label of each folder name."""
+    if dataset.names:
+        labels = {name: label for label, name in enumerate(dataset.names)}
+        for name in found:
+            if name not in labels:
+                close = difflib.get_close_matches(name, dataset.names, n=1)
+                hint = f" (the closest is {close[0]!r})" if close else ""
+                raise DataError(
+                    f"{root / name}: this folder's name is none of the {len(labels)} class names in the card{hint}"
+                )
+        return labels
+    if len(found) != dataset.classes:
+        raise DataError(
+            f"{root}: has {len(found)} class folders ({_some(found)}), but {dataset.name} has {dataset.classes} classes. "
+            "Without names a folder's class is its position among all of them, so none may be missing: take the folder "
+            'that has them all, or put the names into the card, classes = ["...", ...], in the order of the model\'s classes'
+        )
+    if dataset.name in KNOWN and all(name.isdecimal() for name in found) and found != sorted(found, key=int):
+        raise DataError(
+            f"{root}: its folders are called by numbers ({_some(found)}), and sorted as text they are in another order: put "
+            f'{dataset.name}\'s class names into the card, classes = ["0", "1", ...], in the order of the model\'s classes'
+        )
+    return {name: label for label, name in enumerate(found)}
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+LAYOUT = DataLayout("a folder of class folders (CLASS/*.jpg, png, ...)", has_class_folders, open_class_folders)

@@ -1,0 +1,112 @@
+"""Image files one by one, wherever their bytes lie: what each is, the order they come in, and the source that decodes them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxnoise.data.datasets import Dataset
+from onnxnoise.data.input import InputSpec
+from onnxnoise.data.pixels.decode import decode
+from onnxnoise.data.pixels.stream import stream
+from onnxnoise.errors import DataError
+from onnxnoise.records import ImageChunk, Labels, Pixels
+
+MAX_FILE_BYTES = 256 << 20
+IMAGE_SUFFIXES = frozenset(("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image: `name` in the data set, `label` its class from 0, and the bytes [offset, offset + size) of `file`."""
+
+    file: Path
+    name: str
+    label: int
+    size: int
+    offset: int = 0
+
+    def read(self) -> bytes:
+        """The image file's bytes. Raises DataError: it is gone, cut short, or too large for an image."""
+        where = self.where()
+        if self.size > MAX_FILE_BYTES:
+            raise DataError(f"{where}: {self.size} bytes are too many for an image")
+        try:
+            with self.file.open("rb") as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise DataError(f"{where}: can't be read: {error.strerror}") from error
+        if len(content) < self.size:
+            raise DataError(f"{where}: has {len(content)} of {self.size} bytes: is it truncated?")
+        return content
+
+    def where(self) -> str:
+        """The item's place as a person reads it: the file, and its member if it is a tar."""
+        return f"{self.file}: {self.name}" if self.offset else str(self.file)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageItems:
+    """An ImageSource: where each image lies, in order, and the `labels` that the model should give them."""
+
+    name: str
+    classes: int
+    digest: str
+    spec: InputSpec
+    items: tuple[Item, ...]
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def highest_label(self) -> int:
+        return int(self.labels.max())
+
+    def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
+        """One ImageChunk for each range of positions, in order; decoding runs ahead in `threads`.
+
+        Raises DataError for an image that can't be read or decoded, naming it, when its chunk is due.
+        """
+        return stream(ranges, self._decode, self.labels, self.spec.size, threads)
+
+    def _decode(self, position: int) -> Pixels:
+        item = self.items[position]
+        return decode(item.read(), item.where(), self.spec)
+
+
+def open_items(
+    data: Path, items: Sequence[Item], dataset: Dataset, spec: InputSpec, name: str | None = None
+) -> ImageItems:
+    """The images `items` that were found at `data`, not read yet; `name` is what results call them, by default the data set's.
+
+    Raises DataError where there are none.
+    """
+    if not items:
+        raise DataError(f"{data}: has no images; is it the right place, or still to be unpacked?")
+    return ImageItems(
+        name=name or dataset.name,
+        classes=dataset.classes,
+        digest=_digest(items),
+        spec=spec,
+        items=tuple(items),
+        labels=np.array([item.label for item in items], np.int64) + spec.label_offset,
+    )
+
+
+def in_turn(classes: Iterable[Iterable[Item]]) -> list[Item]:
+    """The first item of each class, then the second of each, and so on: the beginning is balanced wherever it is cut."""
+    return [item for rank in itertools.zip_longest(*classes) for item in rank if item is not None]
+
+
+def _digest(items: Iterable[Item]) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(f"{item.name}\0{item.size}\0{item.label}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -1,0 +1,48 @@
+"""The image input of a normalized graph: its type, its shape, and where its channels are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxnoise.errors import ModelError
+from onnxnoise.model.shapes import dims, printed
+from onnxnoise.records import ImageInput, Layout, Shape
+from onnxnoise.runtime.protos import attribute
+
+_FLOAT, _UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
+_TO_NCHW = [0, 3, 1, 2]
+
+
+def image_input(model: onnx.ModelProto, constants: Mapping[str, Any], path: Path) -> ImageInput:
+    """The image input of the graph, `path` named in errors; raises ModelError where its one input is no image."""
+    (info,) = [i for i in model.graph.input if i.name not in constants]
+    shape = dims(info)
+    element = info.type.tensor_type.elem_type
+    described = f"input {info.name!r} of type {onnx.TensorProto.DataType.Name(element)} and shape {printed(shape)}"
+    if shape is None or len(shape) != 4:
+        raise ModelError(
+            f"{path}: no image input: {described}; an image input has four dimensions (N,C,H,W or N,H,W,C)"
+        )
+    if element not in (_FLOAT, _UINT8):
+        raise ModelError(f"{path}: {described}; an image input is float32, float16 or uint8")
+    return ImageInput(info.name, "float32" if element == _FLOAT else "uint8", shape, _layout(model, info.name, shape))
+
+
+def _layout(model: onnx.ModelProto, name: str, shape: Shape) -> Layout | None:
+    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+    if first != last:
+        return "nchw" if first else "nhwc"
+    behind = {name}
+    for node in model.graph.node:
+        if behind.isdisjoint(node.input):
+            continue
+        if node.op_type == "Transpose":
+            return "nhwc" if list(attribute(node, "perm", [])) == _TO_NCHW else None
+        if node.op_type == "Conv":
+            return "nchw"
+        behind.update(node.output)
+    return None

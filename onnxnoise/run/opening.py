@@ -1,0 +1,137 @@
+"""Opens a run: its question, its run file with the chunks of images, and its schedule."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+
+from onnxnoise.results.question import Question
+from onnxnoise.results.store import RunStore
+from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.jobs import Job, identity
+from onnxnoise.run.loading import layer_info
+from onnxnoise.run.schedules import Chunked, Crossed, Schedule
+from onnxnoise.runtime import session
+from onnxnoise.runtime.providers import find_provider
+from onnxnoise.spec import BenchSpec
+from onnxnoise.statistics.stopping import chunk_images
+
+SHARD_MEMORY = 2 << 30
+"""Bytes that a shard's chunks are sized for where --memory says nothing: its machine's own memory must not decide."""
+
+
+BUDGET_PRECISION = 0.01
+"""Precision that chunks are sized for in a run with --budget and no --precision."""
+
+
+ScheduleOf = Callable[[Question, tuple[range, ...]], Schedule]
+"""Makes a schedule from the question and the chunks of images."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose file is open. `todo` is the first round of what the file still lacks."""
+
+    experiment: Experiment
+    question: Question
+    store: RunStore
+    schedule: Schedule
+    todo: tuple[Job, ...]
+
+
+def open_run(
+    experiment: Experiment,
+    schedule_of: ScheduleOf | None = None,
+    *,
+    chunk_size: Callable[[], int] | None = None,
+) -> Run:
+    """Open or make the run file; raises RunFileError where it can't be used or belongs to another run.
+
+    `schedule_of` makes the schedule, by default that of the spec's design. `chunk_size` tells how many images a new chunk gets,
+    by default as many as the memory here has room for.
+    """
+    spec, network = experiment.spec, experiment.subject.network
+    indices = tuple(layer.index for layer in experiment.subject.layers)
+    question = Question(
+        levels=spec.swept,
+        sweeps=spec.sweeps,
+        draws=spec.most_draws,
+        images=experiment.count,
+        layers=indices,
+        metric=experiment.metric,
+        target=spec.target,
+        precision=spec.precision,
+    )
+    description = {
+        "model": network.name,
+        "dataset": experiment.images.name,
+        "classes": experiment.images.classes,
+        "layers": [asdict(layer_info(layer)) for layer in network.layers],
+        "notices": [asdict(notice) for notice in (*network.notices, *experiment.notices())],
+    }
+    store = RunStore.open(Path(spec.out or network.run_file), identity(experiment), description)
+    try:
+        size = chunk_size or experiment.chunk_size
+        if spec.shard:
+            size = partial(shard_size, experiment, question.images)
+        if spec.chunked:
+            size = partial(chunked_size, experiment, question.images, size)
+        chunks = store.lay_down(question.images, size)
+        schedule = (schedule_of or (Chunked if spec.chunked else Crossed))(question, tuple(shard_of(chunks, spec)))
+        return Run(experiment, question, store, schedule, tuple(schedule.round(store)))
+    except BaseException:
+        store.close()
+        raise
+
+
+def chunked_size(experiment: Experiment, images: int, most: Callable[[], int]) -> int:
+    """Images in a chunk of a chunked run: as few as the precision asks for, and no more than memory has room for."""
+    fixed = experiment.subject.network.image.batch or 1
+    wanted = min(most(), chunk_images(images, experiment.spec.precision or BUDGET_PRECISION))
+    return max(fixed, wanted // fixed * fixed)
+
+
+def shard_size(experiment: Experiment, images: int) -> int:
+    """Images in a chunk of a sharded run, where every shard has as many chunks; no machine's memory or devices change it."""
+    spec = experiment.spec
+    _, shards = spec.shard or (1, 1)
+    anywhere = replace(spec, memory=spec.memory or SHARD_MEMORY)
+    most = replace(experiment, spec=anywhere, provider=find_provider("cpu")).chunk_size()
+    rounds = ceil(images / (shards * most))
+    fixed = experiment.subject.network.image.batch or 1
+    return ceil(images / (shards * rounds) / fixed) * fixed
+
+
+def shard_of(chunks: Sequence[range], spec: BenchSpec) -> Sequence[range]:
+    """The chunks that the spec asks for: all, or for shard i/n every n-th from the i-th on."""
+    if spec.shard is None:
+        return chunks
+    number, count = spec.shard
+    return chunks[number - 1 :: count]
+
+
+def provenance(experiment: Experiment) -> dict[str, object]:
+    """All that somebody needs to repeat the run, besides the digests."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            **{name: version(name) for name in ("onnxnoise", "onnx", "onnx-ir", "numpy", "pillow")},
+            "onnxruntime": session.VERSION,
+            "python": platform.python_version(),
+        },
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        "spec": {**asdict(experiment.spec), "levels": experiment.spec.swept},
+        "provider_options": dict(experiment.provider.options),
+        "placement": experiment.probe.placement,
+        "metric": experiment.metric,
+    }

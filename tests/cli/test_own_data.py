@@ -1,0 +1,66 @@
+"""A classifier of one's own, with images and classes of its own, from the card to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import nets
+from support.command import onnxnoise
+from support.imaging import encoded, write
+
+from onnxnoise.results.reading import open_run_file
+
+QUICK = ("--snr", "10,3", "--draws", "2", "--provider", "cpu", "--json", "-")
+OWN = '[input]\ndataset = "colors"\nclasses = 10\nsize = 32\nscale = 255\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    nets.bench_files(tmp_path)
+    (tmp_path / "own.toml").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pictures() -> tuple[list[bytes], list[int]]:
+    """The records of `test_batch.bin` as PNG files, and their labels."""
+    content = np.frombuffer(Path("test_batch.bin").read_bytes(), np.uint8).reshape(-1, 3073)
+    pixels = content[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return [encoded(np.ascontiguousarray(each), "PNG") for each in pixels], content[:, 0].tolist()
+
+
+def test_the_same_pixels_in_a_list_have_the_same_hits(folder: Path) -> None:
+    files, labels = pictures()
+    lines = "".join(f"{i}.png {label}\n" for i, label in enumerate(labels))
+    write(folder / "own", {f"{i}.png": content for i, content in enumerate(files)} | {"val.txt": lines.encode()})
+    expected = onnxnoise("bench", "tiny.onnx", "--data", "test_batch.bin", *QUICK).json
+    result = onnxnoise("bench", "tiny.onnx", "--card", "own.toml", "--data", "own", "--out", "own.sqlite", *QUICK).json
+    assert result["dataset"]["name"] == "colors"
+    assert (result["clean"], result["cells"]) == (expected["clean"], expected["cells"])
+    assert open_run_file("own.sqlite").classes == 10
+    shown = onnxnoise("cards", "show", "own.toml").out
+    assert "input.classes" in shown
+
+
+def test_another_number_of_classes_than_the_model_s_is_told(folder: Path) -> None:
+    (folder / "own.toml").write_text(OWN.replace("10", "12"))
+    outcome = onnxnoise("cards", "check", "tiny.onnx", "--card", "own.toml")
+    assert outcome.code == 1
+    assert "colors, 12 classes; correct classes or label_offset in [input]" in outcome.out
+
+
+def test_class_folders_of_37_classes(folder: Path) -> None:
+    values = nets.balanced(nets.weights(classes=37), nets.pictures(40))
+    nets.saved(nets.residual(values))
+    pixels = nets.pictures(40)
+    labels = nets.labelled(nets.residual(values), nets.as_input(pixels))
+    names = [f"breed {label:02}" for label in range(37)]
+    write(folder / "pets", {f"{names[k]}/{i}.png": encoded(pixels[i], "PNG") for i, k in enumerate(labels)})
+    (folder / "classes.txt").write_text("\n".join(names))
+    (folder / "own.toml").write_text('[input]\ndataset = "pets"\nclasses = "classes.txt"\nsize = 32\n')
+    result = onnxnoise("bench", "tiny.onnx", "--card", "own.toml", "--data", "pets", "--out", "own.sqlite", *QUICK).json
+    truth = nets.hits(nets.graphs.run(nets.residual(values), nets.as_input(pixels)), labels, 1)
+    assert (result["clean"]["images"], result["clean"]["top1_hits"]) == (40, sum(truth))
+    assert open_run_file("own.sqlite").classes == 37

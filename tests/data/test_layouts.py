@@ -1,0 +1,129 @@
+"""What `--data` is recognized as, what is said where it is not, and layouts that any data set can come in."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from support.imaging import card, flat_color, imagenet_card, levels, records, write, write_tar
+
+from onnxnoise.data.cards import Card
+from onnxnoise.data.images import open_images
+from onnxnoise.data.layouts import LAYOUTS, layouts_of
+from onnxnoise.errors import DataError, UsageError
+
+THREE = '[input]\ndataset = "signs"\nsize = 8\nclasses = '
+
+
+def own(folder: Path, classes: str = '["stop", "yield", "go on"]') -> Card:
+    return card(folder, THREE + classes)
+
+
+def read(source) -> tuple[list[int], list[int]]:
+    chunks = list(source.chunks([range(len(source))], threads=2))
+    return levels(chunks), [int(label) for chunk in chunks for label in chunk.labels]
+
+
+def test_every_layout_says_what_data_takes(tmp_path: Path) -> None:
+    assert len({layout.takes for layout in LAYOUTS}) == len(LAYOUTS)
+    found = own(tmp_path)
+    with pytest.raises(DataError) as error:
+        open_images(write(tmp_path / "d", {"a.xyz": b"x", "b.xyz": b"x", "c": b"x", "in/d": b"x"}), found)
+    for layout in layouts_of(found.dataset):
+        assert layout.takes in str(error.value)
+    assert "ILSVRC2012" not in str(error.value)
+    assert "CIFAR" not in str(error.value)
+    assert "/d: not recognized as images of signs. Looked for: " in str(error.value)
+    assert str(error.value).endswith("Found: 3 files (2 .xyz, 1 no suffix) and 1 folder (in)")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"PAR1 and more", r"Found: 13 bytes that begin with b'PAR1 and'"),
+        (b"", r"Found: a file of 0 bytes that can't be read"),
+    ],
+)
+def test_a_file_that_no_layout_recognizes(tmp_path: Path, content: bytes, found: str) -> None:
+    with pytest.raises(DataError, match=rf"x\.bin: not recognized as images of signs.*{found}"):
+        open_images(write(tmp_path, {"x.bin": content}) / "x.bin", own(tmp_path))
+
+
+def test_nothing_there_and_nothing_given(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no images of signs, which .*card\.toml asks for.*pass --data\. It takes"):
+        open_images(None, own(tmp_path))
+    with pytest.raises(DataError, match=r"nowhere: there is no such file or folder.*For signs --data takes"):
+        open_images("nowhere", own(tmp_path))
+    with pytest.raises(DataError, match="there is no such file or folder"):
+        open_images("no{brace", own(tmp_path))
+    with pytest.raises(DataError, match="can't be looked at: File name too long"):
+        open_images("n" * 5000, own(tmp_path))
+    with pytest.raises(UsageError, match="cifar10-sample has images of cifar10; the card asks for signs"):
+        open_images("cifar10-sample", own(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    write(tmp_path, {"secret": b"x"})
+    (tmp_path / "secret").chmod(0)
+    with pytest.raises(DataError, match=r"secret: not recognized.*that can't be read"):
+        open_images(tmp_path / "secret", own(tmp_path))
+
+
+def test_cifar_is_recognized_by_content_under_any_name(tmp_path: Path) -> None:
+    found, content = card(tmp_path, '[input]\ndataset = "cifar10"'), records(7)
+    pickled = pickle.dumps({"data": content[:, 1:], "labels": content[:, 0].tolist()}, 4)
+    files = write(tmp_path / "d", {"records": content.tobytes(), "pickle": pickled, "text": b"no records"})
+    tar = write_tar(files / "tar", {"somewhere/data_batch_1.bin": b"x", "somewhere/test_batch.bin": content.tobytes()})
+    digest = open_images(files / "records", found).digest
+    assert [open_images(data, found).digest for data in (files / "pickle", tar)] == [digest, digest]
+    with pytest.raises(DataError, match=r"text: not recognized as images of cifar10.*the test part of CIFAR-10"):
+        open_images(files / "text", found)
+    with pytest.raises(DataError, match="no whole number of CIFAR-10 records"):
+        open_images(write(files, {"records": content.tobytes()[:-1]}) / "records", found)
+    (files / "val.tar").write_bytes(write_tar(tmp_path / "t.tar", {"a.png": flat_color(3), "a.cls": b"9"}).read_bytes())
+    assert open_images(files / "val.tar", found).highest_label == 9
+
+
+@pytest.mark.parametrize("given", ["folder", "file"])
+def test_a_list_for_own_classes_by_number_or_name(tmp_path: Path, given: str) -> None:
+    lines = b"a.png 2\nval/b.png stop\nc.png\tgo on\n"
+    files = {"a.png": flat_color(10), "val/b.png": flat_color(20), "c.png": flat_color(30), "val.txt": lines}
+    folder = write(tmp_path / "d", files)
+    source = open_images(folder if given == "folder" else folder / "val.txt", own(tmp_path))
+    assert read(source) == ([10, 20, 30], [2, 0, 2])
+    assert (source.name, source.classes, source.highest_label) == ("signs", 3, 2)
+    with pytest.raises(
+        DataError, match=r"line 1: 'a\.png 2' is not NAME LABEL with LABEL from 0 to 1 or the name of a"
+    ):
+        open_images(folder, own(tmp_path, "2"))
+
+
+def test_a_list_that_names_no_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"val\.txt: has no images"):
+        open_images(write(tmp_path / "d", {"val.txt": b"\n\n"}) / "val.txt", own(tmp_path))
+
+
+def test_a_webdataset_of_own_classes(tmp_path: Path) -> None:
+    shard = {"ILSVRC2012_val_00000001.png": flat_color(10), "ILSVRC2012_val_00000001.cls": b"2"}
+    tar = write_tar(tmp_path / "x.tar", shard)
+    assert read(open_images(tar, own(tmp_path))) == ([10], [2])
+    with pytest.raises(DataError, match=r"'2' is no class from 0 to 1"):
+        open_images(tar, own(tmp_path, "2"))
+
+
+def test_the_folder_val_is_looked_at_first(tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", {"val/x/a.png": flat_color(1), "train/x/b.png": flat_color(2)})
+    write_tar(folder / "val" / "a.tar", {"a.png": flat_color(5), "a.cls": b"1"})
+    write_tar(folder / "b.tar", {"b.png": flat_color(6), "b.cls": b"2"})
+    assert read(open_images(folder, own(tmp_path))) == ([5], [1])
+    (folder / "val" / "a.tar").unlink()
+    (folder / "val" / "x" / "a.png").unlink()
+    assert read(open_images(folder, own(tmp_path))) == ([6], [2])
+
+
+def test_any_file_is_no_imagenet(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.JPEG: not recognized as images of imagenet"):
+        open_images(write(tmp_path, {"a.JPEG": flat_color(1)}) / "a.JPEG", imagenet_card(tmp_path))
