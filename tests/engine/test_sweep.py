@@ -15,9 +15,11 @@ import onnx
 import pytest
 from support import graphs, nets
 
-from onnxnoise.engine import draws, sweep
+from onnxnoise.engine import sweep
 from onnxnoise.engine import values as cuts
+from onnxnoise.engine.draws import Draws
 from onnxnoise.engine.hits import judge
+from onnxnoise.engine.layer_noise import Memory
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
@@ -395,18 +397,16 @@ def test_how_memory_is_kept_small_changes_no_tally(
     reference = swept(net, images, labels)
     monkeypatch.setattr(sweep, "_LIGHT_BYTES", 0)
     monkeypatch.setattr(cuts, "_SLAB_BYTES", 40_000)
-    monkeypatch.setattr(draws, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(sweep, "KEPT_BYTES", 0)
     assert swept(net, images, labels, batch=8) == reference
 
 
-def test_draws_are_kept_as_far_as_memory_allows(
-    weights: nets.Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_draws_are_kept_as_far_as_memory_allows(weights: nets.Weights, tmp_path: Path) -> None:
     net = network(nets.residual(weights), tmp_path)
     stem, bn, block, _, head = net.layers
     sizes = {layer.index: 4 * layer.parameters for layer in net.layers}
-    monkeypatch.setattr(draws, "_KEPT_BYTES", sizes[stem.index] + sizes[bn.index] + sizes[head.index])
-    kept = draws.Draws(net, NoiseSetting(seed=40))
+    most = sizes[stem.index] + sizes[bn.index] + sizes[head.index]
+    kept = Draws(net, NoiseSetting(seed=40), Memory(), most)
     first, second, third = kept.of(stem, 0), kept.of(bn, 0), kept.of(head, 0)
     assert kept.of(stem, 0) is first
     kept.of(bn, 1)
@@ -414,7 +414,8 @@ def test_draws_are_kept_as_far_as_memory_allows(
     assert kept.of(head, 0) is third
     again = kept.of(bn, 0)
     assert again is not second, "the one not used for longest went"
-    assert all((again.normals[name] == second.normals[name]).all() for name in again.normals)
+    (ours, _), (theirs, _) = again.at(1.0), second.at(1.0)
+    assert all((ours[name] == theirs[name]).all() for name in ours)
     kept.of(block, 0)
     large = kept.of(stem, 1)
     assert kept.of(stem, 1) is large, "the last stays whatever its size"

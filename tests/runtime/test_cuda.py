@@ -14,14 +14,14 @@ import pytest
 from support import graphs, nets
 from support.command import Outcome, onnxnoise
 
-from onnxnoise.engine.device_noise import Uploader
-from onnxnoise.engine.layer_noise import in_memory
+from onnxnoise.engine.device_noise import Device
+from onnxnoise.engine.layer_noise import in_memory, layer_noise
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.noise.gaussian import perturbed
+from onnxnoise.noise.models import MODELS, level_of, parse_chain
 from onnxnoise.records import NoiseSetting, Tally, Variant
 from onnxnoise.runtime import cuda, session
 from onnxnoise.runtime.base import Provider
@@ -56,23 +56,22 @@ def made(stub: bytes, provider: Provider, feeds: Mapping[str, Array]) -> Array:
     return to_host(next(iter(run.run({n: to_device(v, provider) for n, v in feeds.items()}).values())))
 
 
-@pytest.mark.parametrize("sigma", [0.7, 1e-3, 3e-38])
-def test_weights_are_perturbed_to_the_bit(provider: Provider, sigma: float) -> None:
-    rng = np.random.default_rng(0)
-    w, z = (rng.standard_normal((129, 65), dtype=np.float32) for _ in range(2))
-    noisy = Uploader(provider).perturbed(to_device(w, provider), to_device(z, provider), np.float32(sigma))
-    assert to_host(noisy).tobytes() == perturbed(w, z, np.float32(sigma)).tobytes()
-
-
-def test_noise_is_that_of_the_definition_and_stays_on_the_device(provider: Provider, network: Network) -> None:
-    uploader = Uploader(provider)
+@pytest.mark.parametrize("scale", ["tensor", "channel"])
+@pytest.mark.parametrize("name", MODELS)
+def test_noise_is_that_of_the_definition_and_stays_on_the_device(
+    provider: Provider, network: Network, name: str, scale: str
+) -> None:
+    place = Device(provider)
+    setting = NoiseSetting(parse_chain(name), scale=scale)
     for layer in network.layers:
-        noise = in_memory(layer, network.constants, NoiseSetting(seed=40, sigma_scope="tensor", bn="group"), 1)
-        values, negative = uploader.uploaded(noise).at(0.5)
-        expected, count = noise.at(0.5)
-        assert negative == count
-        assert {value.device_name() for value in values.values()} == {provider.device}
-        assert {n: to_host(v).tobytes() for n, v in values.items()} == {n: v.tobytes() for n, v in expected.items()}
+        drawn = layer_noise(layer, network.constants, setting, 1, place)
+        in_host = in_memory(layer, network.constants, setting, 1)
+        for level in (level_of(setting).defaults[0], 0.5, 2e-3):
+            values, negative = drawn.at(level)
+            expected, count = in_host.at(level)
+            assert negative == count
+            assert {value.device_name() for value in values.values()} == {provider.device}
+            assert {n: to_host(v).tobytes() for n, v in values.items()} == {n: v.tobytes() for n, v in expected.items()}
 
 
 def test_values_stay_on_the_device_from_cut_to_logits(provider: Provider, network: Network, files: nets.Files) -> None:

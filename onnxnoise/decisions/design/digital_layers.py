@@ -82,7 +82,7 @@ def plan(
         spec = replace(spec, snrs=None if snr is None else (snr,), levels=None if level is None else (level,))
     stored = only_level(spec)
     if stored == spec.level.silent:
-        raise UsageError(f"{spec.level.text(stored)} is no noise to plan for; name a level with noise")
+        raise UsageError(f"{spec.level.flag}: {stored:g} is no noise to plan for; name a level with noise")
     if not 0 <= max_share <= 1:
         raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
     if fresh_draws < 2:

@@ -90,12 +90,13 @@ def margin(
     Raises UsageError for a tolerance or range that is none, otherwise as `runner.bench`.
     """
     level = spec.level
-    quiet, loud = ends = tuple(sorted(range_ or level.search, key=level.order))
-    if not (all(0 < end < inf for end in ends) and quiet != loud):
+    low, high = range_ or sorted(level.search)
+    if not 0 < low < high < inf:
+        smaller, larger = sorted(level.search)
         raise UsageError(
-            f"--range: {ends[0]:g} to {ends[1]:g} is no range of {level.name}s; write for example "
-            f"{level.search[0]:g},{level.search[1]:g}"
+            f"--range: {low:g} to {high:g} is no range of {level.name}s; write for example {smaller:g},{larger:g}"
         )
+    quiet, loud = level.in_order((low, high))
     if not 0.001 <= tolerance <= 1:
         raise UsageError(f"--tolerance: {tolerance:g} is out of range; give a share from 0.001 to 1, 0.05 is 5 %")
     if len(spec.sweeps) != 1 or spec.sweeps[0] == "cumulative":
