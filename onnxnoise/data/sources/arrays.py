@@ -18,7 +18,7 @@ from PIL import Image
 
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
-from onnxnoise.data.pixels.preprocess import fit, max_pixels, resized
+from onnxnoise.data.pixels.preprocess import max_pixels, resize_and_crop, resized
 from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.files import first_bytes
 from onnxnoise.errors import DataError
@@ -89,7 +89,7 @@ class ArrayImages(ImageSource):
 
     def _resized(self, image: Pixels) -> Pixels:
         try:
-            return fit(Image.fromarray(image), self.spec)
+            return resize_and_crop(Image.fromarray(image), self.spec)
         except DataError as error:
             raise DataError(f"{self.images.where}: {error}") from None
 

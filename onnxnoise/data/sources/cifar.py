@@ -12,7 +12,7 @@ from PIL import Image
 
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
-from onnxnoise.data.pixels.preprocess import fit, resized
+from onnxnoise.data.pixels.preprocess import resize_and_crop, resized
 from onnxnoise.data.pixels.stream import stream
 from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.cifar_files import (
@@ -48,7 +48,7 @@ class CifarImages(ImageSource):
         return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
 
     def _decode(self, position: int) -> Pixels:
-        return fit(Image.fromarray(self._pixels(range(position, position + 1))[0]), self.spec)
+        return resize_and_crop(Image.fromarray(self._pixels(range(position, position + 1))[0]), self.spec)
 
 
 def has_cifar(path: Path, dataset: Dataset) -> bool:
