@@ -39,7 +39,7 @@ from onnxnoise.decisions.comparing.ranking import Asked, compare
 from onnxnoise.decisions.comparing.records import to_json
 from onnxnoise.errors import OnnxNoiseError, UsageError
 from onnxnoise.records import Sweep
-from onnxnoise.reports import report
+from onnxnoise.reports.writing import report
 from onnxnoise.run.runner import bench
 from onnxnoise.spec import BenchSpec
 

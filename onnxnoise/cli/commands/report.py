@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from onnxnoise.cli.options import METRICS, QuietOption, any_of, completing
+from onnxnoise.reports.figures import IN_IMAGE, NAMES
+
+_ASKED = ", ".join(name for name in NAMES if name not in IN_IMAGE)
 
 # For help and completion, without the time that importing them takes; a test compares them.
-FIGURES = ("all", "average", "heatmap", "profile", "cumulative")
 ROWS = ("cells", "draws", "averages")
 
 
@@ -29,8 +31,8 @@ def report(
         typer.Option(
             "--figure",
             metavar="LIST",
-            autocompletion=completing(FIGURES),
-            help=f"Of an image: only these of {', '.join(FIGURES)} (default: all but profile).",
+            autocompletion=completing(NAMES),
+            help=f"Of an image: only these of {', '.join(NAMES)} (default: all but {_ASKED}).",
         ),
     ] = None,
     rows: Annotated[
@@ -47,7 +49,7 @@ def report(
     from pathlib import Path
 
     from onnxnoise.cli.output import reports, terminal
-    from onnxnoise.reports import report as write
+    from onnxnoise.reports.writing import report as write
 
     opened = write(runs, Path(output), metric=metric, figure=figure, rows=rows)
     reports.written(terminal.consoles(quiet=quiet)[1], output, opened)
