@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.fields import one_of
 from onnxnoise.records import Metric
 from onnxnoise.results.reading import OpenedRun, open_run_file
 from onnxnoise.results.rows import KINDS, Row, RowKind, rows_of, to_csv, to_json_rows
-from onnxnoise.spec import METRICS, one_of
+from onnxnoise.words import METRICS
 
 if TYPE_CHECKING:
     from onnxnoise.reports.views import View
