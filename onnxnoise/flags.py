@@ -43,7 +43,7 @@ def bench_flags(command: str) -> dict[str, Flag]:
 
 
 def from_flags(model: str, *, protocol: str | None = None, **given: Any) -> BenchSpec:
-    """The spec that texts ask for, named as BenchSpec's fields; None for one that is not given.
+    """The spec that the texts of flags ask for, named as BenchSpec's fields; None stands for a flag that is not given.
 
     Raises UsageError that names flag and value.
     """
@@ -56,6 +56,7 @@ def from_flags(model: str, *, protocol: str | None = None, **given: Any) -> Benc
 
 
 def _implied(protocol: str, texts: Mapping[str, Any]) -> Mapping[str, str]:
+    """The texts that a protocol means; raises UsageError where another one is given for the same flag."""
     for name, meant in PROTOCOLS[protocol].items():
         if texts.get(name, meant) != meant:
             option = flags_of(BenchSpec)[name].name
@@ -129,11 +130,11 @@ _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+)s)
 
 def _seconds(each: Flag, text: str) -> float:
     time = _TIME.fullmatch(text.strip())
-    parts = time.groups() if time else ()
-    seconds = sum(float(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=bool(parts)))
+    parts = time.groups("0") if time else ("0", "0", "0")
+    seconds = sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
     if not seconds:
         raise _refused(each, text, "no length of time")
-    return float(seconds)
+    return seconds
 
 
 _SHARE = re.compile(r"(\d{1,6})/(\d{1,6})")

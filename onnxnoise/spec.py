@@ -28,12 +28,12 @@ UNLIMITED_DRAWS = 1024
 
 @dataclass(frozen=True)
 class BenchSpec:
-    """A noise profile to measure; None means "the default of".
+    """A noise profile to measure. None means the default that the flag's help names.
 
     `model` is a path or a bundled card's name. `target` is the share of the clean accuracy that a draw must keep to count in a
     yield, `memory` the most bytes to use. `workers` are processes on this machine, `cluster` the address of a Dask scheduler,
-    `resources` what a task takes of its worker; `precision` is the half-width of the `sampled` interval at which a cell has draws
-    enough (at most `max_draws`), `budget` the seconds that may be spent; `shard` (i, n) asks for every n-th chunk from the i-th
+    `resources` what a task takes of its worker; `precision` is the half-width of the `sampled` interval at which a cell has
+    draws enough (at most `max_draws`), `budget` the seconds that may be spent; `shard` (i, n) asks for every n-th chunk from the i-th
     on, counted from 1. Raises UsageError for a value that no run could use.
     """
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from support.command import onnxnoise
 
+import onnxnoise as package
+from onnxnoise.cli.commands.apply import ApplyFlags
+from onnxnoise.cli.commands.margin import MarginFlags
+from onnxnoise.cli.commands.plan import PlanFlags
+from onnxnoise.cli.options import Commands, add
 from onnxnoise.decisions.gating.rules import load_rules
 from onnxnoise.errors import UsageError
-from onnxnoise.fields import Flag, flags_of
+from onnxnoise.fields import Flag, flag, flags_of
 from onnxnoise.flags import bench_flags, from_flags
 from onnxnoise.spec import BenchSpec
 from onnxnoise.words import PAPER_SNRS
@@ -167,3 +175,50 @@ def test_rules_take_the_flags_of_bench(key: str, tmp_path: Path) -> None:
     bench = load_rules(path).bench
     assert bench == {key: False if each.syntax == "switch" else text}
     from_flags("m", **bench)
+
+
+@pytest.mark.parametrize(
+    ("function", "own", "names"),
+    [
+        (package.margin, MarginFlags(), {"tolerance": "tolerance", "range_": "range"}),
+        (package.plan, PlanFlags(snr=5.0), {"max_share": "max_share", "fresh_draws": "fresh_draws"}),
+        (package.apply, ApplyFlags(snr=5.0, out="x"), {"draw": "draw"}),
+    ],
+)
+def test_commands_and_functions_have_the_same_defaults(function: Any, own: object, names: dict[str, str]) -> None:
+    defaults = {name: each.default for name, each in inspect.signature(function).parameters.items()}
+    assert {name: defaults[name] for name in names} == {name: getattr(own, field) for name, field in names.items()}
+
+
+def test_a_flag_is_one_field(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name, help, default, completion, reading and checking."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Record:
+        pace: str = flag("--pace", None, "How fast", default="walk", choices=("walk", "run"))
+        many: tuple[float, ...] = flag("--many", "LIST", "How often", default=(1.0, 2.0), syntax="numbers")
+        must: int = flag("--must", "N", "How far", syntax="whole", least=3)
+        switch: bool = flag("-s --switch", None, "Whether", default=False)
+
+    found = []
+
+    def go(own: Any) -> None:
+        """Go."""
+        found.append(own)
+
+    go.__annotations__ = {"own": Record}
+    app = typer.Typer(cls=Commands, rich_markup_mode=None)
+    app.callback()(lambda: None)
+    add(app, go)
+    with pytest.raises(SystemExit):
+        app(["go", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--pace walk|run How fast (default: walk)." in text
+    assert "--many LIST How often (default: 1,2)." in text
+    assert "--must N How far. [required]" in text
+    assert "-s, --switch Whether." in text
+    app(["go", "--must", "4", "--many", "inf,5", "-s"], standalone_mode=False)
+    assert found == [Record(must=4, many=(math.inf, 5.0), switch=True)]
+    for wrong in (("--must", "2"), ("--must", "x"), ("--must", "3", "--pace", "fly"), ("--must", "3", "--many", "1,1")):
+        with pytest.raises(UsageError, match=wrong[-2]):
+            app(["go", *wrong], standalone_mode=False)
