@@ -8,15 +8,18 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from onnxnoise.words import DEFAULT_SEED as DEFAULT_SEED
+from onnxnoise.words import Kind as Kind
+from onnxnoise.words import Metric as Metric
+from onnxnoise.words import Policy as Policy
+from onnxnoise.words import SigmaScope as SigmaScope
+from onnxnoise.words import Sweep as Sweep
+
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.bool_]
 
-Sweep = Literal["single", "cumulative", "all"]
-Policy = Literal["group", "raw", "affine", "fold", "clean"]
-SigmaScope = Literal["tensor", "layer"]
-Metric = Literal["top1", "top5"]
 Design = Literal["crossed", "nested"]
 """Crossed: every draw meets every image. Chunked: each chunk of images meets draws of its own."""
 
@@ -68,9 +71,6 @@ class Estimate:
     sd: float | None = None
     worst: float | None = None
     target_yield: Yield | None = None
-
-
-Kind = Literal["conv", "dense", "batchnorm", "norm", "recurrent", "embedding", "scale", "parameter"]
 
 
 WEIGHT, BIAS = 0, 1

@@ -35,3 +35,8 @@ def noise_percent(snr: float) -> float:
 def noise_text(snr: float) -> str:
     """An SNR as tables and charts write it, with its percentage."""
     return f"SNR {snr:g} ({noise_percent(snr):.3g} %)"
+
+
+def quoted(text: str) -> str:
+    """What someone typed, in quotes and without hidden characters; no more than its first 37 characters where it has over 40."""
+    return repr(text.strip() if len(text) <= 40 else f"{text[:37]}...")

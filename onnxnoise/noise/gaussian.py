@@ -6,10 +6,6 @@ import numpy as np
 
 from onnxnoise.records import Floats, NoiseLayer, NoiseTensor, SigmaScope
 
-DEFAULT_SEED = 40
-PAPER_SNRS = (100.0, 10.0, 5.0, 2.5, 1.67, 1.0)
-"""The paper's noise of 1, 10, 20, 40, 60 and 100 percent."""
-
 
 def unit_normals(seed: int, draw: int, layer: int, role: int, shape: tuple[int, ...]) -> Floats:
     """Float32 standard normals of `shape` for one initializer of one draw ("one chip").

@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 
 from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.fields import one_of
 from onnxnoise.records import Metric
 from onnxnoise.reports.figures import IN_IMAGE, NAMES
 from onnxnoise.reports.views import View, views
 from onnxnoise.results.reading import OpenedRun, open_run_file
 from onnxnoise.results.rows import KINDS, Row, RowKind, rows_of, to_csv, to_json_rows
-from onnxnoise.spec import METRICS, one_of
+from onnxnoise.words import METRICS
 
 _IMAGES, _TABLES = (".png", ".svg"), (".csv", ".json")
 ENDINGS = (".html", *_IMAGES, *_TABLES)

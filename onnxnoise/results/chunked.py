@@ -10,9 +10,9 @@ from onnxnoise.records import Average, Cell, CleanHits, Estimate, Metric, Tally
 from onnxnoise.results.question import Answer, CellKey, Question
 from onnxnoise.results.store import RunStore
 from onnxnoise.results.tallies import Meeting, by_chunk, meetings
-from onnxnoise.spec import METRICS
 from onnxnoise.statistics.clustered import Chunks, estimate_chunks, estimate_chunks_accuracy, estimate_layers
 from onnxnoise.statistics.stopping import half_width
+from onnxnoise.words import METRICS
 
 
 def answer_chunked(store: RunStore, question: Question) -> Answer | None:

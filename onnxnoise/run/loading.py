@@ -12,7 +12,7 @@ from onnxnoise.model.classifier import Classifier, load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.records import InitializerInfo, LayerInfo, NoiseLayer, Policy
-from onnxnoise.spec import select_layers
+from onnxnoise.selection import select_layers
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, policy_line, print_table
 from onnxnoise.records import Estimate
-from onnxnoise.spec import index_ranges
+from onnxnoise.selection import index_ranges
 from onnxnoise.text import counted, safe
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from onnxnoise.engine.segments import Cutter
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import LayerNoise
-from onnxnoise.noise.gaussian import DEFAULT_SEED
 from onnxnoise.records import Policy, Shape, SigmaScope
 from onnxnoise.run.loading import Subject, open_model
+from onnxnoise.words import DEFAULT_SEED
 
 Array = npt.NDArray[Any]
 

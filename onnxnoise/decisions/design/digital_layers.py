@@ -15,7 +15,8 @@ from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.loading import layer_info
 from onnxnoise.run.runner import measured_run
-from onnxnoise.spec import BenchSpec, index_ranges
+from onnxnoise.selection import index_ranges
+from onnxnoise.spec import BenchSpec
 from onnxnoise.text import counted
 
 SCHEMA = "onnxnoise/plan/1"

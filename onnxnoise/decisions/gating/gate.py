@@ -10,8 +10,9 @@ from typing import Any
 
 from onnxnoise.decisions.gating.records import GateVerdict
 from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places
-from onnxnoise.decisions.gating.rules import SWEEPS, Rules, find_rules, load_rules
+from onnxnoise.decisions.gating.rules import Rules, find_rules, load_rules
 from onnxnoise.errors import RunFileError
+from onnxnoise.flags import from_flags
 from onnxnoise.records import Notice, TallyKey
 from onnxnoise.results.question import Question
 from onnxnoise.results.run_hits import RunHits, is_run_file
@@ -22,9 +23,10 @@ from onnxnoise.run.opening import ScheduleOf
 from onnxnoise.run.runner import measured_run
 from onnxnoise.run.schedules import CLEAN, Schedule
 from onnxnoise.run.watching import Watching, unwatched
-from onnxnoise.spec import BenchSpec, from_flags
+from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics.sequential import LOOKS, RARE, RARE_IN_A_FILE, look_errors, overall
 from onnxnoise.text import counted
+from onnxnoise.words import SWEEPS
 
 
 def gate(
