@@ -8,12 +8,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from onnxnoise.noise.gaussian import PAPER_SNRS
 from onnxnoise.records import Cell, Result
 from onnxnoise.run.loading import open_model
 from onnxnoise.run.runner import bench
-from onnxnoise.spec import BenchSpec, index_ranges
+from onnxnoise.selection import index_ranges
+from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics.stopping import half_width
+from onnxnoise.words import PAPER_SNRS
 
 PRECISION = 0.01
 

@@ -38,10 +38,10 @@ from onnxnoise.data.cards import Card, load_bundled, load_card
 from onnxnoise.decisions.comparing.ranking import Asked, compare
 from onnxnoise.decisions.comparing.records import to_json
 from onnxnoise.errors import OnnxNoiseError, UsageError
-from onnxnoise.records import Sweep
-from onnxnoise.reports import report
+from onnxnoise.reports.writing import report
 from onnxnoise.run.runner import bench
 from onnxnoise.spec import BenchSpec
+from onnxnoise.words import Sweep
 
 
 @dataclass(frozen=True)

@@ -8,27 +8,20 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from onnxnoise.words import DEFAULT_SEED, Analog, Kind, Metric, Policy, SigmaScope, Sweep
+
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.bool_]
 
-Sweep = Literal["single", "cumulative", "all"]
-Policy = Literal["group", "raw", "affine", "fold", "clean"]
-SigmaScope = Literal["tensor", "layer"]
-Metric = Literal["top1", "top5"]
 Design = Literal["crossed", "nested"]
 """Crossed: every draw meets every image. Chunked: each chunk of images meets draws of its own."""
 
 CHUNKED: Final = "nested"
 """The chunked design's name in run files and JSON, which keep the word they began with."""
 
-Analog = Literal["all", "kernels"]
-"""Which initializers bear noise: all of a layer's, or only the kernels of convolutions, dense and recurrent layers."""
-
 Interval = tuple[float, float]
-
-DEFAULT_SEED = 40
 
 
 @dataclass(frozen=True)
@@ -70,14 +63,18 @@ class NoiseSetting:
 
     def difference(self, other: NoiseSetting) -> tuple[str, str, str] | None:
         """The first part in which two settings differ, the seed aside: its name and both values; None where they agree."""
-        parts = {
-            "noise": (self.chain, other.chain),
-            "batch-norm policy": (self.bn, other.bn),
-            "sigma scope": (self.sigma_scope, other.sigma_scope),
-            "scale": (self.scale, other.scale),
-            "choice of initializers": (self.analog, other.analog),
+        theirs = other.parts()
+        return next(((name, ours, theirs[name]) for name, ours in self.parts().items() if ours != theirs[name]), None)
+
+    def parts(self) -> dict[str, str]:
+        """Every part of the setting but the seed, as people read it, by its name in messages."""
+        return {
+            "noise": self.chain,
+            "batch-norm policy": self.bn,
+            "sigma scope": self.sigma_scope,
+            "scale": self.scale,
+            "choice of initializers": self.analog,
         }
-        return next(((name, ours, theirs) for name, (ours, theirs) in parts.items() if ours != theirs), None)
 
     def as_snr(self, level: float) -> float | None:
         """The level where it is a signal-to-noise ratio, that of gaussian noise; else None."""
@@ -177,9 +174,6 @@ class Estimate:
     sd: float | None = None
     worst: float | None = None
     target_yield: Yield | None = None
-
-
-Kind = Literal["conv", "dense", "batchnorm", "norm", "recurrent", "embedding", "scale", "parameter"]
 
 
 WEIGHT, BIAS = 0, 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories that move a cursor, turn the direction, are no XML or can't be encoded."""
@@ -35,3 +37,14 @@ def noise_percent(snr: float) -> float:
 def noise_text(snr: float) -> str:
     """An SNR as tables and charts write it, with its percentage."""
     return f"SNR {snr:g} ({noise_percent(snr):.3g} %)"
+
+
+def quoted(text: str) -> str:
+    """What someone typed, in quotes and without hidden characters; no more than its first 37 characters where it has over 40."""
+    return repr(text.strip() if len(text) <= 40 else f"{text[:37]}...")
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the choice that is like it, or nothing."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

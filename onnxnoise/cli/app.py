@@ -1,4 +1,4 @@
-"""The command line: its commands, and errors as exit codes (with commands/ the only typer)."""
+"""The command line: its commands, and errors as exit codes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from onnxnoise.cli.commands import apply, bench, cards, compare, doctor, gate, layers, margin, merge, plan, report
+from onnxnoise.cli.options import Commands, add
 from onnxnoise.errors import InputError, OnnxNoiseError, UsageError
 
 INTERRUPTED, BUG = 130, 70
 
 
-class _Commands(TyperGroup):
-    """Runs a command where its errors are still its own: typer's main knows other exit codes, and no message for Ctrl-C."""
+class _Commands(Commands):
+    """Turns a command's errors into exit codes before Typer does, which knows other codes and has no message for Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         with _exit_codes():
@@ -44,6 +43,8 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         typer.echo(f"onnxnoise {version('onnxnoise')}")
         raise typer.Exit
 
@@ -72,7 +73,7 @@ for _command in (
     merge.merge,
     doctor.doctor,
 ):
-    app.command(_command.__name__)(_command)
+    add(app, _command)
 app.add_typer(cards.cards, name="cards")
 
 

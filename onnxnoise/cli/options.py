@@ -1,29 +1,96 @@
-"""Flags that several commands share, and the files they write."""
+"""Makes commands of functions: a command's options are the flags of the records that its function takes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from onnxnoise.errors import RunFileError
+from onnxnoise.fields import Flag, flag, flags_of
+from onnxnoise.flags import Given, bench_flags, record
 
-# For help and completion, without the time that importing their types from records.py takes; a test compares them.
-POLICIES = ("group", "raw", "affine", "fold", "clean")
-SIGMA_SCOPES = ("tensor", "layer")
-METRICS = ("top1", "top5")
-SWEEPS = ("single", "cumulative", "all")
-PROVIDERS = ("auto", "cpu", "cuda")
+if TYPE_CHECKING:
+    from rich.console import Console
 
-
-def any_of(choices: tuple[str, ...]) -> dict[str, Any]:
-    return {"metavar": "|".join(choices), "autocompletion": completing(choices)}
+    from onnxnoise.cli.output.progress import LiveProgress
+    from onnxnoise.records import Notice
 
 
-def completing(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+_FUNCTIONS: dict[str, Callable[..., None]] = {}
+"""Those of all commands, by name."""
+
+
+class Commands(TyperGroup):
+    """Makes a command's options when the command is asked for: the list of commands comes without them, in half the time."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        run = _FUNCTIONS.get(name or "")
+        return name, command if run is None else _made(run), rest
+
+
+def add(app: typer.Typer, run: Callable[..., None]) -> None:
+    """Add the command that a function is, with the function's name and docstring, to an app of class Commands.
+
+    The function's parameters are dataclasses of flags, or Given for the flags of BenchSpec that the command takes; `--help` shows
+    the flags in the parameters' order.
+    """
+
+    def listed() -> None: ...
+
+    listed.__doc__ = run.__doc__
+    app.command(run.__name__)(listed)
+    _FUNCTIONS[run.__name__] = run
+
+
+def _made(run: Callable[..., None]) -> Any:
+    """A command of Typer with the options that the function's parameters have as flags."""
+    command = run.__name__
+    kinds = {name: kind for name, kind in get_type_hints(run).items() if name != "return"}
+    flags = {name: _taken(kind, command) for name, kind in kinds.items()}
+
+    def called(**given: Any) -> None:
+        texts = {field: text for field, text in given.items() if text is not None and text != []}
+        mine = {name: {field: texts[field] for field in flags[name] if field in texts} for name in kinds}
+        run(**{name: Given(mine[name]) if kind is Given else record(kind, mine[name]) for name, kind in kinds.items()})
+
+    parameters = [_parameter(field, each) for taken in flags.values() for field, each in taken.items()]
+    called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    called.__doc__ = run.__doc__
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(command)(called)
+    return typer.main.get_command(alone)
+
+
+def _taken(kind: type, command: str) -> dict[str, Flag]:
+    if kind is Given:
+        return bench_flags(command)
+    return {field: each for field, each in flags_of(kind).items() if each.taken_by(command)}
+
+
+def _parameter(field: str, each: Flag) -> Parameter:
+    """A flag as Typer takes it; None where it is not given, since the record knows the default."""
+    kind: Any = bool if each.syntax == "switch" else list[str] if each.many else str
+    said = f"{each.help} (default: {each.shown_default})." if each.shown_default else f"{each.help}."
+    more: dict[str, Any] = {"help": said, "autocompletion": _completing(each.choices) if each.choices else None}
+    if each.syntax != "switch":
+        more["metavar"] = each.metavar
+    info: Any = typer.Option(*each.names.split(), **more) if each.names else typer.Argument(**more)
+    if each.required:
+        return Parameter(field, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info])
+    return Parameter(field, Parameter.KEYWORD_ONLY, annotation=Annotated[kind | None, info], default=None)
+
+
+def _completing(choices: Sequence[str]) -> Callable[[str], list[str]]:
     """Completes the last of comma-separated words."""
 
     def complete(incomplete: str) -> list[str]:
@@ -33,181 +100,98 @@ def completing(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
     return complete
 
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="An ONNX file, or a bundled model's name (resnet20-cifar10).")
-]
-BnOption = Annotated[
-    str | None,
-    typer.Option(
-        "--bn",
-        **any_of(POLICIES),
-        help="Batch norms: noise on all four tensors, a negative variance stored as 0 (group, the default) or kept (raw); "
-        "on scale and shift (affine); merged into the layer before (fold); none (clean).",
-    ),
-]
-ScopeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--sigma-scope", **any_of(SIGMA_SCOPES), help="One sigma_w for each tensor (default), or pooled over a layer."
-    ),
-]
-LayersOption = Annotated[
-    str | None,
-    typer.Option(
-        "--layers", metavar="PATTERN", help="Only these: globs on names, kinds, indices or ranges (conv1*,dense,1-10)."
-    ),
-]
-OutputOption = Annotated[str | None, typer.Option("--output", metavar="NAME", help="The graph output with the logits.")]
-JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE|-", help="Write the result as JSON; - for standard output.")
-]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no warnings.")]
+@dataclass(frozen=True)
+class OutputFile:
+    """A file that an option names: it begins with `first` and is `what`; `or_else` says what else the option takes."""
+
+    option: str
+    first: bytes
+    what: str
+    or_else: str = ""
+
+    def check(self, target: str) -> None:
+        """Raise RunFileError for a file that can't be written, before any work is done, or that is there and something else."""
+        path = Path(target)
+        if path.is_dir() or not path.parent.is_dir():
+            what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {str(path.parent)!r}"
+            raise RunFileError(f"{target}: {what}; name a file with {self.option}{self.or_else}")
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as file:
+                if not file.read(64).lstrip().startswith(self.first):
+                    raise RunFileError(
+                        f"{target}: is there and no {self.what}, so it stays; name another file with {self.option}"
+                    )
+
+    def write(self, target: str, text: str) -> None:
+        """Write `text`; raises RunFileError as `check`, since the file may be the run file by now, or where it can't."""
+        self.check(target)
+        try:
+            Path(target).write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise RunFileError(
+                f"{target}: can't be written: {error.strerror or error}; name another file with {self.option} "
+                "(what was measured is in the run file, and the command will not measure it again)"
+            ) from error
 
 
-CardOption = Annotated[
-    str | None,
-    typer.Option("--card", metavar="FILE|NAME", help="How the model wants its images (default: beside the model)."),
-]
-DataOption = Annotated[
-    str | None,
-    typer.Option("--data", metavar="PATH|NAME", help="The images (default: the bundled sample, if there is one)."),
-]
-SnrOption = Annotated[
-    str | None,
-    typer.Option(
-        "--snr",
-        metavar="LIST",
-        help="sigma_w / sigma_noise, an amplitude ratio; inf is no noise (default: the paper's 100,10,5,2.5,1.67,1).",
-    ),
-]
-SweepOption = Annotated[
-    str | None,
-    typer.Option(
-        "--sweep",
-        metavar="LIST",
-        autocompletion=completing(SWEEPS),
-        help="single: noise in one layer at a time; cumulative: in layers 1 to L, for every L; all: in all together "
-        "(default: single,all).",
-    ),
-]
-DrawsOption = Annotated[
-    str | None, typer.Option("--draws", metavar="N", help="Noise realizations (chips) a cell (default: 3).")
-]
-SeedOption = Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of the noise (default: 40).")]
-ProtocolOption = Annotated[
-    str | None,
-    typer.Option(
-        "--protocol",
-        **any_of(("paper",)),
-        help="Means --sigma-scope layer --bn group and its six SNRs (or those of --snr).",
-    ),
-]
-MetricOption = Annotated[
-    str | None,
-    typer.Option("--metric", **any_of(METRICS), help="What the tables show (default: the card's, else top1)."),
-]
-LimitOption = Annotated[str | None, typer.Option("--limit", metavar="N", help="Only the first N images.")]
-TargetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--target",
-        metavar="SHARE",
-        help="Accuracy / clean that a chip must reach to count in the yield (default: 0.95).",
-    ),
-]
-MemoryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--memory", metavar="SIZE", help="Most memory to use, as 4GB (default: 2 GiB, or half of what is there)."
-    ),
-]
-ProviderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--provider",
-        metavar="auto|cpu|cuda|NAME",
-        autocompletion=completing(PROVIDERS),
-        help="ONNX Runtime's execution provider (default: auto, CUDA where a GPU works).",
-    ),
-]
-OutOption = Annotated[
-    str | None,
-    typer.Option(
-        "--out", metavar="FILE", help="Run file, continued if it is there (default: ./<model>-<digest>.sqlite)."
-    ),
-]
-PrecisionOption = Annotated[
-    str | None,
-    typer.Option(
-        "--precision",
-        metavar="SHARE",
-        help="Draws until the 95 % interval's half-width is this share of the clean accuracy (0.01), for each cell apart.",
-    ),
-]
-MaxDrawsOption = Annotated[
-    str | None,
-    typer.Option("--max-draws", metavar="N", help="The most draws of a cell with --precision (default: 64)."),
-]
-BudgetOption = Annotated[
-    str | None,
-    typer.Option("--budget", metavar="TIME", help="Stop after this time (10m, 1h30m); says how precise it got."),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what there is to measure, and how long it will take.")
-]
-WorkersOption = Annotated[
-    str | None,
-    typer.Option(
-        "--workers",
-        metavar="N",
-        help="So many processes on this machine: one for each GPU, or a share of the cores each (default: this process).",
-    ),
-]
-ClusterOption = Annotated[
-    str | None,
-    typer.Option("--cluster", metavar="ADDRESS", help="Measure on a Dask cluster's workers (tcp://scheduler:8786)."),
-]
-ResourcesOption = Annotated[
-    str | None,
-    typer.Option("--cluster-resources", metavar="NAME=N", help="What each task takes of its Dask worker (GPU=1)."),
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option(
-        "--shard", metavar="I/N", help="Only every N-th chunk of images; `onnxnoise merge` joins the N run files."
-    ),
-]
-CleanCheckOption = Annotated[
-    bool, typer.Option("--clean-check/--no-clean-check", help="Stop where the clean accuracy can't be the card's.")
-]
+_JSON = OutputFile("--json", b"{", "JSON result", ", or - for standard output")
 
 
-def check_target(json_file: str | None) -> None:
-    """Refuse a --json that can't be written before any work is done, and one that would overwrite something else."""
-    if json_file in (None, "-"):
-        return
-    path = Path(json_file or "")
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {str(path.parent)!r}"
-        raise RunFileError(f"{json_file}: {what}; name a file with --json, or - for standard output")
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if file.read(1) != b"{":
-                raise RunFileError(
-                    f"{json_file}: is there and no JSON result, so it stays; name another file with --json"
-                )
+@dataclass(frozen=True, kw_only=True)
+class Printer:
+    """Where a command's result and its warnings go."""
 
+    json: str | None = flag(
+        "--json",
+        "FILE|-",
+        "Write the result as JSON; - for standard output",
+        default=None,
+        at="bench compare gate margin plan layers doctor",
+    )
+    quiet: bool = flag(
+        "-q --quiet",
+        None,
+        "No progress and no warnings",
+        default=False,
+        at="bench compare gate margin plan layers report",
+    )
 
-def write(target: str, text: str) -> None:
-    if target == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
-    check_target(target)  # by now it may be the run file
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunFileError(
-            f"{target}: can't be written: {error.strerror or error}; name another file with --json "
-            "(the run file keeps the result, and the command will not measure it again)"
-        ) from error
+    def __post_init__(self) -> None:
+        if self.json not in (None, "-"):
+            _JSON.check(self.json or "")
+
+    @cached_property
+    def _consoles(self) -> tuple[Console, Console]:
+        from onnxnoise.cli.output import terminal
+
+        return terminal.consoles(quiet=self.quiet)
+
+    @property
+    def shown(self) -> Console:
+        """Standard output, for results."""
+        return self._consoles[0]
+
+    @property
+    def aside(self) -> Console:
+        """Standard error, for progress and warnings."""
+        return self._consoles[1]
+
+    def progress(self) -> LiveProgress:
+        from onnxnoise.cli.output.progress import LiveProgress
+
+        return LiveProgress(self.aside)
+
+    def result(
+        self, as_json: Callable[[], str], as_tables: Callable[[Console], None], warnings: Sequence[Notice] = ()
+    ) -> None:
+        """Write the JSON where it is asked for, show the tables unless it took their place, then the warnings."""
+        from onnxnoise.cli.output import terminal
+
+        if self.json == "-":
+            sys.stdout.write(as_json())
+            sys.stdout.flush()
+        else:
+            if self.json is not None:
+                _JSON.write(self.json, as_json())
+            as_tables(self.shown)
+        terminal.warnings(self.aside, warnings)

@@ -9,9 +9,10 @@ from pathlib import Path
 from onnxnoise.data import resources
 from onnxnoise.data.datasets import Dataset, read_dataset
 from onnxnoise.data.input import InputSpec, read_input
-from onnxnoise.data.toml import Table, as_number, did_you_mean, read_tables
+from onnxnoise.data.toml import Table, as_number, read_tables
 from onnxnoise.errors import CardError
-from onnxnoise.records import Metric
+from onnxnoise.text import did_you_mean
+from onnxnoise.words import Metric
 
 METRICS: tuple[Metric, ...] = ("top1", "top5")
 

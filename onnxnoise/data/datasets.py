@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxnoise.data.toml import MAX_BYTES, Table, did_you_mean
+from onnxnoise.data.toml import MAX_BYTES, Table
 from onnxnoise.errors import CardError
+from onnxnoise.text import did_you_mean
 
 MOST_CLASSES = 10**6
 

@@ -7,8 +7,9 @@ from typing import Literal
 from onnxnoise.data.cards import Card
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.errors import DataError, ModelError
-from onnxnoise.records import ImageInput, Metric
+from onnxnoise.records import ImageInput
 from onnxnoise.statistics.distributions import binomial_tail
+from onnxnoise.words import Metric
 
 
 def layout_of(image: ImageInput, card: Card) -> Literal["nchw", "nhwc"]:

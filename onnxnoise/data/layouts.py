@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from onnxnoise.data.datasets import Dataset
-from onnxnoise.data.sources import bundled, cifar, class_folders, imagenet, label_list, tars
+from onnxnoise.data.sources import arrays, bundled, cifar, class_folders, imagenet, label_list, tars
 from onnxnoise.data.sources.base import DataLayout
 
 LAYOUTS: tuple[DataLayout, ...] = (
     imagenet.WORDNET_FOLDERS,
     label_list.LAYOUT,
+    arrays.LAYOUT,
     cifar.CIFAR10_LAYOUT,
     cifar.CIFAR100_LAYOUT,
     tars.LAYOUT,

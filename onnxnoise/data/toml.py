@@ -1,36 +1,52 @@
-"""Reads TOML files strictly: what is unknown, wrongly typed or impossible is a CardError that says what is allowed."""
+"""Reads TOML files strictly: what is unknown, wrongly typed or impossible is an error that says what is allowed."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from onnxnoise.errors import CardError
+from onnxnoise.errors import CardError, InputError
+from onnxnoise.text import did_you_mean
 
 Name = TypeVar("Name", bound=str)
 Triple = tuple[float, float, float]
 
 MAX_BYTES = 1 << 20
+_LARGEST_INTEGER = 2**63 - 1
+"""TOML's integers have 64 bits; Python reads longer ones, and can't always write them."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One `[name]` table of `file`.
+    """One table of `file`, which messages call `title`; `refusal` is the class of its errors.
 
-    Each method returns None where the key is absent, and raises CardError where its value is not what the method says.
+    Each method returns None where the key is absent, and raises `refusal` where its value is not what the method says.
     """
 
     file: Path
-    name: str
+    title: str
     values: Mapping[str, object]
+    refusal: type[InputError] = CardError
 
-    def error(self, key: str, allowed: str) -> CardError:
-        return CardError(f"{self.file}: [{self.name}] {key} = {_shown(self.values.get(key))}: must be {allowed}")
+    def refused(self, found: str) -> InputError:
+        """The error that says what was found in this table."""
+        return self.refusal(f"{self.file}: {self.title} {found}")
+
+    def error(self, key: str, allowed: str) -> InputError:
+        """The error that says which values `key` may have."""
+        return self.refused(f"{key} = {shown(self.values.get(key))}: must be {allowed}")
+
+    def check_keys(self, known: Sequence[str], of: str) -> None:
+        """Raise `refusal` for a key that is not known; `of` says whose keys they are."""
+        for key in self.values:
+            if key not in known:
+                raise self.refused(
+                    f"has no key {shown(key)}{did_you_mean(key, known)} (keys of {of}: {', '.join(known)})"
+                )
 
     def text(self, key: str) -> str | None:
         value = self.values.get(key)
@@ -55,20 +71,40 @@ class Table:
         for choice in choices:
             if value == choice:
                 return choice
-        raise self.error(key, f"one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
+        near = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise self.error(key, f"one of {', '.join(choices)}{near}")
 
-    def integer(self, key: str, low: int, high: int) -> int | None:
+    def switch(self, key: str) -> bool | None:
         value = self.values.get(key)
-        if value is None or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= high):
+        if value is None or isinstance(value, bool):
             return value
-        raise self.error(key, f"a whole number from {low} to {high}")
+        raise self.error(key, "true or false")
 
-    def number(self, key: str, allowed: str, *, above: float = -math.inf, to: float = math.inf) -> float | None:
-        """A finite number x, above < x <= to; `allowed` says so to a person."""
+    def integer(self, key: str, low: int, high: int | None = None) -> int | None:
+        """A whole number from `low` to `high`, both included; None for no upper end but that of TOML's integers."""
+        value = self.values.get(key)
+        most = _LARGEST_INTEGER if high is None else high
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= most):
+            return value
+        raise self.error(key, f"a whole number from {low} " + ("up" if high is None else f"to {high}"))
+
+    def number(
+        self,
+        key: str,
+        allowed: str,
+        *,
+        above: float = -math.inf,
+        least: float = -math.inf,
+        to: float = math.inf,
+        below: float | None = None,
+        infinite: bool = False,
+    ) -> float | None:
+        """A number x, above < x < below and least <= x <= to, finite unless `infinite`; `allowed` says so to a person."""
         value = self.values.get(key)
         if value is None:
             return None
-        if (number := as_number(value)) is not None and above < number <= to:
+        number = math.inf if infinite and value == math.inf else as_number(value)
+        if number is not None and number > above and least <= number <= to and (below is None or number < below):
             return number
         raise self.error(key, allowed)
 
@@ -84,36 +120,46 @@ class Table:
         raise self.error(key, allowed)
 
 
-def read_tables(path: Path, allowed: Mapping[str, Sequence[str]]) -> dict[str, Table]:
-    """The tables of a TOML file; `allowed` has the keys of each. A table that the file lacks comes back empty.
+def read_document(path: Path, what: str, refusal: type[InputError], otherwise: str = "") -> dict[str, object]:
+    """The content of a TOML file, which should be a `what`; `otherwise` says what to do where it can't be read.
 
-    Raises CardError: the file can't be read, is not TOML, or has a table or key that `allowed` lacks.
+    Raises `refusal`: the file can't be read, is too large for one, or is not TOML.
     """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise CardError(f"{path}: more than {MAX_BYTES} bytes; this is no card")
-        document = tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
-        raise CardError(f"{path}: can't be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise CardError(f"{path}: is not valid TOML: {error}") from error
+        raise refusal(f"{path}: can't be read: {error.strerror or error}{otherwise}") from error
+    if len(content) > MAX_BYTES:
+        raise refusal(f"{path}: more than {MAX_BYTES} bytes; this is no {what}")
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number of more digits than Python reads
+        raise refusal(f"{path}: is not valid TOML: {error}") from error
 
+
+def read_tables(path: Path, allowed: Mapping[str, Sequence[str]]) -> dict[str, Table]:
+    """The tables of a card or a manifest; `allowed` has the keys of each. A table that the file lacks comes back empty.
+
+    Raises CardError: the file can't be read, is not TOML, or has a table or key that `allowed` lacks.
+    """
+    document = read_document(path, "card", CardError)
+    tables = {}
     for name, values in document.items():
         if name not in allowed:
             found = f"[{name}]" if isinstance(values, dict) else f"{name} outside of a table"
-            tables = ", ".join(f"[{table}]" for table in allowed)
-            raise CardError(f"{path}: {found} is unknown{did_you_mean(name, allowed)} (allowed: {tables})")
-        if not isinstance(values, dict):
-            raise CardError(f"{path}: {name} = {_shown(values)}: must be a table, [{name}]")
-        for key in values:
-            if key not in allowed[name]:
-                keys = ", ".join(allowed[name])
-                raise CardError(
-                    f"{path}: [{name}] has no key {key!r}{did_you_mean(key, allowed[name])} (keys of [{name}]: {keys})"
-                )
-    return {name: Table(path, name, document.get(name, {})) for name in allowed}
+            known = ", ".join(f"[{table}]" for table in allowed)
+            raise CardError(f"{path}: {found} is unknown{did_you_mean(name, allowed)} (allowed: {known})")
+        tables[name] = as_table(path, f"[{name}]", values, CardError)
+        tables[name].check_keys(allowed[name], f"[{name}]")
+    return {name: tables.get(name, Table(path, f"[{name}]", {})) for name in allowed}
+
+
+def as_table(path: Path, title: str, values: object, refusal: type[InputError]) -> Table:
+    """The table that a document has under `title`; raises `refusal` where something else is there."""
+    if not isinstance(values, dict):
+        raise refusal(f"{path}: {title.strip('[]')} = {shown(values)}: must be a table, {title}")
+    return Table(path, title, values, refusal)
 
 
 def as_number(value: object) -> float | None:
@@ -127,11 +173,10 @@ def as_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
+def shown(value: object) -> str:
+    """A value from a file as messages write it, in 80 characters at most."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."

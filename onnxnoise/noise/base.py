@@ -26,7 +26,8 @@ class Level:
     and `hint` what some values of it mean; `example` is how a list of them is typed. `less` says whether a larger or a smaller
     level is less noise. `defaults` are swept where nothing else is asked for, the least noise first, and `search` are the
     (most, least) noise between which a noise margin is looked for. `percent` turns a level into the size of the noise in
-    percent, which grows with the noise and is 0 without any; `share` says of what it is a percentage.
+    percent of `reference`, which grows with the noise and is 0 without any; `inverse` writes a level as a formula of that
+    percentage `p`, for charts.
     """
 
     name: str
@@ -38,7 +39,13 @@ class Level:
     defaults: tuple[float, ...]
     search: tuple[float, float]
     percent: Callable[[float], float]
-    share: str
+    inverse: str
+    reference: str
+
+    @property
+    def share(self) -> str:
+        """What the size of the noise in percent is, in words."""
+        return f"sigma_noise as a share of {self.reference}"
 
     @property
     def flag(self) -> str:

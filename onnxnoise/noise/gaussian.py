@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from onnxnoise.noise.base import Drawn, Level, Weights
 from onnxnoise.records import Floats
-
-PAPER_SNRS = (100.0, 10.0, 5.0, 2.5, 1.67, 1.0)
-"""The paper's noise of 1, 10, 20, 40, 60 and 100 percent."""
+from onnxnoise.words import PAPER_SNRS
 
 SNR = Level(
     name="SNR",
@@ -24,7 +22,8 @@ SNR = Level(
     defaults=PAPER_SNRS,
     search=(0.1, 1000.0),
     percent=lambda snr: 100.0 / snr,
-    share="sigma_noise as a share of sigma_w",
+    inverse="100 / p",
+    reference="sigma_w",
 )
 
 
@@ -64,3 +63,6 @@ class Gaussian:
 
 def _sigma_noise(weights: Weights, snr: float) -> np.float32:
     return np.float32(weights.sigma_w / snr)
+
+
+MODEL = Gaussian

@@ -5,20 +5,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 from onnxnoise.errors import UsageError
+from onnxnoise.noise import MODELS
 from onnxnoise.noise.base import Drawn, Level, NoiseModel, Weights
-from onnxnoise.noise.gaussian import Gaussian
 from onnxnoise.noise.normals import stream
-from onnxnoise.noise.relative import Relative
 from onnxnoise.records import Floats, NoiseSetting, NoiseStep
+from onnxnoise.text import did_you_mean, quoted
 
-MODELS: dict[str, Callable[..., NoiseModel]] = {
-    "gaussian": Gaussian,
-    "relative": Relative,
-}
+
+def model_class(name: str) -> Callable[..., NoiseModel]:
+    """The class of a noise model, made with the step's parameters by name; raises UsageError for a model that is not known."""
+    if name not in MODELS:
+        raise UsageError(f"--noise: {quoted(name)} is not known{did_you_mean(name, MODELS)}; use {', '.join(MODELS)}")
+    found: Callable[..., NoiseModel] = import_module(f"onnxnoise.noise.{name.replace('-', '_')}").MODEL
+    return found
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,7 @@ def _step(text: str) -> NoiseStep:
 
 
 def _link(step: NoiseStep) -> Link:
-    if step.name not in MODELS:
-        raise UsageError(f"--noise: {step.name[:40]!r} is not known{_meant(step.name)}; use {', '.join(MODELS)}")
-    model = MODELS[step.name]
+    model = model_class(step.name)
     known = tuple(inspect.signature(model).parameters)
     for name, _ in step.parameters:
         if name not in known:
@@ -134,21 +135,22 @@ def _link(step: NoiseStep) -> Link:
     return Link(made, None if step.level is None else made.level.check(step.level, "--noise"))
 
 
-def _meant(name: str) -> str:
-    close = get_close_matches(name, MODELS, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
 def headline(setting: NoiseSetting) -> str:
     """The first line of every output: which noise this is, what its sigma or scale is taken over, and the batch norms' policy."""
-    chain = chain_of(setting)
-    level = chain.level
-    if setting.chain == "gaussian":
-        noise = f"weight noise, SNR = sigma_w / sigma_noise, sigma per {setting.sigma_scope}"
-    else:
-        noise = f"weight noise {setting.chain}, {level.name} = {level.definition}, scale per {setting.scale}"
-    kernels = "; kernels only" if setting.analog == "kernels" else ""
-    return f"{noise}{kernels}; batch norms: {setting.bn}"
+    level = level_of(setting)
+    return f"weight noise, {level.name} = {level.definition}, {terms(setting)}"
+
+
+def terms(setting: NoiseSetting) -> str:
+    """What a level's meaning depends on: a model other than gaussian, what sigma or scale is taken over, and the policy."""
+    return f"{units(setting)}; batch norms: {setting.bn}"
+
+
+def units(setting: NoiseSetting) -> str:
+    """What a level is in units of: `sigma per tensor`, or the model, what its scale is taken over, and which weights bear it."""
+    white = setting.chain == "gaussian"
+    noise = f"sigma per {setting.sigma_scope}" if white else f"{setting.chain}, scale per {setting.scale}"
+    return f"{noise}; kernels only" if setting.analog == "kernels" else noise
 
 
 def setting_of(identity: Mapping[str, Any]) -> NoiseSetting:

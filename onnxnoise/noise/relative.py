@@ -22,7 +22,8 @@ ETA = Level(
     defaults=(0.01, 0.02, 0.05, 0.1, 0.2),
     search=(2.0, 0.0005),
     percent=lambda eta: 100.0 * eta,
-    share="sigma_noise as a share of the largest |w|",
+    inverse="p / 100",
+    reference="max |w|",
 )
 
 
@@ -68,3 +69,6 @@ class Relative:
             return largest(weights.values, weights.scale)
         high, low = (extreme(weights.values, weights.scale, which) for which in (np.maximum, np.minimum))
         return high - low
+
+
+MODEL = Relative

@@ -1,133 +1,100 @@
-"""Figures of runs: charts with their titles and data, arranged for one image or taken apart by the page."""
+"""Figures drawn for given runs: taken apart by the page, or arranged in one image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Literal, TypeAlias
 
 import altair as alt
 
-from onnxnoise.reports import chartdata
-from onnxnoise.reports import style as charts
-from onnxnoise.reports.chartdata import Row
+from onnxnoise.noise.models import terms
+from onnxnoise.reports import style
+from onnxnoise.reports.chartdata import Datum
+from onnxnoise.reports.figures import NAMES, figure
+from onnxnoise.reports.figures.base import AnyFigure, Canvas, OfAllRuns, OfOneRun, dataset
 from onnxnoise.reports.views import METRIC_TITLES, View
-from onnxnoise.text import noise_percent, noise_text, shortened
+from onnxnoise.text import shortened
 
 Spec: TypeAlias = dict[str, Any]
-_NOTES = {
-    "all": "bars: 95 % intervals, for other draws and other images like these; small dots: single draws",
-    "average": "bars: 95 % intervals, for other draws and other images like these",
-    "heatmap": "▲ noise made a batch norm's variance negative; ✕ outputs were not finite (in some draw)",
-    "curve": "band: 95 % interval; small dots: single draws",
-    "profile": "faint lines: single draws; dots: their mean; ▲ and ✕ as on the heat map",
-    "cumulative": "bands: 95 % intervals; rings: from here on accuracy can't be told from chance",
-}
-FIGURES = ("all", "average", "heatmap", "profile", "cumulative")
-_PANEL, _HEAT, _WIDE = 360, 330, 760
+Concat = Literal["hconcat", "vconcat"]
+_ROW, _COLUMN, _WIDE = 360, 330, 760
+"""Widths of a chart in pixels, by the figure's place."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Charts that belong together; `name` is one of FIGURES or `curve`, `run` the position of the one run it shows,
-    `note` what its marks mean.
+class Drawing:
+    """A figure drawn for runs that have cells for it.
+
+    `key` tells it from all other drawings of a report; `name` is the figure's, or `curve`. `panels` are its charts as
+    Vega-Lite specifications. `run` is the position of the one run that it shows, None for all runs.
     """
 
+    key: str
     name: str
-    title: str
-    note: str
+    figure: AnyFigure
     panels: tuple[Spec, ...]
-    run: int | None = None
+    run: int | None
+    curve: Drawing | None = None
 
 
-def datasets(found: Sequence[View]) -> dict[str, list[Row]]:
-    """All rows that figures of these runs draw, by the name under which their charts ask for them."""
-    named = {
-        "whole": chartdata.whole(found),
-        "whole-draws": chartdata.whole_draws(found),
-        "averages": chartdata.averages(found),
-    }
-    for i, view in enumerate(found):
-        named |= {
-            f"single-{i}": chartdata.single(view),
-            f"draws-{i}": chartdata.draws(view),
-            f"cumulative-{i}": chartdata.cumulative(view),
-            f"reached-{i}": chartdata.reached(view),
-            f"chance-{i}": chartdata.chance(view),
-        }
+def drawings(found: Sequence[View], names: Sequence[str] = NAMES, *, selectable: bool = False) -> list[Drawing]:
+    """The named figures that the runs have cells for: those of all runs, then each run's, both in the order of the registry.
+
+    Selectable ones let the reader choose a layer, and come with its curve.
+    """
+    numbers = count()
+    chosen = [(name, figure(name)) for name in NAMES if name in names]
+    made = []
+    for name, each in chosen:
+        if isinstance(each, OfAllRuns) and (charts := each.charts(found, Canvas(None, selectable))):
+            made.append(Drawing(f"{name}-{next(numbers)}", name, each, _specs(charts), None))
+    for run, view in enumerate(found):
+        canvas = Canvas(run, selectable)
+        for name, each in chosen:
+            if isinstance(each, OfOneRun) and (charts := each.charts(view, canvas)):
+                drawing = Drawing(f"{name}-{next(numbers)}", name, each, _specs(charts), run)
+                if selectable and each.curve:
+                    specs = _specs(each.curve.charts(view, canvas))
+                    curve = Drawing(f"curve-{next(numbers)}", "curve", each.curve, specs, run)
+                    drawing = replace(drawing, curve=curve)
+                made.append(drawing)
+    return made
+
+
+def _specs(charts: Sequence[alt.LayerChart]) -> tuple[Spec, ...]:
+    """The charts as plain specifications: Altair's own concatenation copies them many times over, which takes seconds."""
+    own = ("$schema", "config")
+    return tuple(
+        {key: part for key, part in chart.to_dict(validate=False).items() if key not in own} for chart in charts
+    )
+
+
+def datasets(found: Sequence[View], names: Sequence[str] = NAMES) -> dict[str, list[Datum]]:
+    """All rows that the named figures of these runs draw, by the name under which their charts ask for them."""
+    chosen = [figure(name) for name in names]
+    named: dict[str, list[Datum]] = {}
+    for each in chosen:
+        if isinstance(each, OfAllRuns):
+            named |= {dataset(name, None): rows(found) for name, rows in each.rows.items()}
+    for run, view in enumerate(found):
+        shared = {name: rows for each in chosen if isinstance(each, OfOneRun) for name, rows in each.rows.items()}
+        named |= {dataset(name, run): rows(view) for name, rows in shared.items()}
     return named
 
 
-def figures(found: Sequence[View], *, selectable: bool = False) -> list[Figure]:
-    """All figures that the runs have cells for; selectable ones come with the curve of the chosen layer."""
-    made: list[Figure] = []
-    axis = _axis(found)
-    if any(view.cells("all") for view in found):
-        panels = tuple(
-            charts.all_layers("whole", "whole-draws", axis, normalized=each, top=top)
-            for each, top in ((False, 100.0), (True, _top(found)))
-        )
-        made.append(_figure("all", "All layers noisy together", panels))
-    if any(view.result.a_avr for view in found):
-        panels = (charts.average("averages", axis), charts.loss("averages", axis))
-        made.append(_figure("average", "A_avr: one noisy layer at a time, mean over the layers", panels))
-    for i, view in enumerate(found):
-        made += _of_one(i, view, selectable=selectable)
-    return made
-
-
-def _figure(name: str, title: str, panels: Sequence[alt.LayerChart], run: int | None = None) -> Figure:
-    """The charts as plain specifications: Altair's own concatenation copies them many times over, which takes seconds."""
-    own = ("$schema", "config")
-    specs = [{key: part for key, part in panel.to_dict(validate=False).items() if key not in own} for panel in panels]
-    return Figure(name, title, _NOTES[name], tuple(specs), run)
-
-
-def _top(found: Sequence[View]) -> float:
-    """Where the axis of accuracy / clean ends: above every draw, not above every interval."""
-    return max([1.1, *(1.05 * (row["normalized"] or 0.0) for row in chartdata.whole_draws(found))])
-
-
-def _axis(found: Sequence[View]) -> charts.Axis:
-    noises = sorted({noise_percent(snr) for view in found for snr in view.snrs} - {0.0})
-    return charts.Axis(tuple(view.label for view in found), tuple(noises))
-
-
-def _of_one(i: int, view: View, *, selectable: bool) -> list[Figure]:
-    made = []
-    last = max(view.layers, default=1)
-    if view.cells("single"):
-        noisy = len({cell.layer for cell in view.cells("single")})
-        heat = charts.heat_map(f"single-{i}", noisy, selectable=selectable)
-        made.append(_figure("heatmap", "One noisy layer at a time", (heat,), i))
-        if selectable:
-            curve = charts.layer_curve(f"single-{i}", f"draws-{i}", _axis([view]))
-            made.append(_figure("curve", "One layer", (curve,), i))
-        present = {view.layers[cell.layer or 0].kind for cell in view.cells("single")}
-        kinds = [kind for kind in charts.KINDS if kind in present]
-        panels = tuple(
-            charts.profile(f"single-{i}", f"draws-{i}", noise_percent(snr), noise_text(snr), last, kinds, legend=k == 0)
-            for k, snr in enumerate(snr for snr in view.snrs if view.cells("single", snr))
-        )
-        made.append(_figure("profile", "Layer by layer, every draw", panels, i))
-    if view.cells("cumulative"):
-        panel = charts.cumulative(f"cumulative-{i}", f"reached-{i}", f"chance-{i}", last)
-        made.append(_figure("cumulative", "Noise in layers 1 to L", (panel,), i))
-    return made
-
-
-def image(found: Sequence[View], names: Sequence[str]) -> Spec:
-    """One Vega-Lite specification with the named figures, light, under a title that says what the noise means."""
-    chosen = [_titled(found, figure) for figure in figures(found) if figure.name in names]
-    heads = [figure for figure in chosen if figure.run is None]
-    tall = [_arranged(figure, "vconcat", _HEAT) for figure in chosen if figure.name == "heatmap"]
-    rows = []
-    if len(found) == 1 and tall and heads:  # the heat map is tall, its neighbour has two charts one above the other
-        tall.append(_arranged(heads.pop(0), "vconcat", _PANEL))
-    rows += [_concat("hconcat", tall)] if len(found) == 1 and tall else []
-    rows += [_arranged(figure, "hconcat", _PANEL) for figure in heads]
-    rows += [_concat("hconcat", tall)] if len(found) > 1 and tall else []
-    rows += [_arranged(figure, "vconcat", _WIDE) for figure in chosen if figure.name in ("profile", "cumulative")]
+def image(found: Sequence[View], made: Sequence[Drawing]) -> Spec:
+    """One Vega-Lite specification with these drawings, light, under a title that says what the noise means."""
+    alone = len(found) == 1
+    rows = [drawing for drawing in made if drawing.figure.place == "row"]
+    columns = [_arranged(found, each, "vconcat", _COLUMN) for each in made if each.figure.place == "column"]
+    if alone and columns and rows:  # a column is tall, its neighbour has two charts one above the other
+        columns.append(_arranged(found, rows.pop(0), "vconcat", _ROW))
+    beside = [_concat("hconcat", columns)] if columns else []
+    wide = [_arranged(found, each, "vconcat", _WIDE) for each in made if each.figure.place == "wide"]
+    arranged = [_arranged(found, each, "hconcat", _ROW) for each in rows]
+    parts = [*beside, *arranged, *wide] if alone else [*arranged, *beside, *wide]
     return {
         "$schema": alt.SCHEMA_URL,
         "title": {
@@ -136,31 +103,33 @@ def image(found: Sequence[View], names: Sequence[str]) -> Spec:
             "fontSize": 15,
             "offset": 12,
         },
-        **_concat("vconcat", rows),
+        **_concat("vconcat", parts),
         "padding": 16,
         "background": "white",
-        "config": {**charts.config(dark=False), "aria": False},
-        "datasets": datasets(found),
+        "config": {**style.config(dark=False), "aria": False},
+        "datasets": datasets(found, list(dict.fromkeys(drawing.name for drawing in made))),
     }
 
 
-def _titled(found: Sequence[View], figure: Figure) -> Figure:
-    """With the run's label, where the image has several."""
-    if figure.run is None or len(found) == 1:
-        return figure
-    return replace(figure, title=f"{found[figure.run].label}: {figure.title[:1].lower()}{figure.title[1:]}")
-
-
-def _arranged(figure: Figure, how: Literal["hconcat", "vconcat"], width: int) -> Spec:
-    panels = [{**_still(panel), "width": width} for panel in figure.panels]
+def _arranged(found: Sequence[View], drawing: Drawing, how: Concat, width: int) -> Spec:
+    panels = [{**_still(panel), "width": width} for panel in drawing.panels]
+    subtitle = drawing.figure.note.split("; ")
     return {
         **_concat(how, panels),
-        "title": {"text": figure.title, "subtitle": figure.note.split("; "), "fontSize": 13},
+        "title": {"text": _title(found, drawing), "subtitle": subtitle, "fontSize": 13},
     }
+
+
+def _title(found: Sequence[View], drawing: Drawing) -> str:
+    """The figure's title, after the run's label where the image has several runs."""
+    title = drawing.figure.title
+    if drawing.run is None or len(found) == 1:
+        return title
+    return f"{found[drawing.run].label}: {title[:1].lower()}{title[1:]}"
 
 
 def _still(panel: Spec) -> Spec:
-    """Without tooltips, which an image can't show and an SVG would hold as text."""
+    """The chart without its tooltips, which an image can't show and an SVG would hold as text."""
     return {
         **panel,
         "layer": [
@@ -173,8 +142,8 @@ def _still(panel: Spec) -> Spec:
     }
 
 
-def _concat(how: Literal["hconcat", "vconcat"], panels: Sequence[Spec]) -> Spec:
-    """Side by side or one above the other, each with legends of its own."""
+def _concat(how: Concat, panels: Sequence[Spec]) -> Spec:
+    """Charts side by side or one above the other, each with legends of its own."""
     apart = dict.fromkeys(("color", "shape"), "independent")
     return {how: list(panels), "spacing": 40 if how == "hconcat" else 24, "resolve": {"scale": apart, "legend": apart}}
 
@@ -185,7 +154,7 @@ def about(view: View) -> str:
     draws = sorted({len(cell.draws) for cell in result.cells})
     counts = " and ".join(str(number) for number in draws) or "no"
     return (
-        f"{view.label}: sigma per {result.sigma_scope}; batch norms: {result.bn}; {METRIC_TITLES[view.metric]}, clean "
+        f"{view.label}: {terms(result.noise)}; {METRIC_TITLES[view.metric]}, clean "
         f"{view.clean:.2%} on {result.clean.images:,} images of {shortened(str(result.dataset['name']), 40)}; "
         f"{counts} draw{'' if draws == [1] else 's'}"
     )

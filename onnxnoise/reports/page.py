@@ -12,38 +12,36 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from onnxnoise.reports import layout as figures
-from onnxnoise.reports import style as charts
-from onnxnoise.reports import tables
+from onnxnoise.noise.models import headline
+from onnxnoise.reports import style, tables
 from onnxnoise.reports.chartdata import row_label
-from onnxnoise.reports.layout import Figure
-from onnxnoise.reports.views import View, differences, worst
+from onnxnoise.reports.figures.base import OfAllRuns, OfOneRun
+from onnxnoise.reports.layout import Drawing, about, datasets, drawings
+from onnxnoise.reports.views import View, differences, level_of, mean_of_layer
 from onnxnoise.text import safe
-
-_ORDER = ("heatmap", "profile", "cumulative")
 
 
 def page(found: Sequence[View], bundle: str) -> str:
     """HTML of the report; `bundle` is JavaScript that defines `vegaEmbed`.
 
-    Names are untrusted: in HTML they are escaped, in scripts JSON without any `<`. Only the three scripts of the page run (a
-    content security policy holds their digests), and nothing may be fetched.
+    Names are untrusted: in HTML they are escaped, and scripts get them as JSON without any `<`. Only the three scripts of the
+    page run (a content security policy holds their digests), and nothing may be fetched.
     """
-    made = figures.figures(found, selectable=True)
-    named = [(f"{figure.name}-{k}", figure) for k, figure in enumerate(made)]
+    made = drawings(found, selectable=True)
+    every = [each for drawing in made for each in (drawing, drawing.curve) if each is not None]
     data = {
-        "specs": {f"{name}-{i}": panel for name, figure in named for i, panel in enumerate(figure.panels)},
-        "datasets": figures.datasets(found),
-        "config": {"light": charts.config(dark=False), "dark": charts.config(dark=True)},
+        "specs": {f"{each.key}-{i}": panel for each in every for i, panel in enumerate(each.panels)},
+        "datasets": datasets(found),
+        "config": {"light": style.config(dark=False), "dark": style.config(dark=True)},
         "chosen": {str(i): _first(view) for i, view in enumerate(found)},
         "layers": {str(i): {str(k): row_label(view, k) for k in view.layers} for i, view in enumerate(found)},
     }
     script = _file("page.js")
     title = f"Weight noise: {', '.join(view.label for view in found)}"
-    body = [*_head(found), *_common(found, named)]
+    body = [*_head(found), *_common(found, made)]
     for i, view in enumerate(found):
-        body += _section(i, view, [(name, figure) for name, figure in named if figure.run == i])
-    body += [tables.provenance(found), _file("reading.html")]
+        body += _section(i, view, [drawing for drawing in made if drawing.run == i])
+    body += [tables.provenance(found), _reading(found)]
     return Template(_file("page.html")).substitute(
         policy=_policy([bundle, script]),
         title=escape(title),
@@ -56,11 +54,9 @@ def page(found: Sequence[View], bundle: str) -> str:
 
 
 def _head(found: Sequence[View]) -> list[str]:
-    scopes = " and ".join(dict.fromkeys(view.result.sigma_scope for view in found))
-    policies = " and ".join(dict.fromkeys(view.result.bn for view in found))
-    parts = [
-        f"<h1>Which network survives weight noise: {escape(', '.join(view.label for view in found))}</h1>",
-        f"<p class=policy>weight noise, SNR = sigma_w / sigma_noise, sigma per {scopes}; batch norms: {policies}</p>",
+    parts = [f"<h1>Which network survives weight noise: {escape(', '.join(view.label for view in found))}</h1>"]
+    parts += [
+        f"<p class=policy>{escape(line)}</p>" for line in dict.fromkeys(headline(view.result.noise) for view in found)
     ]
     parts += [f"<p class=note>{escape(note)}</p>" for note in _notes(found)]
     if len(found) > 1:
@@ -72,7 +68,7 @@ def _head(found: Sequence[View]) -> list[str]:
 
 
 def _notes(found: Sequence[View]) -> list[str]:
-    """What keeps the runs from being complete, or from being compared."""
+    """Sentences that say what keeps the runs from being complete, or from being compared."""
     notes = []
     for view in found:
         run = view.opened
@@ -88,64 +84,76 @@ def _notes(found: Sequence[View]) -> list[str]:
     return notes
 
 
-def _common(found: Sequence[View], named: Sequence[tuple[str, Figure]]) -> list[str]:
-    """What all runs share: figures and tables of all layers, of A_avr, of structure and of depth."""
+def _common(found: Sequence[View], made: Sequence[Drawing]) -> list[str]:
+    """What all runs share: their figures, each with its table, and tables of structure and of depth."""
     parts = ["<section>", "<h2>At a glance</h2>", tables.overview(found)]
-    shown = {figure.name: (name, figure) for name, figure in named if figure.run is None}
-    if "all" in shown:
-        parts += [_figure(*shown["all"]), tables.all_layers(found)]
-    if "average" in shown:
-        parts += [_figure(*shown["average"]), tables.averages(found)]
+    for drawing in made:
+        if isinstance(drawing.figure, OfAllRuns):
+            parts.append(_figure(drawing))
+            parts += [drawing.figure.table(found)] if drawing.figure.table else []
     parts += ["</section>", "<section>", "<h2>Layers, parameters and depth</h2>", tables.structure(found)]
     return [*parts, *tables.depth(found), "</section>"]
 
 
-def _section(i: int, view: View, named: Sequence[tuple[str, Figure]]) -> list[str]:
+def _section(i: int, view: View, made: Sequence[Drawing]) -> list[str]:
+    """What belongs to one run: its warnings, its figures, each with its table, and the table of its layers."""
     parts = [
         f'<section id="run-{i}" data-run="{i}">',
         f"<h2>{escape(view.label)}</h2>",
-        f"<p>{escape(figures.about(view))}</p>",
+        f"<p>{escape(about(view))}</p>",
     ]
     parts += [f"<p class=note>{escape(safe(notice.message))}</p>" for notice in view.result.warnings]
-    shown = {figure.name: (name, figure) for name, figure in named}
-    if "heatmap" in shown:
-        parts += [
-            "<div class=pair>",
-            _figure(*shown["heatmap"]),
-            "<aside><h3 class=chosen aria-live=polite></h3>",
-            _charts(*shown["curve"]),
-            _hint(f"{shown['curve'][1].note}. Choose a layer on the map or in the table."),
-            "</aside>",
-            "</div>",
-            _figure(*shown["profile"]),
-        ]
-    if "cumulative" in shown:
-        parts += [_figure(*shown["cumulative"]), tables.chance(view)]
-    if "heatmap" in shown:
+    for drawing in made:
+        parts += [_figure(drawing)] if drawing.curve is None else _pair(drawing, drawing.curve)
+        if isinstance(drawing.figure, OfOneRun) and drawing.figure.table:
+            parts.append(drawing.figure.table(view))
+    if view.cells("single"):
         parts.append(tables.layers(view))
     return [*parts, "</section>"]
 
 
-def _figure(name: str, figure: Figure) -> str:
-    title = f"<figcaption>{escape(figure.title)}</figcaption>"
-    return f"<figure class={figure.name}>{title}{_charts(name, figure)}{_hint(figure.note)}</figure>"
+def _pair(drawing: Drawing, curve: Drawing) -> list[str]:
+    """A figure on which the reader chooses a layer, beside that layer's curve."""
+    return [
+        "<div class=pair>",
+        _figure(drawing),
+        "<aside><h3 class=chosen aria-live=polite></h3>",
+        _charts(curve),
+        _hint(f"{curve.figure.note}. Choose a layer on the map or in the table."),
+        "</aside>",
+        "</div>",
+    ]
+
+
+def _figure(drawing: Drawing) -> str:
+    title = f"<figcaption>{escape(drawing.figure.title)}</figcaption>"
+    return f"<figure class={drawing.name}>{title}{_charts(drawing)}{_hint(drawing.figure.note)}</figure>"
 
 
 def _hint(text: str) -> str:
     return f"<p class=hint>{escape(text[:1].upper() + text[1:])}</p>"
 
 
-def _charts(name: str, figure: Figure) -> str:
+def _charts(drawing: Drawing) -> str:
     divs = (
-        f'<div class=chart data-spec="{name}-{i}" data-name={figure.name}></div>' for i in range(len(figure.panels))
+        f'<div class=chart data-spec="{drawing.key}-{i}" data-name={drawing.name}></div>'
+        for i in range(len(drawing.panels))
     )
     return f"<div class=charts>{''.join(divs)}</div>"
 
 
 def _first(view: View) -> int:
     """The layer whose curve is shown at first: the one that suffers most."""
-    suffering = {k: value for k in view.layers if (value := worst(view, k)) is not None}
-    return min(suffering, key=suffering.__getitem__, default=1)
+    means = {k: mean for k in view.layers if (mean := mean_of_layer(view, k)) is not None}
+    return min(means, key=means.__getitem__, default=1)
+
+
+def _reading(found: Sequence[View]) -> str:
+    level = level_of(found)
+    return Template(_file("reading.html")).substitute(
+        level=escape(level.name),
+        meaning=escape(f"{level.definition}; the percentage beside it is {level.share} ({level.hint})"),
+    )
 
 
 @cache
@@ -160,7 +168,10 @@ def _json(content: Any) -> str:
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """Only these scripts, no requests; Vega compiles its expressions, which come from charts.py and never from a file."""
+    """The page's security policy: only these scripts run, and nothing is requested.
+
+    `unsafe-eval` is there for Vega, which compiles the expressions of the charts; none of them comes from a run file.
+    """
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (

@@ -1,4 +1,4 @@
-"""The tables of the page: all layers, A_avr, structure, depth, chance, every layer, provenance."""
+"""The tables of the page: what they are made of, and those of no figure: overview, structure, depth, layers, provenance."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 
+from onnxnoise.noise.base import Level
+from onnxnoise.noise.models import terms, units
 from onnxnoise.records import Cell, Estimate, Interval
-from onnxnoise.reports.chartdata import said_accuracy
 from onnxnoise.reports.style import KINDS
-from onnxnoise.reports.views import METRIC_TITLES, View, depths, falls, worst
-from onnxnoise.text import noise_percent, safe
+from onnxnoise.reports.views import METRIC_TITLES, View, depths, level_of, mean_of_layer
+from onnxnoise.text import safe
 
 _MISSING = "<td class=none>–</td>"
 
 
 def table(caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in a box that scrolls sideways, whose headers sort it; `headings` and cells are HTML, cells with their td."""
+    """A table in a box that scrolls sideways; its headings sort it.
+
+    `headings` are the HTML inside the headings; `rows` hold td elements.
+    """
     columns = zip(headings, rows[0] if rows else [""] * len(headings), strict=True)
-    heads = "".join(_heading(heading, text=cell.startswith("<td class=text")) for heading, cell in columns)
+    heads = "".join(_heading(heading, text=td.startswith("<td class=text")) for heading, td in columns)
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     title = escape(caption)
     return (
@@ -33,20 +37,20 @@ def _heading(heading: str, *, text: bool) -> str:
 
 
 def text(value: str) -> str:
-    """A cell of untrusted text."""
+    """A td of untrusted text."""
     shown = escape(safe(value))
     return f'<td class=text data-v="{shown}"><div>{shown}</div></td>'
 
 
 def number(value: float | None, shown: str, below: str = "") -> str:
-    """A cell that sorts by `value`; `below` stands under it, small."""
+    """A td that sorts by `value` and shows `shown`, with `below` under it in small print; a dash where there is no value."""
     if value is None:
         return _MISSING
     return f'<td data-v="{value!r}">{escape(shown)}{f"<small>{escape(below)}</small>" if below else ""}</td>'
 
 
 def share(estimate: Estimate | None, scale: int = 1) -> str:
-    """A cell of an estimate with its interval: a fraction, or percent with `scale` 100."""
+    """A td of an estimate with its interval: a fraction, or percent with `scale` 100."""
     if estimate is None:
         return _MISSING
     digits = 1 if scale == 100 else 3
@@ -55,14 +59,22 @@ def share(estimate: Estimate | None, scale: int = 1) -> str:
 
 
 def interval(ends: Interval, scale: int, digits: int) -> str:
+    """The ends of an interval times `scale`, in brackets."""
     return f"[{', '.join(f'{scale * end:.{digits}f}' for end in ends)}]"
 
 
-def noise(snr: float) -> str:
-    return f"SNR {snr:g}<small>{noise_percent(snr):.3g} %</small>"
+def level_heading(level: Level, value: float) -> str:
+    """The heading of the column of one level, with the size of the noise below it."""
+    return f"{escape(level.text(value))}<small>{level.percent_text(value)}</small>"
+
+
+def noise(view: View, level: float) -> str:
+    """A td of a level, with the size of the noise below it."""
+    return number(level, view.level.number(level), view.level.percent_text(level))
 
 
 def overview(found: Sequence[View]) -> str:
+    """What each run measured: clean accuracy, layers, data, draws and policies."""
     rows = []
     for view in found:
         result = view.result
@@ -83,7 +95,7 @@ def overview(found: Sequence[View]) -> str:
                 number(result.clean.images, f"{result.clean.images:,}"),
                 number(draws[-1] if draws else 0, " and ".join(map(str, draws)) or "0"),
                 text(result.bn),
-                text(result.sigma_scope),
+                text(units(result.noise)),
             ]
         )
     headings = [
@@ -95,65 +107,28 @@ def overview(found: Sequence[View]) -> str:
         "images",
         "draws",
         "batch norms",
-        "sigma per",
+        "noise",
     ]
     return table("Runs", headings, rows)
 
 
-def _by_noise(found: Sequence[View], cell: Callable[[View, float], str]) -> list[list[str]]:
-    return [[text(view.label), *(cell(view, snr) for snr in _snrs(found))] for view in found]
+def level_headings(found: Sequence[View]) -> list[str]:
+    """The headings of a table that `by_level` fills: the run, then each level."""
+    level = level_of(found)
+    return ["run", *(level_heading(level, each) for each in _levels(found))]
 
 
-def _snrs(found: Sequence[View]) -> list[float]:
-    return sorted({snr for view in found for snr in view.snrs}, reverse=True)
+def by_level(found: Sequence[View], content: Callable[[View, float], str]) -> list[list[str]]:
+    """A table's rows with a run each: its label, then the content of the run at each level that any run has."""
+    return [[text(view.label), *(content(view, level) for level in _levels(found))] for view in found]
 
 
-def _all(view: View, snr: float) -> Cell | None:
-    return next(iter(view.cells("all", snr)), None)
-
-
-def all_layers(found: Sequence[View]) -> str:
-    """Table III: all layers noisy, absolute and normalized."""
-
-    def absolute(view: View, snr: float) -> str:
-        cell = _all(view, snr)
-        return share(view.accuracy(cell) if cell else None, 100)
-
-    def normalized(view: View, snr: float) -> str:
-        cell = _all(view, snr)
-        return share(view.normalized(cell) if cell else None)
-
-    headings = ["run", *map(noise, _snrs(found))]
-    clean = [number(view.clean, f"{100 * view.clean:.1f}") for view in found]
-    rows = [[row[0], first, *row[1:]] for row, first in zip(_by_noise(found, absolute), clean, strict=True)]
-    return table(
-        "All layers noisy: accuracy, % [95 % interval]", ["run", "clean<small>0 %</small>", *headings[1:]], rows
-    ) + table("All layers noisy: accuracy / clean [95 % interval]", headings, _by_noise(found, normalized))
-
-
-def averages(found: Sequence[View]) -> str:
-    """A_avr and 100 - A_avr in percent, by run and noise."""
-
-    def of(view: View, snr: float) -> Estimate | None:
-        return next((view.average(each) for each in view.result.a_avr if each.snr == snr), None)
-
-    def lost(view: View, snr: float) -> str:
-        estimate = of(view, snr)
-        return number(
-            None if estimate is None else 1 - estimate.mean,
-            "" if estimate is None else f"{100 - 100 * estimate.mean:.2f}",
-        )
-
-    headings = ["run", *map(noise, _snrs(found))]
-    return table(
-        "A_avr, % of clean accuracy [95 % interval]",
-        headings,
-        _by_noise(found, lambda view, snr: share(of(view, snr), 100)),
-    ) + table("100 - A_avr, %", headings, _by_noise(found, lost))
+def _levels(found: Sequence[View]) -> list[float]:
+    return level_of(found).in_order(level for view in found for level in view.levels)
 
 
 def structure(found: Sequence[View]) -> str:
-    """Layers and parameters by kind (Tables IV to VIII)."""
+    """Layers and parameters of each run, by kind (Tables IV to VIII)."""
     kinds = [kind for kind in KINDS if any(layer.kind == kind for view in found for layer in view.layers.values())]
     rows = []
     for view in found:
@@ -171,7 +146,7 @@ def structure(found: Sequence[View]) -> str:
 
 
 def depth(found: Sequence[View]) -> list[str]:
-    """Rank correlation of A_i with depth; empty where no single sweep is complete."""
+    """Rank correlation of A_i with depth, with a hint; empty where no single sweep is complete."""
     rows = []
     for view in found:
         for each in depths(view):
@@ -181,7 +156,7 @@ def depth(found: Sequence[View]) -> list[str]:
             rows.append(
                 [
                     text(view.label),
-                    number(each.snr, f"{each.snr:g}", f"{noise_percent(each.snr):.3g} %"),
+                    noise(view, each.level),
                     number(rank.rho if rank else None, f"{rank.rho:+.2f}" if rank else "", between),
                     number(rank.p_value if rank else None, f"{rank.p_value:.2g}" if rank else ""),
                     f"<td>{spread}</td>",
@@ -190,49 +165,19 @@ def depth(found: Sequence[View]) -> list[str]:
             )
     if not rows:
         return []
+    level = level_of(found)
     caption = "Does depth help? Spearman's rank correlation of A_i with the layer's index"
     return [
-        table(caption, ["run", "SNR<small>noise</small>", "rho", "p", "rho of single draws", "layers"], rows),
+        table(caption, ["run", f"{level.name}<small>noise</small>", "rho", "p", "rho of single draws", "layers"], rows),
         "<p class=hint>Above 0: later layers keep more. Interval (95 %) and p take the layers as an independent sample, which "
-        "neighbours are not, and are not corrected for the number of SNRs; – where all A_i are equal.</p>",
+        f"neighbours are not, and are not corrected for the number of {level.name}s; – where all A_i are equal.</p>",
     ]
-
-
-def chance(view: View) -> str:
-    """From which L on a cumulative curve can't be told from chance; empty where chance is not known."""
-    rows = []
-    for fall in falls(view):
-        cell = fall.cell
-        layer = cell.layer if cell else None
-        rows.append(
-            [
-                number(fall.snr, f"{fall.snr:g}", f"{noise_percent(fall.snr):.3g} %"),
-                number(layer, str(layer)),
-                text(view.layers[layer].name if layer else "not reached"),
-                f"<td>{escape(said_accuracy(view.accuracy(cell)) if cell else '–')}</td>",
-                number(fall.above, str(fall.above)),
-                number(fall.below, str(fall.below)),
-            ]
-        )
-    if not rows or view.chance is None:
-        return "<p class=hint>The run file does not say how many classes there are, so chance is not shown.</p>"
-    headings = [
-        "SNR<small>noise</small>",
-        "from L",
-        "layer L",
-        "accuracy there",
-        "last L surely above",
-        "surely below twice it from L",
-    ]
-    caption = f"From which L on accuracy can't be told from chance, {100 * view.chance:g} %"
-    hint = "Surely: by the whole 95 % interval. Few draws make it wide, so that the last two columns lie far apart."
-    return table(caption, headings, rows) + f"<p class=hint>{hint}</p>"
 
 
 def layers(view: View) -> str:
-    """Every noise layer: its structure and A_i at each SNR; a button shows its curve."""
-    cells = {(cell.layer, cell.snr): cell for cell in view.cells("single")}
-    snrs = [snr for snr in view.snrs if view.cells("single", snr)]
+    """Every noise layer: its structure and A_i at each level; a button shows its curve."""
+    cells = {(cell.layer, cell.level): cell for cell in view.cells("single")}
+    levels = [level for level in view.levels if view.cells("single", level)]
     rows = []
     for k in sorted({cell.layer or 0 for cell in view.cells("single")}):
         layer = view.layers[k]
@@ -244,18 +189,26 @@ def layers(view: View) -> str:
             number(layer.parameters, f"{layer.parameters:,}"),
             number(layer.sigma_w, f"{layer.sigma_w:.4g}"),
         ]
-        for snr in snrs:
-            cell = cells.get((k, snr))
+        for level in levels:
+            cell = cells.get((k, level))
             row.append(_marked(cell, view.normalized(cell)) if cell else _MISSING)
-        mean = worst(view, k)
+        mean = mean_of_layer(view, k)
         rows.append([*row, number(mean, "" if mean is None else f"{mean:.3f}")])
-    headings = ["#", "layer", "kind", "parameters", "sigma_w", *map(noise, snrs), "mean"]
+    headings = [
+        "#",
+        "layer",
+        "kind",
+        "parameters",
+        "sigma_w",
+        *(level_heading(view.level, level) for level in levels),
+        "mean",
+    ]
     caption = "Accuracy / clean with noise in one layer [95 % interval]"
     return f"<details open><summary>Every layer</summary>{table(caption, headings, rows)}</details>"
 
 
 def _marked(cell: Cell, estimate: Estimate | None) -> str:
-    """A share, with the marks of the heat map."""
+    """The td of a cell's estimate, with the marks that the heat map gives the cell."""
     marks = "▲" if any(draw.negative_variances for draw in cell.draws) else ""
     marks += "✕" if any(draw.nonfinite for draw in cell.draws) else ""
     return share(estimate).replace("<td ", f'<td data-mark="{marks}" ', 1) if marks else share(estimate)
@@ -270,7 +223,7 @@ def provenance(found: Sequence[View]) -> str:
             "run file": str(opened.path),
             "model": f"{result.model['name']}, SHA-256 {result.model['sha256']}",
             "data": f"{result.dataset['name']}, {result.clean.images:,} images, SHA-256 {result.dataset.get('sha256', '')}",
-            "noise": f"seed {result.seed}; sigma per {result.sigma_scope}; batch norms: {result.bn}",
+            "noise": f"seed {result.seed}; {terms(result.noise)}",
             "provider": result.provider,
             "measured": f"{opened.measured:,} of {opened.planned:,} passes that the last command asked for",
         }

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from onnxnoise.records import Average, Cell, DrawHits, Estimate, LayerInfo, Metric, Result, Sweep
+from onnxnoise.errors import UsageError
+from onnxnoise.noise.base import Level
+from onnxnoise.noise.models import level_of as level_of_noise
+from onnxnoise.records import Average, Cell, DrawHits, Estimate, LayerInfo, Result
 from onnxnoise.results.reading import OpenedRun
 from onnxnoise.statistics.correlation import RankCorrelation, spearman
 from onnxnoise.text import shortened
+from onnxnoise.words import Metric, Sweep
 
 METRIC_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
 _LABEL = 40
@@ -34,9 +38,14 @@ class View:
         return {layer.index: layer for layer in self.result.layers}
 
     @property
-    def snrs(self) -> tuple[float, ...]:
-        """Of all cells, from little noise to much."""
-        return tuple(sorted({cell.snr for cell in self.result.cells}, reverse=True))
+    def level(self) -> Level:
+        """What the swept number of the run's noise is."""
+        return level_of_noise(self.result.noise)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The levels of all cells, the least noise first."""
+        return tuple(self.level.in_order(cell.level for cell in self.result.cells))
 
     @property
     def crossed(self) -> bool:
@@ -56,8 +65,9 @@ class View:
         classes = self.opened.classes
         return None if classes is None else (5 if self.metric == "top5" else 1) / classes
 
-    def cells(self, sweep: Sweep, snr: float | None = None) -> list[Cell]:
-        return [cell for cell in self.result.cells if cell.sweep == sweep and snr in (None, cell.snr)]
+    def cells(self, sweep: Sweep, level: float | None = None) -> list[Cell]:
+        """The cells of a sweep, at one level or at all."""
+        return [cell for cell in self.result.cells if cell.sweep == sweep and level in (None, cell.level)]
 
     def normalized(self, cell: Cell) -> Estimate | None:
         return cell.normalized(self.metric)
@@ -76,8 +86,23 @@ class View:
         return hits / draw.images, hits / clean if clean else None
 
 
+def level_of(found: Sequence[View]) -> Level:
+    """The level that the axes and headings of these runs together are about."""
+    return found[0].level
+
+
 def views(runs: Sequence[OpenedRun], metric: Metric | None = None) -> list[View]:
-    """Every run with a label of its own and its metric; `metric` for all, top-1 where there are five classes or fewer."""
+    """Each run with a label of its own and the metric that it shows.
+
+    The metric is the run's own, or `metric` for all runs; it is top-1 where there are five classes or fewer.
+    """
+    levels = {level_of_noise(run.result.noise).name: run for run in runs}
+    if len(levels) > 1:
+        one, other = list(levels)[:2]
+        raise UsageError(
+            f"{levels[one].path} and {levels[other].path} have other noise, {one} and {other}, so no axis is theirs; "
+            "report them apart"
+        )
     found = []
     for label, run in zip(_labels(runs), runs, strict=True):
         shown = metric or run.result.metric
@@ -88,8 +113,6 @@ def views(runs: Sequence[OpenedRun], metric: Metric | None = None) -> list[View]
 _TRAITS: tuple[tuple[str, Callable[[View], str]], ...] = (
     ("data", lambda view: f"{view.result.dataset['name']}, {str(view.result.dataset.get('sha256', ''))[:8]}"),
     ("number of images", lambda view: f"{view.result.clean.images:,}"),
-    ("batch-norm policy", lambda view: view.result.bn),
-    ("sigma scope", lambda view: view.result.sigma_scope),
     ("design", lambda view: view.result.design),
     ("metric", lambda view: METRIC_TITLES[view.metric]),
     ("seed", lambda view: str(view.result.seed)),
@@ -98,13 +121,15 @@ _TRAITS: tuple[tuple[str, Callable[[View], str]], ...] = (
 
 
 def differences(found: Sequence[View]) -> list[tuple[str, list[str]]]:
-    """What keeps runs from being compared: each trait in which they differ, with its values in the order of the runs."""
-    values = ((name, [trait(view) for view in found]) for name, trait in _TRAITS)
+    """The traits in which runs differ, so that they can't be compared, each with its values in the order of the runs."""
+    values = [(name, [trait(view) for view in found]) for name, trait in _TRAITS]
+    settings = [view.result.noise.parts() for view in found]
+    values[2:2] = [(name, [setting[name] for setting in settings]) for name in settings[0]]
     return [(name, said) for name, said in values if len(set(said)) > 1]
 
 
 def _labels(runs: Sequence[OpenedRun]) -> list[str]:
-    """Model names; of runs of the same name also what differs between them, else their file's name."""
+    """A label for each run: its model's name, and where several share the name, what tells them apart or their file's name."""
     names = [shortened(run.result.model["name"], _LABEL) for run in runs]
     labels = []
     for name, run in zip(names, runs, strict=True):
@@ -131,17 +156,17 @@ _LABELLED: tuple[Callable[[OpenedRun], str], ...] = (
 
 @dataclass(frozen=True)
 class Depth:
-    """Rank correlation of A_i with the layer's index at one SNR; `draws` has the rho of each draw alone."""
+    """Rank correlation of A_i with the layer's index at one level; `draws` has the rho of each draw alone."""
 
-    snr: float
+    level: float
     correlation: RankCorrelation | None
     draws: tuple[float, ...]
 
 
 def depths(view: View) -> Iterator[Depth]:
-    """One for each SNR of the single sweep at which all selected layers were measured."""
-    for snr in view.snrs:
-        cells = sorted(view.cells("single", snr), key=lambda cell: cell.layer or 0)
+    """The rank correlation at each level of the single sweep at which all selected layers were measured."""
+    for level in view.levels:
+        cells = sorted(view.cells("single", level), key=lambda cell: cell.layer or 0)
         estimates = [view.normalized(cell) for cell in cells]
         if len(cells) < len(view.result.selected) or None in estimates:
             continue
@@ -151,25 +176,25 @@ def depths(view: View) -> Iterator[Depth]:
         for d in range(len(cells[0].draws) if view.crossed else 0):
             alone = spearman(indices, [view.draw(cell.draws[d])[0] for cell in cells])
             draws += [alone.rho] if alone else []
-        yield Depth(snr, spearman(indices, values), tuple(draws))
+        yield Depth(level, spearman(indices, values), tuple(draws))
 
 
 @dataclass(frozen=True)
 class Fall:
-    """Where a cumulative curve meets chance: from `cell` on, no accuracy can be told from it. None: it never does.
+    """Where the cumulative curve of one level meets chance: from `cell` on, no accuracy can be told from it.
 
-    `above` is the last L whose accuracy is surely above chance, `below` the first from which on all are surely below twice
-    chance; None where none is. With few draws the two lie far apart.
+    `cell` is None where the curve never meets it. `above` is the last L whose accuracy is surely above chance, and `below` the
+    first L from which on all are surely below twice chance; None where there is no such L. With few draws the two lie far apart.
     """
 
-    snr: float
+    level: float
     cell: Cell | None
     above: int | None
     below: int | None
 
 
 def falls(view: View) -> Iterator[Fall]:
-    """One for each SNR of the cumulative sweep; none where chance is not known.
+    """Where the curve of each level of the cumulative sweep meets chance; nothing where chance is not known.
 
     An accuracy can't be told from chance where the lower end of its 95 % interval (for other draws and images) is at or below
     it; with one draw, which has no interval, where the accuracy itself is. Fewer draws so mean an earlier L.
@@ -177,26 +202,26 @@ def falls(view: View) -> Iterator[Fall]:
     chance = view.chance
     if chance is None:
         return
-    for snr in view.snrs:
-        cells = sorted(view.cells("cumulative", snr), key=lambda cell: cell.layer or 0)
+    for level in view.levels:
+        cells = sorted(view.cells("cumulative", level), key=lambda cell: cell.layer or 0)
         above = [cell for cell in cells if _ends(view.accuracy(cell))[0] > chance]
         last = above[-1].layer if above else None
         after = [cell for cell in cells if (cell.layer or 0) > (last or 0)]
         open_ = [cell.layer or 0 for cell in cells if _ends(view.accuracy(cell))[1] >= 2 * chance]
         below = [cell.layer for cell in cells if (cell.layer or 0) > max(open_, default=0)]
         if cells:
-            yield Fall(snr, after[0] if after else None, last, below[0] if below else None)
+            yield Fall(level, after[0] if after else None, last, below[0] if below else None)
 
 
 def _ends(estimate: Estimate | None) -> tuple[float, float]:
-    """Of the interval, or twice the mean where there is none."""
+    """The ends of the interval; without an interval the mean, twice; without an estimate all of 0 to 1."""
     if estimate is None:
         return 0.0, 1.0
     return estimate.sampled or (estimate.mean, estimate.mean)
 
 
-def worst(view: View, layer: int) -> float | None:
-    """The mean over SNRs of A_i of a layer: what layers are ranked by, worst first."""
+def mean_of_layer(view: View, layer: int) -> float | None:
+    """The mean of A_i over the levels, by which layers are ranked; None for a layer without an estimate."""
     found = (view.normalized(cell) for cell in view.cells("single") if cell.layer == layer)
     values = [each.mean for each in found if each is not None]
     return fmean(values) if values else None

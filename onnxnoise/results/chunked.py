@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 
-from onnxnoise.records import Average, Cell, CleanHits, Estimate, Metric, Tally
+from onnxnoise.records import Average, Cell, CleanHits, Estimate, Tally
 from onnxnoise.results.question import Answer, CellKey, Question
 from onnxnoise.results.store import RunStore
 from onnxnoise.results.tallies import Meeting, by_chunk, meetings
-from onnxnoise.spec import METRICS
 from onnxnoise.statistics.clustered import Chunks, estimate_chunks, estimate_chunks_accuracy, estimate_layers
 from onnxnoise.statistics.stopping import half_width
+from onnxnoise.words import METRICS, Metric
 
 
 def answer_chunked(store: RunStore, question: Question) -> Answer | None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Metric, Sweep
+from onnxnoise.records import CHUNKED, Average, Cell, CleanHits
 from onnxnoise.statistics.stopping import StoppingRule
+from onnxnoise.words import Metric, Sweep
 
 CellKey = tuple[Sweep, int | None, float]
 """(sweep, layer, level of the noise)."""

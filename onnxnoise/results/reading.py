@@ -12,12 +12,13 @@ from onnxnoise.data.datasets import KNOWN
 from onnxnoise.errors import RunFileError
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import level_of, setting_of
-from onnxnoise.records import Metric, Result, Sweep, TallyKey
+from onnxnoise.records import Result, TallyKey
 from onnxnoise.results.database import is_database
 from onnxnoise.results.question import Question, is_chunked
 from onnxnoise.results.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.spec import DEFAULT_MAX_DRAWS
+from onnxnoise.words import Metric, Sweep
 
 _SWEEPS: tuple[Sweep, ...] = get_args(Sweep)
 

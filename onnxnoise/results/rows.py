@@ -11,9 +11,10 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.models import level_of
-from onnxnoise.records import Analog, Cell, DrawHits, Estimate, LayerInfo, Policy, Result, SigmaScope, Sweep
+from onnxnoise.records import Cell, DrawHits, Estimate, LayerInfo, Result
 from onnxnoise.results.as_json import strict_json
 from onnxnoise.results.reading import results_of
+from onnxnoise.words import Analog, Policy, SigmaScope, Sweep
 
 RowKind = Literal["cells", "draws", "averages"]
 KINDS: tuple[RowKind, ...] = get_args(RowKind)

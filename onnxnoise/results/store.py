@@ -13,7 +13,7 @@ from typing import Any, Self
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally, TallyKey
 from onnxnoise.results.database import Database
-from onnxnoise.spec import index_ranges
+from onnxnoise.selection import index_ranges
 
 
 class Closing:

@@ -8,8 +8,9 @@ from itertools import groupby
 
 import numpy as np
 
-from onnxnoise.records import Bits, DrawHits, Metric, Tally
+from onnxnoise.records import Bits, DrawHits, Tally
 from onnxnoise.statistics.clustered import ChunkHits
+from onnxnoise.words import Metric
 
 
 @dataclass(frozen=True)

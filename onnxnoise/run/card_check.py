@@ -9,8 +9,9 @@ from onnxnoise.data.cards import KEYS, Card
 from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.fit import expected_clean, layout_of, plausible
 from onnxnoise.model.network import Network
-from onnxnoise.records import ImageInput, Metric
+from onnxnoise.records import ImageInput
 from onnxnoise.run.loading import Subject
+from onnxnoise.words import Metric
 
 _MISSING_LAYERS = ("merged_batchnorm", "no_batchnorm")
 _MISSING_PARAMETERS = ("decomposed_batchnorm", "unattached")

@@ -18,11 +18,12 @@ from onnxnoise.data.pixels.preprocess import to_input
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.values import Probe, probe
 from onnxnoise.machine import memory
-from onnxnoise.records import Metric, NoiseSetting, Notice, Pixels
+from onnxnoise.records import NoiseSetting, Notice, Pixels
 from onnxnoise.run.loading import Subject, open_with_card
 from onnxnoise.runtime.base import Provider
 from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
+from onnxnoise.words import Metric
 
 Array = npt.NDArray[Any]
 

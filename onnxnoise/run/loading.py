@@ -11,8 +11,9 @@ from onnxnoise.errors import CardError, ModelError
 from onnxnoise.model.classifier import Classifier, load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.records import Analog, InitializerInfo, LayerInfo, NoiseLayer, Policy
-from onnxnoise.spec import select_layers
+from onnxnoise.records import InitializerInfo, LayerInfo, NoiseLayer
+from onnxnoise.selection import select_layers
+from onnxnoise.words import Analog, Policy
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from onnxnoise.data.fit import check_clean
 from onnxnoise.errors import DataError, UsageError
-from onnxnoise.records import Measured, Metric, Result, Tally
+from onnxnoise.records import Measured, Result, Tally
 from onnxnoise.results.leases import Leases
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
@@ -23,6 +23,7 @@ from onnxnoise.run.watching import Watcher, Watching, unwatched, watched_by
 from onnxnoise.run.workers.base import Workers
 from onnxnoise.run.workers.open_workers import open_workers
 from onnxnoise.spec import BenchSpec
+from onnxnoise.words import Metric
 
 
 def bench(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor | None = None) -> Result:

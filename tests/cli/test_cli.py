@@ -13,11 +13,10 @@ from support import nets, schema
 from support.command import Outcome, onnxnoise, strict_json
 
 import onnxnoise as package
-from onnxnoise import spec
-from onnxnoise.cli import options
+from onnxnoise import spec, words
 from onnxnoise.cli.output import profile, terminal
 from onnxnoise.errors import ProviderError
-from onnxnoise.records import Metric, Policy, SigmaScope
+from onnxnoise.words import Policy
 
 SMALL = ("--snr", "10,2", "--draws", "2")
 
@@ -175,13 +174,6 @@ def test_help_names_every_flag_and_default_of_the_design() -> None:
         assert f"default: {value}" in text or f"{value}, the default" in text or f"paper's {value}" in text, value
 
 
-def test_choices_are_those_of_the_records() -> None:
-    assert get_args(Policy) == options.POLICIES
-    assert get_args(SigmaScope) == options.SIGMA_SCOPES
-    assert get_args(Metric) == options.METRICS
-    assert options.SWEEPS == spec.SWEEPS
-
-
 def test_version() -> None:
     outcome = onnxnoise("--version")
     assert (outcome.code, outcome.err) == (0, "")
@@ -295,17 +287,17 @@ def test_help_and_import_load_nothing_heavy() -> None:
 
 
 def test_completion(files: nets.Files) -> None:
-    def completed(words: str) -> list[str]:
+    def completed(line: str) -> list[str]:
         env = {
             **os.environ,
             "_ONNXNOISE_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(len(words.split())),
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split())),
         }
         return process("-m", "onnxnoise", env=env).stdout.split()
 
-    assert completed("onnxnoise bench m --bn ") == list(options.POLICIES)
-    assert completed("onnxnoise bench m --sweep ") == list(options.SWEEPS)
+    assert completed("onnxnoise bench m --bn ") == list(words.POLICIES)
+    assert completed("onnxnoise bench m --sweep ") == list(words.SWEEPS)
     assert (
         "--sigma-scope"
         in process(

@@ -21,14 +21,12 @@ from onnxnoise.records import (
     Estimate,
     InitializerInfo,
     LayerInfo,
-    Metric,
     Notice,
-    Policy,
     Result,
-    SigmaScope,
     Tally,
 )
 from onnxnoise.run.jobs import Job
+from onnxnoise.words import Metric, Policy, SigmaScope
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",

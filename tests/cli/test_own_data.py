@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import nets
 from support.command import onnxnoise
-from support.imaging import encoded, write
+from support.imaging import encoded, write, write_tar
 
 from onnxnoise.results.reading import open_run_file
 
@@ -31,10 +31,22 @@ def pictures() -> tuple[list[bytes], list[int]]:
     return [encoded(np.ascontiguousarray(each), "PNG") for each in pixels], content[:, 0].tolist()
 
 
-def test_the_same_pixels_in_a_list_have_the_same_hits(folder: Path) -> None:
+@pytest.mark.parametrize("layout", ["list", "webdataset", "npz"])
+def test_the_same_pixels_in_another_layout_have_the_same_hits(layout: str, folder: Path) -> None:
     files, labels = pictures()
-    lines = "".join(f"{i}.png {label}\n" for i, label in enumerate(labels))
-    write(folder / "own", {f"{i}.png": content for i, content in enumerate(files)} | {"val.txt": lines.encode()})
+    names = [f"{i:02}.png" for i in range(len(files))]
+    if layout == "list":
+        lines = "".join(f"{name} {label}\n" for name, label in zip(names, labels, strict=True))
+        write(folder / "own", dict(zip(names, files, strict=True)) | {"val.txt": lines.encode()})
+    elif layout == "webdataset":
+        pairs = [(f"{i:02}.cls", str(label).encode()) for i, label in enumerate(labels)]
+        write_tar(
+            folder / "own",
+            dict(pair for pairs in zip(zip(names, files, strict=True), pairs, strict=True) for pair in pairs),
+        )
+    else:
+        np.savez(folder / "own.npz", x=nets.pictures(len(labels)), y=labels)
+        (folder / "own.npz").rename(folder / "own")
     expected = onnxnoise("bench", "tiny.onnx", "--data", "test_batch.bin", *QUICK).json
     result = onnxnoise("bench", "tiny.onnx", "--card", "own.toml", "--data", "own", "--out", "own.sqlite", *QUICK).json
     assert result["dataset"]["name"] == "colors"

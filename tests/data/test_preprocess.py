@@ -13,7 +13,7 @@ from support.imaging import card, encoded, picture
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.cubic import resize_cubic
 from onnxnoise.data.pixels.decode import decode
-from onnxnoise.data.pixels.preprocess import fit, resized, to_input
+from onnxnoise.data.pixels.preprocess import resize_and_crop, resized, to_input
 from onnxnoise.errors import CardError, DataError, ModelError
 
 # cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC) of default_rng(0).integers(0, 256, (7, 9, 3), uint8), the same
@@ -54,7 +54,7 @@ def test_resize_and_crop_as_torchvision(height, width, name):
     spec = InputSpec("imagenet", 29, resize=33, crop=29, interpolation=name, rounding="torchvision")
     image = Image.fromarray(picture(height, width))
     want = torchvision(image, 33, 29, Image.Resampling[name.upper()])
-    assert (fit(image, spec) == np.asarray(want)).all()
+    assert (resize_and_crop(image, spec) == np.asarray(want)).all()
 
 
 def test_rounding_of_the_long_side_and_of_the_crop():
@@ -70,25 +70,25 @@ def test_rounding_of_the_long_side_and_of_the_crop():
     # A margin of 3 pixels: torchvision rounds 1.5 to 2, tensorpack to 1. Of 5: 2.5 to 2 and 2.
     ramp = Image.fromarray(np.repeat(np.arange(9, dtype=np.uint8)[None, :, None], 9, axis=0).repeat(3, axis=2))
     for crop, even, down in [(6, 2, 1), (4, 2, 2), (8, 0, 0), (2, 4, 3)]:
-        assert fit(ramp, InputSpec("imagenet", crop, crop=crop, rounding="torchvision"))[0, 0, 0] == even
-        assert fit(ramp, InputSpec("imagenet", crop, crop=crop))[0, 0, 0] == down
+        assert resize_and_crop(ramp, InputSpec("imagenet", crop, crop=crop, rounding="torchvision"))[0, 0, 0] == even
+        assert resize_and_crop(ramp, InputSpec("imagenet", crop, crop=crop))[0, 0, 0] == down
 
 
 def test_without_resize_and_crop_the_image_is_stretched_as_keras_does():
     image = Image.fromarray(picture(50, 30))
     want = np.asarray(image.resize((16, 16), Image.Resampling.NEAREST))
-    assert (fit(image, InputSpec("imagenet", 16)) == want).all()
+    assert (resize_and_crop(image, InputSpec("imagenet", 16)) == want).all()
     same = Image.fromarray(picture(16, 16))
-    assert (fit(same, InputSpec("imagenet", 16)) == np.asarray(same)).all()
+    assert (resize_and_crop(same, InputSpec("imagenet", 16)) == np.asarray(same)).all()
 
 
 def test_too_small_to_crop_and_too_long_to_resize(monkeypatch):
     image = Image.fromarray(picture(20, 40))
     with pytest.raises(DataError, match=r"40 x 20 pixels are smaller than the card's crop = 24"):
-        fit(image, InputSpec("imagenet", 24, crop=24))
+        resize_and_crop(image, InputSpec("imagenet", 24, crop=24))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(DataError, match=r"40 x 20 pixels become 80 x 40: too many"):
-        fit(image, InputSpec("imagenet", 24, resize=40, crop=24))
+        resize_and_crop(image, InputSpec("imagenet", 24, resize=40, crop=24))
 
 
 def slow_cubic(line: np.ndarray, target: int) -> np.ndarray:
@@ -138,7 +138,7 @@ def test_tensorpack_s_resize_and_crop_against_opencv(height, width, tmp_path):
         whole = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
         top, left = (whole.shape[0] - 224) // 2, (whole.shape[1] - 224) // 2
         want = whole[top : top + 224, left : left + 224].astype(int)
-        difference = np.abs(fit(Image.fromarray(pixels), spec) - want)
+        difference = np.abs(resize_and_crop(Image.fromarray(pixels), spec) - want)
         assert difference.max() <= 1
         assert difference.mean() < 0.1
 
@@ -147,7 +147,7 @@ def test_the_tensorpack_preset_resizes_then_crops(tmp_path):
     spec = card(tmp_path, '[input]\ndataset = "imagenet"\npreset = "tensorpack"').input
     image = Image.fromarray(picture(300, 401))
     whole = resize_cubic(np.asarray(image), (342, 256), (0, 0, 342, 256))
-    assert (fit(image, spec) == whole[16:240, 59:283]).all()
+    assert (resize_and_crop(image, spec) == whole[16:240, 59:283]).all()
 
 
 MODES = {

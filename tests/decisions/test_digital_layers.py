@@ -11,7 +11,8 @@ from support.command import onnxnoise, refused
 from onnxnoise.decisions.design import digital_layers as digital
 from onnxnoise.run import runner
 from onnxnoise.run.loading import open_model
-from onnxnoise.spec import BenchSpec, index_ranges
+from onnxnoise.selection import index_ranges
+from onnxnoise.spec import BenchSpec
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_bad_input(files: nets.Files, tmp_path: Path) -> None:
     flags = (files.model, "--data", files.data, "--out", tmp_path / "run")
     refused(onnxnoise("plan", *flags, "--snr", "5", "--target", "1.5"), 2, "--target", "1.5")
     refused(onnxnoise("plan", *flags, "--snr", "inf"), 2, "--snr")
-    refused(onnxnoise("plan", *flags, "--snr", "5,2"), 2, "--snr", "one")
+    refused(onnxnoise("plan", *flags, "--snr", "5,2"), 2, "--snr", "is not a number", "--snr 5")
     refused(onnxnoise("plan", *flags, "--snr", "5", "--max-share", "2"), 2, "--max-share")
     refused(onnxnoise("plan", *flags, "--snr", "5", "--fresh-draws", "1"), 2, "--fresh-draws")
     assert not (tmp_path / "run").exists()

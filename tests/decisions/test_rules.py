@@ -131,9 +131,20 @@ def test_pyproject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (RULE + "relative_to = 3\n", ["relative_to = 3"]),
         ("[bench]\ncards = 'x'\n" + RULE, ["no key 'cards'", "did you mean card?"]),
         ("[bench]\nlimit = 'x'\n" + RULE, ["limit = 'x'", "whole number"]),
-        ("[bench]\nbn = 3\n" + RULE, ["bn = 3", "text in quotes"]),
+        ("[bench]\nbn = 3\n" + RULE, ["[bench] bn = 3", "one of group, raw"]),
+        ("[bench]\nbn = 'grop'\n" + RULE, ["[bench] bn = 'grop'", "did you mean group?"]),
+        ("[bench]\ncard = 3\n" + RULE, ["[bench] card = 3", "text in quotes"]),
+        ("[bench]\nlimit = 0\n" + RULE, ["[bench] limit = 0", "a whole number from 1 up"]),
+        (f"[bench]\nseed = {'9' * 5000}\n" + RULE, ["is not valid TOML"]),
+        (
+            f"[bench]\nseed = 0x{'f' * 5000}\n" + RULE,
+            ["seed = a number of thousands of digits", "a whole number from 0 up"],
+        ),
+        (RULE.replace("10", "9" * 4000), ["snr = 999", "above 0"]),
+        (RULE.replace("0.9", f"0x{'f' * 5000}"), ["min = a number of thousands of digits", "from 0 to 1"]),
+        (RULE + f"layer = 0x{'f' * 5000}\n", ["layer = a number", "a whole number from 1 up"]),
         ("[bench]\nclean_check = 'no'\n" + RULE, ["clean_check = 'no'", "true or false"]),
-        ("bench = 3\n" + RULE, ["bench must be a table"]),
+        ("bench = 3\n" + RULE, ["bench = 3", "must be a table, [bench]"]),
         ("x = 1\n" + RULE, ["'x' is unknown"]),
     ],
 )
@@ -157,5 +168,5 @@ def test_files_that_are_no_rules(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not valid TOML"):
         load_rules(path)
     path.write_bytes(b"#" * ((1 << 20) + 1))
-    with pytest.raises(InputError, match="these are no rules"):
+    with pytest.raises(InputError, match="this is no rules file"):
         load_rules(path)

@@ -17,10 +17,11 @@ from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.noise.base import Weights
 from onnxnoise.noise.models import MODELS, chain_of, parse_chain
-from onnxnoise.records import NoiseSetting, NoiseTensor, Policy
+from onnxnoise.records import NoiseSetting, NoiseTensor
 from onnxnoise.runtime import session
 from onnxnoise.runtime.providers import find_provider
 from onnxnoise.runtime.session import Session, to_device, to_host
+from onnxnoise.words import Policy
 
 CPU = find_provider("cpu")
 

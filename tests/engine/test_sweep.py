@@ -24,9 +24,10 @@ from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.records import NoiseSetting, Policy, SigmaScope, Tally, Variant
+from onnxnoise.records import NoiseSetting, Tally, Variant
 from onnxnoise.runtime import session
 from onnxnoise.runtime.providers import find_provider
+from onnxnoise.words import Policy, SigmaScope
 
 Array = npt.NDArray[Any]
 Key = tuple[str, int | None, float, int]

@@ -23,10 +23,11 @@ from support.command import onnxnoise
 from onnxnoise import BenchSpec, bench, open_model
 from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.noise.gaussian import perturbed, sigma_noise, stored_normals
-from onnxnoise.records import NoiseLayer, NoiseSetting, Policy
+from onnxnoise.records import NoiseLayer, NoiseSetting
 from onnxnoise.results.store import RunStore
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.loading import Subject
+from onnxnoise.words import Policy
 
 Array = npt.NDArray[Any]
 

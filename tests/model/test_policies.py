@@ -15,7 +15,8 @@ from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.network import Network, find_layers
 from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.noise.normals import unit_normals
-from onnxnoise.records import VARIANCE, NoiseLayer, NoiseSetting, Policy
+from onnxnoise.records import VARIANCE, NoiseLayer, NoiseSetting
+from onnxnoise.words import Policy
 
 Array = npt.NDArray[Any]
 EPSILON = 0.01

@@ -11,7 +11,8 @@ from support import graphs
 from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.network import Network, find_layers
 from onnxnoise.noise.normals import unit_normals
-from onnxnoise.records import NoiseSetting, SigmaScope
+from onnxnoise.records import NoiseSetting
+from onnxnoise.words import SigmaScope
 
 Array = npt.NDArray[Any]
 

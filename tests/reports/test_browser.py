@@ -17,8 +17,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from support.runfiles import HOSTILE, RunFile
 
-from onnxnoise.reports import chartdata, report
+from onnxnoise.reports import chartdata
 from onnxnoise.reports.views import views
+from onnxnoise.reports.writing import report
 from onnxnoise.results.reading import open_run_file
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -14,7 +14,7 @@ from support.command import onnxnoise, refused, strict_json
 from support.runfiles import HOSTILE, RunFile
 
 from onnxnoise.errors import RunFileError, UsageError
-from onnxnoise.reports import report
+from onnxnoise.reports.writing import report
 from onnxnoise.results.reading import open_run_file, results_of
 from onnxnoise.results.rows import KINDS, AverageRow, CellRow, DrawRow, RowKind, load
 from onnxnoise.statistics import estimates

@@ -15,12 +15,13 @@ from support import schema
 from support.command import strict_json
 from support.runfiles import description, identity, packed
 
-from onnxnoise.records import Estimate, LayerInfo, NoiseSetting, Notice, Result, Sweep, Tally
+from onnxnoise.records import Estimate, LayerInfo, NoiseSetting, Notice, Result, Tally
 from onnxnoise.results.as_json import layers_json, to_json
 from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.statistics import estimates
+from onnxnoise.words import Sweep
 
 INF = float("inf")
 SNRS = (10.0, 2.5)

@@ -2,133 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
 
-import typer
-
-from onnxnoise.cli.options import (
-    BnOption,
-    BudgetOption,
-    CardOption,
-    CleanCheckOption,
-    ClusterOption,
-    DataOption,
-    DrawsOption,
-    DryRunOption,
-    JsonOption,
-    LayersOption,
-    LimitOption,
-    MaxDrawsOption,
-    MemoryOption,
-    MetricOption,
-    ModelArgument,
-    OutOption,
-    OutputOption,
-    PrecisionOption,
-    ProtocolOption,
-    ProviderOption,
-    QuietOption,
-    ResourcesOption,
-    ScopeOption,
-    SeedOption,
-    ShardOption,
-    SnrOption,
-    SweepOption,
-    TargetOption,
-    WorkersOption,
-    check_target,
-    write,
-)
+from onnxnoise.cli.options import Printer
+from onnxnoise.errors import UsageError
+from onnxnoise.fields import flag
+from onnxnoise.flags import Given, from_flags
 
 
-def bench(
-    model: ModelArgument,
-    card: CardOption = None,
-    data: DataOption = None,
-    snr: SnrOption = None,
-    sweep: SweepOption = None,
-    draws: DrawsOption = None,
-    precision: PrecisionOption = None,
-    max_draws: MaxDrawsOption = None,
-    budget: BudgetOption = None,
-    seed: SeedOption = None,
-    protocol: ProtocolOption = None,
-    layers: LayersOption = None,
-    bn: BnOption = None,
-    sigma_scope: ScopeOption = None,
-    metric: MetricOption = None,
-    target: TargetOption = None,
-    limit: LimitOption = None,
-    dry_run: DryRunOption = False,
-    memory: MemoryOption = None,
-    provider: ProviderOption = None,
-    workers: WorkersOption = None,
-    cluster: ClusterOption = None,
-    cluster_resources: ResourcesOption = None,
-    shard: ShardOption = None,
-    out: OutOption = None,
-    json_file: JsonOption = None,
-    output: OutputOption = None,
-    clean_check: CleanCheckOption = True,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Every layer in the table.")] = False,
-    quiet: QuietOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class BenchFlags:
+    """What `bench` does and shows, beside the profile that its other flags ask for."""
+
+    dry_run: bool = flag(
+        "--dry-run", None, "Only say what there is to measure, and how long it will take", default=False
+    )
+    verbose: bool = flag("-v --verbose", None, "Every layer in the table", default=False)
+
+
+def bench(given: Given, own: BenchFlags, printer: Printer) -> None:
     """Measure how a model's accuracy falls under weight noise, layer by layer and all together."""
-    from onnxnoise.cli.output import forecasts, profile, shards, terminal
-    from onnxnoise.cli.output.progress import LiveProgress
-    from onnxnoise.errors import UsageError
+    from onnxnoise.cli.output import forecasts, profile, shards
     from onnxnoise.results.as_json import to_json
     from onnxnoise.run import forecast, runner
-    from onnxnoise.spec import from_flags
 
-    spec = from_flags(
-        model,
-        card=card,
-        data=data,
-        snrs=snr,
-        sweeps=sweep,
-        draws=draws,
-        seed=seed,
-        protocol=protocol,
-        layers=layers,
-        bn=bn,
-        sigma_scope=sigma_scope,
-        metric=metric,
-        target=target,
-        limit=limit,
-        memory=memory,
-        provider=provider,
-        workers=workers,
-        cluster=cluster,
-        resources=cluster_resources,
-        shard=shard,
-        precision=precision,
-        max_draws=max_draws,
-        budget=budget,
-        out=out,
-        output=output,
-        clean_check=clean_check,
-    )
-    if spec.shard is not None and json_file is not None:
+    spec = from_flags(**given)
+    if spec.shard is not None and printer.json is not None:
         raise UsageError("--json: a shard has no result of its own; ask for it once the shards are merged")
-    check_target(json_file)
-    if dry_run:
+    if own.dry_run:
         told = forecast.forecast(spec)
-        if json_file is not None:
-            write(json_file, forecast.to_json(told))
-        if json_file != "-":
-            forecasts.forecast(terminal.consoles(quiet=False)[0], told)
+        printer.result(lambda: forecast.to_json(told), lambda shown: forecasts.forecast(shown, told))
         return
-    shown, aside = terminal.consoles(quiet=quiet)
     if spec.shard is not None:
-        with LiveProgress(aside) as progress:
+        with printer.progress() as progress:
             done = runner.measure_shard(spec, progress)
-        shards.shard_done(shown, done)
+        shards.shard_done(printer.shown, done)
         return
-    with LiveProgress(aside) as progress:
+    with printer.progress() as progress:
         result = runner.bench(spec, progress)
-    if json_file is not None:
-        write(json_file, to_json(result))
-    if json_file != "-":
-        profile.result_tables(shown, result, all_layers=verbose)
-    terminal.warnings(aside, result.warnings)
+    printer.result(
+        lambda: to_json(result),
+        lambda shown: profile.result_tables(shown, result, all_layers=own.verbose),
+        result.warnings,
+    )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass, replace
 
 import typer
 
+from onnxnoise.cli.options import Commands, Printer, add
+from onnxnoise.fields import flag
+from onnxnoise.flags import Given, from_flags
+
 cards = typer.Typer(
+    cls=Commands,
     help="Model cards: how a model wants its images, how it is built, what was published and measured about it.",
     invoke_without_command=True,
     rich_markup_mode=None,
@@ -19,12 +24,11 @@ def listed(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from onnxnoise.cli.output import cards as view
-    from onnxnoise.cli.output import terminal
     from onnxnoise.data.cards import bundled_names, load_bundled
 
     found = [load_bundled(name) for name in bundled_names()]
     view.card_list(
-        terminal.consoles(quiet=False)[0],
+        Printer().shown,
         [
             (
                 card.path.stem,
@@ -37,10 +41,14 @@ def listed(context: typer.Context) -> None:
     )
 
 
-@cards.command()
-def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A bundled card's name, or a card file.")],
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ShowFlags:
+    """Which card is shown."""
+
+    name: str = flag("", "NAME|FILE", "A bundled card's name, or a card file")
+
+
+def show(own: ShowFlags, printer: Printer) -> None:
     """Print a card with its presets filled in."""
     from pathlib import Path
 
@@ -48,41 +56,37 @@ def show(
     from onnxnoise.data.cards import load_bundled, load_card
     from onnxnoise.run.card_check import card_text
 
-    card = load_card(Path(name)) if Path(name).is_file() else load_bundled(name)
-    terminal.pairs(terminal.consoles(quiet=False)[0], card_text(card))
+    card = load_card(Path(own.name)) if Path(own.name).is_file() else load_bundled(own.name)
+    terminal.pairs(printer.shown, card_text(card))
 
 
-@cards.command()
-def check(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file, or a bundled model's name.")],
-    card: Annotated[
-        str | None, typer.Option("--card", metavar="FILE|NAME", help="The card (default: beside the model).")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="PATH|NAME", help="Images to measure the clean accuracy on.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N images.")] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", metavar="NAME", help="The graph output with the logits.")
-    ] = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class CheckFlags:
+    """What is checked beside the file."""
+
+    data: str | None = flag("--data", "PATH|NAME", "Images to measure the clean accuracy on", default=None)
+
+
+def check(given: Given, own: CheckFlags, printer: Printer) -> None:
     """Say whether a file and a card agree: layers, parameters, input, classes and, with --data, the clean accuracy.
 
     Exits with 1 where they don't.
     """
     from onnxnoise.cli.output import cards as view
-    from onnxnoise.cli.output import terminal
-    from onnxnoise.run import card_check as cardcheck
-    from onnxnoise.run import runner
+    from onnxnoise.run import card_check, runner
     from onnxnoise.run.loading import open_with_card
-    from onnxnoise.spec import BenchSpec
 
-    subject, found = open_with_card(model, card=card, output=output)
-    findings = list(cardcheck.check_card(subject, found))
+    spec = replace(from_flags(**given), data=own.data)
+    opened, card = open_with_card(spec.model, card=spec.card, output=spec.output)
+    findings = list(card_check.check_card(opened, card))
     fits = not any(finding.agrees is False and finding.what not in ("layers", "parameters") for finding in findings)
-    if data is not None and fits:
-        metric, hits, images = runner.clean_hits(BenchSpec(model, card, data, limit=limit, output=output))
-        findings.append(cardcheck.clean_finding(metric, hits, images, found))
-    view.findings(terminal.consoles(quiet=False)[0], subject.network.name, found.path.name, findings)
+    if spec.data is not None and fits:
+        metric, hits, images = runner.clean_hits(spec)
+        findings.append(card_check.clean_finding(metric, hits, images, card))
+    view.findings(printer.shown, opened.network.name, card.path.name, findings)
     if any(finding.agrees is False for finding in findings):
         raise typer.Exit(1)
+
+
+for _command in (show, check):
+    add(cards, _command)

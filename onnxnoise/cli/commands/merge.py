@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from onnxnoise.cli.options import Printer
+from onnxnoise.fields import flag
 
 
-def merge(
-    sources: Annotated[list[str], typer.Argument(metavar="RUN_FILE...", help="Run files of one run, two or more.")],
-    out: Annotated[
-        str, typer.Option("-o", "--out", metavar="FILE", help="The joined run file; added to if it is there.")
-    ],
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class MergeFlags:
+    """What is joined, and where it goes."""
+
+    sources: tuple[str, ...] = flag("", "RUN_FILE...", "Run files of one run, two or more", many=True)
+    out: str = flag("-o --out", "FILE", "The joined run file; added to if it is there")
+
+
+def merge(own: MergeFlags, printer: Printer) -> None:
     """Join run files that were measured apart, as with `bench --shard`. What does not belong together is refused."""
-    from onnxnoise.cli.output import shards, terminal
+    from onnxnoise.cli.output import shards
     from onnxnoise.results.merge import merge as join
 
-    shown, _ = terminal.consoles(quiet=False)
-    shards.merged(shown, join([Path(source) for source in sources], Path(out)))
+    shards.merged(printer.shown, join([Path(source) for source in own.sources], Path(own.out)))

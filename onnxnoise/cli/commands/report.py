@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
 
-import typer
+from onnxnoise.cli.options import Printer
+from onnxnoise.fields import flag
+from onnxnoise.reports.figures import IN_IMAGE, NAMES
+from onnxnoise.words import METRICS, Metric
 
-from onnxnoise.cli.options import METRICS, QuietOption, any_of, completing
+_ASKED = ", ".join(name for name in NAMES if name not in IN_IMAGE)
 
 # For help and completion, without the time that importing them takes; a test compares them.
-FIGURES = ("all", "average", "heatmap", "profile", "cumulative")
 ROWS = ("cells", "draws", "averages")
 
 
-def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run files, as bench --out makes them.")],
-    output: Annotated[
-        str,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            help="What to write: .html (one page that works offline), .png or .svg (its figures), .csv or .json (rows).",
-        ),
-    ] = "report.html",
-    figure: Annotated[
-        str | None,
-        typer.Option(
-            "--figure",
-            metavar="LIST",
-            autocompletion=completing(FIGURES),
-            help=f"Of an image: only these of {', '.join(FIGURES)} (default: all but profile).",
-        ),
-    ] = None,
-    rows: Annotated[
-        str | None,
-        typer.Option("--rows", **any_of(ROWS), help="Of .csv and .json: a row a cell (default), draw or A_avr."),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option("--metric", **any_of(METRICS), help="What figures show (default: as the run was asked)."),
-    ] = None,
-    quiet: QuietOption = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ReportFlags:
+    """What is shown, and where it goes."""
+
+    runs: tuple[str, ...] = flag("", "RUN...", "Run files, as bench --out makes them", many=True)
+    output: str = flag(
+        "-o --output",
+        "FILE",
+        "What to write: .html (one page that works offline), .png or .svg (its figures), .csv or .json (rows)",
+        default="report.html",
+    )
+    figure: str | None = flag(
+        "--figure",
+        "LIST",
+        f"Of an image: only these of {', '.join(NAMES)}",
+        default=None,
+        choices=NAMES,
+        by_default=f"all but {_ASKED}",
+    )
+    rows: str | None = flag(
+        "--rows", None, "Of .csv and .json: a row a cell, draw or A_avr", default=None, choices=ROWS, by_default=ROWS[0]
+    )
+    metric: Metric | None = flag(
+        "--metric", None, "What figures show", default=None, choices=METRICS, by_default="as the run was asked"
+    )
+
+
+def report(own: ReportFlags, printer: Printer) -> None:
     """Show what runs found: figures and tables as a page or image, or rows for other programs."""
     from pathlib import Path
 
-    from onnxnoise.cli.output import reports, terminal
-    from onnxnoise.reports import report as write
+    from onnxnoise.cli.output import reports
+    from onnxnoise.reports.writing import report as write
 
-    opened = write(runs, Path(output), metric=metric, figure=figure, rows=rows)
-    reports.written(terminal.consoles(quiet=quiet)[1], output, opened)
+    opened = write(own.runs, Path(own.output), metric=own.metric, figure=own.figure, rows=own.rows)
+    reports.written(printer.aside, own.output, opened)

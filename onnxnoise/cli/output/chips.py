@@ -11,7 +11,7 @@ from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_tabl
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import Estimate
-from onnxnoise.spec import index_ranges
+from onnxnoise.selection import index_ranges
 from onnxnoise.text import counted, safe
 
 if TYPE_CHECKING:

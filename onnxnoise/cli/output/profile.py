@@ -11,8 +11,9 @@ from rich.text import Text
 
 from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table
 from onnxnoise.noise.models import headline, level_of
-from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, Metric, NoiseSetting, Result
+from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result
 from onnxnoise.text import safe
+from onnxnoise.words import Metric
 
 SHOWN_LAYERS = 20
 _ROOM_FOR_INTERVALS = 72

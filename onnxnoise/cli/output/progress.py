@@ -15,8 +15,9 @@ from rich.text import Text
 
 from onnxnoise.cli.output.terminal import METRIC_TITLES, fitted
 from onnxnoise.noise.models import headline, level_of
-from onnxnoise.records import Metric, NoiseSetting, Tally
+from onnxnoise.records import NoiseSetting, Tally
 from onnxnoise.text import counted, safe
+from onnxnoise.words import Metric
 
 if TYPE_CHECKING:
     from onnxnoise.run.jobs import Job

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxnoise.records import Metric, Notice
+from onnxnoise.records import Notice
 from onnxnoise.text import safe
+from onnxnoise.words import Metric
 
 _SHORTEST_NAME, _LONGEST_NAME = 12, 60
 _GAP = 2

@@ -44,7 +44,7 @@ def resize_cubic(pixels: Pixels, size: tuple[int, int], box: tuple[int, int, int
 
 
 def taps(length: int, target: int, start: int, stop: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Of positions start...stop of a line resized from `length` to `target`: 4 source positions and weights, (4, n)."""
+    """The 4 source positions and weights, each (4, n), of positions start...stop in a line resized from `length` to `target`."""
     position = ((np.arange(start, stop) + 0.5) * (length / target) - 0.5).astype(np.float32)
     base = np.floor(position)
     x = position - base

@@ -7,7 +7,7 @@ import io
 from PIL import Image, UnidentifiedImageError
 
 from onnxnoise.data.input import InputSpec
-from onnxnoise.data.pixels.preprocess import fit, max_pixels
+from onnxnoise.data.pixels.preprocess import max_pixels, resize_and_crop
 from onnxnoise.errors import DataError
 from onnxnoise.records import Pixels
 
@@ -26,7 +26,7 @@ def decode(content: bytes, name: str, spec: InputSpec) -> Pixels:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > max_pixels():
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, over {max_pixels()}")
-            return fit(image.convert("RGB"), spec)
+            return resize_and_crop(image.convert("RGB"), spec)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -29,7 +29,7 @@ def max_pixels() -> int:
     return Image.MAX_IMAGE_PIXELS or 1 << 30
 
 
-def fit(image: Image.Image, spec: InputSpec) -> Pixels:
+def resize_and_crop(image: Image.Image, spec: InputSpec) -> Pixels:
     """Resizes and crops an RGB image to uint8 (size, size, 3).
 
     Raises DataError, without the file's name: smaller than the crop, or too long and thin to resize.

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
-from onnxnoise.records import ImageChunk
+from onnxnoise.records import ImageChunk, Labels
 
 
-class ImageSource(Protocol):
+@dataclass(frozen=True, eq=False)
+class ImageSource(ABC):
     """Labelled images in a fixed order, resized and cropped for one model.
 
-    `name` is for results, `classes` the number of the data's classes, `highest_label` the highest of its images' labels for
-    the model, `digest` a SHA-256 that identifies the data: of CIFAR's binary records, of an array's pixels and labels, or of
-    each image file's name, size and label. `len()` is the number of images.
+    `name` is for results, `classes` the number of the data's classes. `digest` is a SHA-256 that identifies the data: of CIFAR's
+    binary records, of an array's pixels and labels, or of each image file's name, size and label. `labels` (images,) are those
+    that the model should give: the data's, after the card's `label_offset`. `len()` is the number of images.
     """
 
+    name: str
+    classes: int
+    digest: str
+    spec: InputSpec
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
     @property
-    def name(self) -> str: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def highest_label(self) -> int: ...
-    @property
-    def digest(self) -> str: ...
-    def __len__(self) -> int: ...
+    def highest_label(self) -> int:
+        return int(self.labels.max())
+
+    @abstractmethod
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
-        """One ImageChunk for each range of positions (step 1), in order. DataError: an image can't be decoded."""
-        ...
+        """One ImageChunk for each range of positions (step 1), in order; `threads` None: one for each core.
+
+        Raises DataError, naming it, for an image that can't be read or decoded, when its chunk is due.
+        """
 
 
 @dataclass(frozen=True)

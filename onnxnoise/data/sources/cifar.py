@@ -12,9 +12,9 @@ from PIL import Image
 
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
-from onnxnoise.data.pixels.preprocess import fit, resized
+from onnxnoise.data.pixels.preprocess import resize_and_crop, resized
 from onnxnoise.data.pixels.stream import stream
-from onnxnoise.data.sources.base import DataLayout
+from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.cifar_files import (
     FORMS,
     IMAGE_BYTES,
@@ -26,29 +26,16 @@ from onnxnoise.data.sources.cifar_files import (
     read_records,
 )
 from onnxnoise.errors import DataError
-from onnxnoise.records import ImageChunk, Labels, Pixels
+from onnxnoise.records import ImageChunk, Pixels
 
 
 @dataclass(frozen=True, eq=False)
-class CifarImages:
-    """An ImageSource: records uint8 (images, record bytes) in file order, and the `labels` that the model should give them."""
+class CifarImages(ImageSource):
+    """`records` uint8 (images, record bytes) in file order."""
 
-    name: str
-    classes: int
-    digest: str
-    spec: InputSpec
     records: Pixels
-    labels: Labels
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def highest_label(self) -> int:
-        return int(self.labels.max())
 
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
-        """One ImageChunk for each range of positions, in order."""
         if (self.spec.size, self.spec.size) == resized(SIDE, SIDE, self.spec) == (SIDE, SIDE):
             return (
                 ImageChunk(positions.start, self._pixels(positions), self.labels[positions.start : positions.stop])
@@ -61,7 +48,7 @@ class CifarImages:
         return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
 
     def _decode(self, position: int) -> Pixels:
-        return fit(Image.fromarray(self._pixels(range(position, position + 1))[0]), self.spec)
+        return resize_and_crop(Image.fromarray(self._pixels(range(position, position + 1))[0]), self.spec)
 
 
 def has_cifar(path: Path, dataset: Dataset) -> bool:

@@ -14,8 +14,9 @@ from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.decode import decode
 from onnxnoise.data.pixels.stream import stream
+from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.errors import DataError
-from onnxnoise.records import ImageChunk, Labels, Pixels
+from onnxnoise.records import ImageChunk, Pixels
 
 MAX_FILE_BYTES = 256 << 20
 IMAGE_SUFFIXES = frozenset(("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm"))
@@ -52,28 +53,13 @@ class Item:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageItems:
-    """An ImageSource: where each image lies, in order, and the `labels` that the model should give them."""
+class ImageItems(ImageSource):
+    """Image files, and where each lies."""
 
-    name: str
-    classes: int
-    digest: str
-    spec: InputSpec
     items: tuple[Item, ...]
-    labels: Labels
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def highest_label(self) -> int:
-        return int(self.labels.max())
 
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
-        """One ImageChunk for each range of positions, in order; decoding runs ahead in `threads`.
-
-        Raises DataError for an image that can't be read or decoded, naming it, when its chunk is due.
-        """
+        """Decoding runs ahead in `threads`."""
         return stream(ranges, self._decode, self.labels, self.spec.size, threads)
 
     def _decode(self, position: int) -> Pixels:

@@ -6,30 +6,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from onnxnoise.decisions.comparing import ranking as comparison
+from onnxnoise.decisions.comparing import ranking
 from onnxnoise.decisions.comparing.ranking import Asked
 from onnxnoise.decisions.comparing.records import QUANTITY_OF, Comparison
 from onnxnoise.errors import RunFileError, UsageError
-from onnxnoise.records import Metric
 from onnxnoise.results.run_hits import RunHits, is_run_file
 from onnxnoise.run.loading import open_model
 from onnxnoise.run.runner import measured_run
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
+from onnxnoise.words import Metric
 
 
 def compare(
     subjects: Sequence[str | Path],
     spec: BenchSpec | None = None,
     *,
+    asked: Asked | None = None,
     cards: Mapping[str, str] | None = None,
     folder: str | None = None,
     watching: Watching = unwatched,
 ) -> Comparison:
     """Rank models (paths, or bundled names) and run files under noise: what `onnxnoise compare` does, as a record.
 
-    Models are benched as `spec` says, but for its model and out; run files are compared over all that they have in common with
-    them. `cards` has cards of single models, `folder` is where their run files go.
+    Models are benched as `spec` says, but for its model and out. `asked` is what is compared: by default what `spec` asks for,
+    or without a spec all that the run files have in common. `cards` has cards of single models, by the models as they are given,
+    and `folder` is where their run files go.
 
     >>> from onnxnoise import BenchSpec, bench
     >>> spec = BenchSpec("resnet20-cifar10", snrs=(20.0,), sweeps=("all",), draws=2, limit=40)
@@ -38,17 +40,17 @@ def compare(
     Traceback (most recent call last):
     onnxnoise.errors.RunFileError: group.sqlite and affine.sqlite differ in batch-norm policy: ...
 
-    Raises OnnxNoiseError's subclasses as
-    `comparison.compare` and `runner.bench`.
+    Raises UsageError for fewer than two of them, otherwise OnnxNoiseError's subclasses as `ranking.compare` and `runner.bench`.
     """
     names = list(map(str, subjects))
+    if len(names) < 2:
+        raise UsageError("compare: needs two models or run files, or more; `onnxnoise bench` shows one")
     given = spec or BenchSpec("")
     paths, metric = run_files(names, given, cards, folder, watching)
-    asked = Asked(metric=given.metric or metric or "top1", images=given.limit)
-    if spec is not None or not all(map(is_run_file, names)):
+    if asked is None and (spec is not None or not all(map(is_run_file, names))):
         quantities = tuple(QUANTITY_OF[sweep] for sweep in given.sweeps if sweep in QUANTITY_OF)
-        asked = replace(asked, levels=given.swept, quantities=quantities, draws=given.draws)
-    return comparison.compare(paths, asked)
+        asked = Asked(given.metric or metric or "top1", given.swept, quantities, given.draws, given.limit)
+    return ranking.compare(paths, asked)
 
 
 def run_files(

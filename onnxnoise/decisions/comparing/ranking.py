@@ -33,10 +33,11 @@ from onnxnoise.decisions.comparing.records import (
 )
 from onnxnoise.decisions.comparing.ties import Found, Pair, Placed, crossings, judged, pairs, scaled
 from onnxnoise.errors import RunFileError, UsageError
-from onnxnoise.records import Interval, Metric, Notice
+from onnxnoise.records import Interval, Notice
 from onnxnoise.results.caveats import FEW_DRAWS
 from onnxnoise.results.run_hits import RunHits, same_layers
 from onnxnoise.statistics.contrasts import Contrast, Side, contrast
+from onnxnoise.words import Metric
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from onnxnoise.records import Interval, Measured, Metric, Notice
+from onnxnoise.records import Interval, Measured, Notice
 from onnxnoise.results.as_json import measured_json
+from onnxnoise.words import Metric
 
 SCHEMA = "onnxnoise/comparison/1"
 Quantity = Literal["all", "a_avr"]

@@ -15,10 +15,11 @@ from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.model.network import Network
-from onnxnoise.records import DEFAULT_SEED, Analog, MeasuredAt, NoiseSetting, Policy, Shape, SigmaScope
+from onnxnoise.records import MeasuredAt, NoiseSetting, Shape
 from onnxnoise.results.as_json import flat
 from onnxnoise.run.loading import Subject, open_model
 from onnxnoise.spec import BenchSpec, only_level
+from onnxnoise.words import DEFAULT_SEED, Analog, Policy, SigmaScope
 
 Array = npt.NDArray[Any]
 

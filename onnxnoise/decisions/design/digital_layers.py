@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxnoise.errors import UsageError
-from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, Metric, NoiseLayer, Notice
+from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, NoiseLayer, Notice
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.loading import layer_info
 from onnxnoise.run.runner import measured_run
-from onnxnoise.spec import BenchSpec, index_ranges, only_level
+from onnxnoise.selection import index_ranges
+from onnxnoise.spec import BenchSpec, only_level
 from onnxnoise.text import counted
+from onnxnoise.words import Metric
 
 SCHEMA = "onnxnoise/plan/1"
 FRESH_DRAWS = 10

@@ -10,7 +10,7 @@ from typing import Literal
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Level
-from onnxnoise.records import Estimate, Interval, Kind, LayerInfo, Measured, Metric, Notice, TallyKey
+from onnxnoise.records import Estimate, Interval, LayerInfo, Measured, Notice, TallyKey
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
@@ -21,6 +21,7 @@ from onnxnoise.run.schedules import CLEAN
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import counted
+from onnxnoise.words import Kind, Metric
 
 SCHEMA = "onnxnoise/margin/1"
 TOLERANCE = 0.05

@@ -10,8 +10,9 @@ from typing import Any
 
 from onnxnoise.decisions.gating.records import GateVerdict
 from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places
-from onnxnoise.decisions.gating.rules import SWEEPS, Rules, find_rules, load_rules
+from onnxnoise.decisions.gating.rules import Rules, check_levels, find_rules, load_rules
 from onnxnoise.errors import RunFileError
+from onnxnoise.flags import from_flags
 from onnxnoise.noise.base import Level
 from onnxnoise.records import Notice, TallyKey
 from onnxnoise.results.question import Question
@@ -23,9 +24,10 @@ from onnxnoise.run.opening import ScheduleOf
 from onnxnoise.run.runner import measured_run
 from onnxnoise.run.schedules import CLEAN, Schedule
 from onnxnoise.run.watching import Watching, unwatched
-from onnxnoise.spec import BenchSpec, from_flags
+from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics.sequential import LOOKS, RARE, RARE_IN_A_FILE, look_errors, overall
 from onnxnoise.text import counted
+from onnxnoise.words import SWEEPS
 
 
 def gate(
@@ -61,6 +63,7 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
     with ExitStack() as stack:
         run = stack.enter_context(RunHits.opened(path))
         _check_settings(run, rules)
+        check_levels(rules, run.level)
         wanted = images or max(chunk.stop for chunk in run.store.chunks())
         if run.images < wanted:
             raise RunFileError(
@@ -104,6 +107,7 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
     again.
     Raises OnnxNoiseError's subclasses for whatever can't be used.
     """
+    check_levels(rules, spec.level)
     levels = spec.level.in_order(rule.level for rule in rules.rules)
     sweeps = tuple(sweep for sweep in SWEEPS if sweep in {rule.sweep for rule in rules.rules})
     spec = replace(spec.at(*levels), sweeps=sweeps, draws=LOOKS[-1])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxnoise.records import Measured, Notice, Sweep, Verdict
+from onnxnoise.records import Measured, Notice, Verdict
 from onnxnoise.results.as_json import measured_json
+from onnxnoise.words import Sweep
 
 SCHEMA = "onnxnoise/verdict/1"
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxnoise.decisions.gating.records import CellVerdict, RuleVerdict
-from onnxnoise.decisions.gating.rules import CLEAN, SWEEPS, WORST, Rule
+from onnxnoise.decisions.gating.rules import CLEAN, WORST, Rule
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.records import NoiseSetting, Verdict
 from onnxnoise.results.run_hits import RunHits, same_layers
-from onnxnoise.spec import Selectable, select_layers
+from onnxnoise.selection import Selectable, select_layers
 from onnxnoise.statistics.contrasts import Contrast, Side, absolute, contrast, normalized, ratio
 from onnxnoise.statistics.sequential import Range, Reading, overall, read, unread
 from onnxnoise.text import shortened
+from onnxnoise.words import SWEEPS
 
 
 @dataclass(frozen=True)

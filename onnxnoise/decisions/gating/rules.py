@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Literal
 
-from onnxnoise.data.toml import MAX_BYTES, as_number, did_you_mean
-from onnxnoise.errors import InputError
-from onnxnoise.records import Metric, Sweep
-from onnxnoise.spec import METRICS
+from onnxnoise.data.toml import Table, as_table, read_document, shown
+from onnxnoise.errors import InputError, UsageError
+from onnxnoise.fields import Flag
+from onnxnoise.flags import bench_flags
+from onnxnoise.noise.base import Level
+from onnxnoise.text import did_you_mean
+from onnxnoise.words import METRICS, SWEEPS, Metric, Sweep
 
-SWEEPS: tuple[Sweep, ...] = get_args(Sweep)
 RULES_FILE = "onnxnoise.toml"
 PROJECT_FILE = "pyproject.toml"
 PROJECT_TABLE = ("tool", "onnxnoise", "gate")
 WORST = "worst"
 CLEAN, ABSOLUTE = "clean", "absolute"
-RULE_KEYS = ("name", "sweep", "layer", "snr", "metric", "relative_to", "min", "max_drop", "confidence")
-BENCH_KEYS = ("card", "data", "seed", "bn", "sigma_scope", "protocol", "limit", "provider", "output", "clean_check")
+RULE_KEYS = ("name", "sweep", "layer", "snr", "level", "metric", "relative_to", "min", "max_drop", "confidence")
 TABLES = ("bench", "rule")
 DEFAULT_CONFIDENCE = 0.95
 
@@ -39,11 +38,14 @@ class Rule:
     | `clean`     | accuracy / clean >= min           | accuracy / clean >= 1 - max_drop       |
     | `absolute`  | accuracy >= min                   | accuracy - clean >= -max_drop          |
     | a run file  | accuracy / the baseline's >= min  | accuracy / the baseline's >= 1 - max_drop |
+
+    `key` is how the level is written, `snr` or `level`: the first is of gaussian noise only.
     """
 
     name: str
     sweep: Sweep
     layer: str | None
+    key: Literal["snr", "level"]
     level: float
     metric: Metric
     relative_to: str
@@ -99,19 +101,19 @@ def find_rules(given: str | None) -> Path:
 
 def load_rules(path: Path) -> Rules:
     """The rules in `path`. Raises InputError: can't be read, no TOML, a key or value that no gate can use, or no rule at all."""
-    document = _document(path)
+    document = read_document(path, "rules file", InputError, "; pass --rules FILE")
     where = ""
     if path.name == PROJECT_FILE:
         where = ".".join(PROJECT_TABLE) + "."
         for key in PROJECT_TABLE:
-            inner = document.get(key, {})
+            inner = document.get(key)
             document = inner if isinstance(inner, dict) else {}
         if not document:
             raise InputError(f"{path}: has no [{where[:-1]}] with rules; add [[{where}rule]] or pass --rules FILE")
     for key in document:
         if key not in TABLES:
             raise InputError(
-                f"{path}: {where}{_shown(key)} is unknown{did_you_mean(key, TABLES)} (known: [{where}bench], [[{where}rule]])"
+                f"{path}: {where}{shown(key)} is unknown{did_you_mean(key, TABLES)} (known: [{where}bench], [[{where}rule]])"
             )
     tables = document.get("rule", [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
@@ -123,127 +125,115 @@ def load_rules(path: Path) -> Rules:
     for name in names:
         if names.count(name) > 1:
             raise InputError(
-                f"{path}: two rules have the name {_shown(name)}; a report tells rules by their names: change one"
+                f"{path}: two rules have the name {shown(name)}; a report tells rules by their names: change one"
             )
-    return Rules(path, rules, _bench(path, where, document.get("bench", {})))
+    return Rules(path, rules, _bench(as_table(path, f"[{where}bench]", document.get("bench", {}), InputError)))
 
 
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: the rules can't be read: {error.strerror or error}; pass --rules FILE") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: more than {MAX_BYTES} bytes; these are no rules")
-    try:
-        return tomllib.loads(content.decode("utf-8-sig"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid TOML: {error}") from error
+def _bench(table: Table) -> dict[str, str | bool]:
+    """The `[bench]` table as flags take it: texts, a bool for a switch. Relative paths are the rules file's."""
+    flags = bench_flags("rules")
+    table.check_keys(tuple(flags), table.title)
+    return {key: _setting(table, key, flags[key]) for key in table.values}
 
 
-def _bench(path: Path, where: str, table: object) -> dict[str, str | bool]:
-    """The `[bench]` table with values as the flags of `bench` take them; relative paths are the rules file's."""
-    if not isinstance(table, dict):
-        raise InputError(f"{path}: bench must be a table, [{where}bench]")
-    settings: dict[str, str | bool] = {}
-    for key, value in table.items():
-        if key not in BENCH_KEYS:
-            raise InputError(
-                f"{path}: [{where}bench] has no key {_shown(key)}{did_you_mean(key, BENCH_KEYS)} (keys: {', '.join(BENCH_KEYS)})"
-            )
-        if key == "clean_check":
-            if not isinstance(value, bool):
-                raise InputError(f"{path}: [{where}bench] clean_check = {_shown(value)}: must be true or false")
-            settings[key] = value
-        elif key in ("seed", "limit"):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise InputError(f"{path}: [{where}bench] {key} = {_shown(value)}: must be a whole number")
-            settings[key] = str(value)
-        elif not isinstance(value, str):
-            raise InputError(f"{path}: [{where}bench] {key} = {_shown(value)}: must be text in quotes")
-        else:
-            beside = path.parent / value
-            settings[key] = str(beside) if key in ("card", "data") and beside.exists() else value
-    return settings
+def _setting(table: Table, key: str, flag: Flag) -> str | bool:
+    """The value that a key of `[bench]` has; raises InputError where a flag of the same kind would be refused."""
+    value: object
+    if flag.syntax == "switch":
+        value = table.switch(key)
+    elif flag.syntax == "whole":
+        value = table.integer(key, flag.least or 0)
+    elif flag.syntax == "number":
+        value = table.number(key, "a number")
+    elif flag.syntax == "word":
+        value = table.choice(key, flag.choices)
+    else:
+        value = table.text(key)
+        if flag.syntax == "path" and (beside := table.file.parent / str(value)).exists():
+            value = beside
+    return value if isinstance(value, bool) else str(value)
 
 
-def _rule(path: Path, number: int, table: dict[str, object]) -> Rule:
-    name = table.get("name")
-    title = f"{path}: rule {number}" + (f" ({_shown(name)})" if isinstance(name, str) else "")
-
-    def wrong(key: str, allowed: str) -> InputError:
-        return InputError(f"{title}: {key} = {_shown(table.get(key))}: must be {allowed}")
-
-    for key in table:
-        if key not in RULE_KEYS:
-            raise InputError(
-                f"{title}: has no key {_shown(key)}{did_you_mean(key, RULE_KEYS)} (keys of a rule: {', '.join(RULE_KEYS)})"
-            )
+def _rule(path: Path, number: int, values: Mapping[str, object]) -> Rule:
+    name = values.get("name")
+    title = f"rule {number}" + (f" ({shown(name)})" if isinstance(name, str) else "") + ":"
+    table = Table(path, title, values, InputError)
+    table.check_keys(RULE_KEYS, "a rule")
     if not isinstance(name, str) or not name.strip():
-        raise InputError(f"{title}: needs a name, text in quotes; reports tell rules by their names")
-    layer = table.get("layer")
-    if isinstance(layer, bool) or not (layer is None or isinstance(layer, str | int)) or layer == "":
-        raise wrong("layer", f"an index, a pattern as of --layers, or {WORST!r}")
-    sweep = table.get("sweep", "all" if layer is None else "single")
-    if sweep not in SWEEPS:
-        raise wrong("sweep", f"one of {', '.join(SWEEPS)}{did_you_mean(str(sweep), SWEEPS)}")
+        raise table.refused("needs a name, text in quotes; reports tell rules by their names")
+    layer = _layer(table)
+    sweep = table.choice("sweep", SWEEPS) or ("all" if layer is None else "single")
     if sweep == "all" and layer is not None:
-        raise InputError(
-            f"{title}: the sweep all has noise in every layer, so it takes no layer; leave it out, or use sweep = 'single'"
+        raise table.refused(
+            "the sweep all has noise in every layer, so it takes no layer; leave it out, or use sweep = 'single'"
         )
     if sweep == "cumulative" and layer is None:
-        raise InputError(
-            f"{title}: the sweep cumulative has one figure for each layer; say which with layer, or layer = {WORST!r}"
+        raise table.refused(
+            f"the sweep cumulative has one figure for each layer; say which with layer, or layer = {WORST!r}"
         )
-    metric = table.get("metric", "top1")
-    if metric not in METRICS:
-        raise wrong("metric", f"one of {', '.join(METRICS)}")
-    relative_to = table.get("relative_to", CLEAN)
-    if not isinstance(relative_to, str) or not relative_to:
-        raise wrong("relative_to", f"{CLEAN!r}, {ABSOLUTE!r} or the path of a baseline's run file")
-    baseline = None if relative_to in (CLEAN, ABSOLUTE) else path.parent / relative_to
-    if baseline is not None and not baseline.is_file():
-        raise InputError(
-            f"{title}: relative_to = {_shown(relative_to)}: must be {CLEAN!r}, {ABSOLUTE!r} or the path of a baseline's run "
-            f"file, and there is no file {str(baseline)!r}{did_you_mean(relative_to, (CLEAN, ABSOLUTE))}"
-        )
-    least, drop = (_share(table, key, wrong) for key in ("min", "max_drop"))
+    metric = table.choice("metric", METRICS) or "top1"
+    relative_to, baseline = _relative_to(table)
+    share = "a fraction from 0 to 1 (0.95 is 95 %)"
+    least, drop = (table.number(key, share, least=0.0, to=1.0) for key in ("min", "max_drop"))
     if (least is None) == (drop is None):
-        raise InputError(f"{title}: needs either min or max_drop" + (", not both" if least is not None else ""))
-    confidence = as_number(table.get("confidence", DEFAULT_CONFIDENCE))
-    if confidence is None or not 0.5 < confidence < 1.0:
-        raise wrong("confidence", "a number between 0.5 and 1 (0.95 is the default)")
+        raise table.refused("needs either min or max_drop" + (", not both" if least is not None else ""))
+    confidence = table.number("confidence", "a number between 0.5 and 1 (0.95 is the default)", above=0.5, below=1.0)
+    key, level = _level(table)
     return Rule(
-        name,
-        sweep,
-        None if layer is None else str(layer),
-        _snr(table, wrong),
-        metric,
-        relative_to,
-        baseline,
-        least,
-        drop,
-        confidence,
+        name, sweep, layer, key, level, metric, relative_to, baseline, least, drop, confidence or DEFAULT_CONFIDENCE
     )
 
 
-def _share(table: Mapping[str, object], key: str, wrong: Any) -> float | None:
-    if key not in table:
-        return None
-    number = as_number(table[key])
-    if number is None or not 0.0 <= number <= 1.0:
-        raise wrong(key, "a fraction from 0 to 1 (0.95 is 95 %)")
-    return number
+def _level(table: Table) -> tuple[Literal["snr", "level"], float]:
+    """How a rule's level is written, and the level itself."""
+    ratio = "a number above 0, sigma_w / sigma_noise (10 is noise of 10 %)"
+    if "level" not in table.values:
+        snr = table.number("snr", ratio, above=0.0, infinite=True)
+        if snr is None:
+            raise table.error("snr", f"{ratio}, or give level for other noise than gaussian")
+        return "snr", snr
+    if "snr" in table.values:
+        raise table.refused("has snr and level, which say the same; leave out one")
+    level = table.number("level", "a number from 0 up", least=0.0, infinite=True)
+    assert level is not None
+    return "level", level
 
 
-def _snr(table: Mapping[str, object], wrong: Any) -> float:
-    value = table.get("snr")
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value <= 0:
-        raise wrong("snr", "a number above 0, sigma_w / sigma_noise (10 is noise of 10 %)")
-    return float(value)
+def check_levels(rules: Rules, level: Level) -> None:
+    """Raise InputError for a rule whose level is none of the noise that is gated."""
+    for rule in rules.rules:
+        title = f"{rules.path}: rule {shown(rule.name)}"
+        if rule.key == "snr" and level.name != "SNR":
+            raise InputError(
+                f"{title}: snr is of gaussian noise, but this noise has {level.name}; write level = {level.defaults[0]:g}"
+            )
+        try:
+            level.check(rule.level, f"{title}: {rule.key}")
+        except UsageError as error:
+            raise InputError(str(error)) from error
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _layer(table: Table) -> str | None:
+    """The layers of a rule as a pattern, or `worst`; None for all layers together or their mean."""
+    layer = table.values.get("layer")
+    if layer is None or (isinstance(layer, str) and layer):
+        return layer
+    if isinstance(layer, int):
+        return str(table.integer("layer", 1))
+    raise table.error("layer", f"an index, a pattern as of --layers, or {WORST!r}")
+
+
+def _relative_to(table: Table) -> tuple[str, Path | None]:
+    """What a rule's accuracy is relative to, and where that is a run file, its path."""
+    allowed = f"{CLEAN!r}, {ABSOLUTE!r} or the path of a baseline's run file"
+    relative_to = table.values.get("relative_to", CLEAN)
+    if not isinstance(relative_to, str) or not relative_to:
+        raise table.error("relative_to", allowed)
+    if relative_to in (CLEAN, ABSOLUTE):
+        return relative_to, None
+    baseline = table.file.parent / relative_to
+    if not baseline.is_file():
+        near = did_you_mean(relative_to, (CLEAN, ABSOLUTE))
+        raise table.error("relative_to", f"{allowed}, and there is no file {str(baseline)!r}{near}")
+    return relative_to, baseline

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from onnxnoise.model.graph import Graph, Place
-from onnxnoise.records import Kind
+from onnxnoise.words import Kind
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from onnxnoise.model.network import Network, find_layers
 from onnxnoise.model.policies.affine import as_affine
 from onnxnoise.model.policies.fold import fold
 from onnxnoise.model.policies.kernels import kernels_only
-from onnxnoise.records import Analog, Notice, Policy
+from onnxnoise.records import Notice
+from onnxnoise.words import Analog, Policy
 
 
 def noise_layers(classifier: Classifier, policy: Policy, analog: Analog = "all") -> Network:
