@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ CHUNKED: Final = "nested"
 """The chunked design's name in run files and JSON, which keep the word they began with."""
 
 Interval = tuple[float, float]
+AtLevel = TypeVar("AtLevel", bound=Any)
+"""A dataclass with a `level` of the noise, and an `snr` that is the same or None."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ class NoiseSetting:
         """The level where it is a signal-to-noise ratio, that of gaussian noise; else None."""
         swept = next((step for step in self.steps if step.level is None), self.steps[-1])
         return level if swept.name == "gaussian" else None
+
+    def with_snr(self, records: Iterable[AtLevel]) -> tuple[AtLevel, ...]:
+        """Records that have a `level`, with their `snr` set from it."""
+        return tuple(replace(each, snr=self.as_snr(each.level)) for each in records)
 
     def whole(self) -> dict[str, Any]:
         """Every part of the setting by the name of its flag, for JSON."""

@@ -52,7 +52,7 @@ def test_flags_become_a_spec() -> None:
 )
 def test_protocol(flags: dict[str, str], expected: tuple[str, str]) -> None:
     spec = from_flags("m", **flags)
-    assert (spec.sigma_scope, spec.bn, spec.snrs) == (*expected, PAPER_SNRS)
+    assert (spec.sigma_scope, spec.bn, spec.swept) == (*expected, PAPER_SNRS)
 
 
 def test_protocol_takes_fewer_snrs() -> None:
@@ -118,7 +118,12 @@ READ = {
     "share": (3, 8),
     "amounts": (("GPU", 1.0), ("RAM", 2.0)),
 }
-NEEDS = {"max_draws": {"precision": "0.01"}, "resources": {"cluster": "tcp://there"}}
+NEEDS = {
+    "max_draws": {"precision": "0.01"},
+    "resources": {"cluster": "tcp://there"},
+    "scale": {"noise": "relative"},
+    "levels": {"noise": "relative"},
+}
 
 
 def a_text(each: Flag) -> str | bool:
@@ -160,7 +165,7 @@ def test_help_says_the_flags_that_the_command_takes(command: str) -> None:
 
 def onnxnoise_own_flags(command: str) -> str:
     """The flags that a command explains otherwise than BenchSpec does."""
-    return {"compare": "--card --sweep --draws --out ", "margin": "--sweep --draws ", "plan": "--snr --draws "}.get(
+    return {"compare": "--card --sweep --draws --out ", "margin": "--sweep --draws ", "plan": "--draws "}.get(
         command, "--snr --out --data "
     )
 
@@ -174,15 +179,15 @@ def test_rules_take_the_flags_of_bench(key: str, tmp_path: Path) -> None:
     path.write_text(f'[bench]\n{key} = {value}\n[[rule]]\nname = "a"\nsnr = 10\nmin = 0.9\n')
     bench = load_rules(path).bench
     assert bench == {key: False if each.syntax == "switch" else text}
-    from_flags("m", **bench)
+    from_flags("m", **{**NEEDS.get(key, {}), **bench})
 
 
 @pytest.mark.parametrize(
     ("function", "own", "names"),
     [
         (package.margin, MarginFlags(), {"tolerance": "tolerance", "range_": "range"}),
-        (package.plan, PlanFlags(snr=5.0), {"max_share": "max_share", "fresh_draws": "fresh_draws"}),
-        (package.apply, ApplyFlags(snr=5.0, out="x"), {"draw": "draw"}),
+        (package.plan, PlanFlags(), {"max_share": "max_share", "fresh_draws": "fresh_draws"}),
+        (package.apply, ApplyFlags(out="x"), {"draw": "draw"}),
     ],
 )
 def test_commands_and_functions_have_the_same_defaults(function: Any, own: object, names: dict[str, str]) -> None:

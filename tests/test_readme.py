@@ -75,7 +75,8 @@ def test_the_table_of_flags_is_the_spec_s() -> None:
 
 def row(each: Flag) -> str:
     names = each.names.replace(" ", ", ") + ("" if each.syntax == "switch" else f" {each.metavar}")
-    return f"| `{names}` | {each.help} | {each.shown_default or ''} |\n".replace(names, names.replace("|", "\\|"))
+    cells = (f"`{names}`", each.help, each.shown_default or "")
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from onnxnoise.noise.models import level_of
-from onnxnoise.records import LayerInfo, Measured, NoiseSetting, Notice, Result
+from onnxnoise.records import LayerInfo, Measured, MeasuredAt, NoiseSetting, Notice, Result
 
 SCHEMA = "onnxnoise/result/1"
 LAYERS_SCHEMA = "onnxnoise/layers/1"
@@ -26,24 +26,14 @@ def measured_json(schema: str, record: Measured) -> str:
 
 
 def flat(record: Measured) -> dict[str, Any]:
-    """A record's fields for JSON: the noise setting as flat keys, and `snr` beside every `level`, None where it is none."""
-    fields = _with_snr(asdict(record), record.noise)
-    return {**fields, **_setting(record.noise)}
+    """A record's fields for JSON, with the noise setting as flat keys."""
+    own = {"snr": record.snr} if isinstance(record, MeasuredAt) else {}
+    return {**asdict(record), **own, **_setting(record.noise)}
 
 
 def _setting(setting: NoiseSetting) -> dict[str, Any]:
     level = level_of(setting)
     return {**setting.whole(), "level_name": level.name, "less_noise": level.less}
-
-
-def _with_snr(value: Any, setting: NoiseSetting) -> Any:
-    if isinstance(value, list | tuple):
-        return [_with_snr(each, setting) for each in value]
-    if not isinstance(value, dict):
-        return value
-    fields = {key: _with_snr(each, setting) for key, each in value.items()}
-    level = fields.get("level")
-    return {**fields, "snr": setting.as_snr(level)} if isinstance(level, float) else fields
 
 
 def layers_json(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from onnxnoise.noise.models import setting_of
@@ -36,8 +35,8 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         clean=answer.clean,
         layers=tuple(layer_info(each) for each in description["layers"]),
         selected=question.layers,
-        cells=tuple(replace(cell, snr=setting.as_snr(cell.level)) for cell in cells),
-        a_avr=tuple(replace(average, snr=setting.as_snr(average.level)) for average in answer.averages),
+        cells=setting.with_snr(cells),
+        a_avr=setting.with_snr(answer.averages),
         warnings=(
             *(Notice(**each) for each in description["notices"]),
             *caveats.notices(setting, answer.clean, cells, draws=question.draws, precision=precision, chunked=chunked),

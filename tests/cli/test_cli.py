@@ -14,8 +14,10 @@ from support.command import Outcome, onnxnoise, strict_json
 
 import onnxnoise as package
 from onnxnoise import spec, words
-from onnxnoise.cli.output import profile, terminal
+from onnxnoise.cli.output import profile
 from onnxnoise.errors import ProviderError
+from onnxnoise.noise.models import headline
+from onnxnoise.records import NoiseSetting
 from onnxnoise.words import Policy
 
 SMALL = ("--snr", "10,2", "--draws", "2")
@@ -40,9 +42,9 @@ def bench(files: nets.Files, *arguments: object) -> Outcome:
 def test_a_run_prints_its_profile_and_keeps_it(files: nets.Files, folder: Path) -> None:
     outcome = bench(files)
     assert outcome.code == 0
-    assert outcome.out.splitlines()[0] == terminal.policy_line("group", "tensor")
+    assert outcome.out.splitlines()[0] == headline(NoiseSetting(bn="group", sigma_scope="tensor"))
     assert {line.split()[1] for line in outcome.out.splitlines() if "batchnorm" in line} == {"stem_bn", "block_bn"}
-    assert outcome.err.splitlines()[0] == terminal.policy_line("group", "tensor")
+    assert outcome.err.splitlines()[0] == headline(NoiseSetting(bn="group", sigma_scope="tensor"))
     assert "warning: few draws (2)" in outcome.err
     (run_file,) = folder.iterdir()
     digest = run_file.stem.removeprefix("tiny-")
@@ -80,7 +82,7 @@ def test_json_in_a_file_comes_with_the_tables(files: nets.Files, folder: Path) -
 def test_quiet_is_silent_but_for_the_result(files: nets.Files, folder: Path) -> None:
     outcome = bench(files, "-q")
     assert outcome.err == ""
-    assert outcome.out.startswith(terminal.policy_line("group", "tensor"))
+    assert outcome.out.startswith(headline(NoiseSetting(bn="group", sigma_scope="tensor")))
     assert bench(files, "-q", "--json", "-").json["cells"]
 
 
@@ -88,7 +90,7 @@ def test_quiet_is_silent_but_for_the_result(files: nets.Files, folder: Path) -> 
 def test_every_output_names_policy_and_scope(bn: str, files: nets.Files, folder: Path) -> None:
     flags = ("--bn", bn, "--sigma-scope", "layer")
     outcome = onnxnoise("bench", files.model, "--data", files.data, "--snr", "10", "--draws", "1", *flags)
-    line = terminal.policy_line(bn, "layer")
+    line = headline(NoiseSetting(bn=bn, sigma_scope="layer"))
     assert (outcome.out.splitlines()[0], outcome.err.splitlines()[0]) == (line, line)
     assert onnxnoise("layers", files.model, *flags).out.splitlines()[0] == line
 

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from onnxnoise.cli.output import profile as profile_view
 from onnxnoise.cli.output import progress, terminal
+from onnxnoise.noise.gaussian import SNR
+from onnxnoise.noise.models import headline
 from onnxnoise.records import (
     Average,
     Cell,
@@ -21,6 +23,7 @@ from onnxnoise.records import (
     Estimate,
     InitializerInfo,
     LayerInfo,
+    NoiseSetting,
     Notice,
     Result,
     Tally,
@@ -75,9 +78,7 @@ def profile(
         model={"name": names[0], "sha256": "c" * 64},
         provider="CPUExecutionProvider",
         dataset={"name": names[-1], "images": 100, "sha256": "d" * 64},
-        seed=40,
-        bn="group",
-        sigma_scope="tensor",
+        noise=NoiseSetting(),
         metric=metric,
         clean=CleanHits(100, 90, 99 if classes > 5 else None, 0),
         layers=tuple(layer(i, name) for i, name in enumerate(names, 1)),
@@ -147,11 +148,13 @@ def test_names_are_shown_as_they_are_or_not_at_all(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("bn", get_args(Policy))
 @pytest.mark.parametrize("scope", get_args(SigmaScope))
 def test_the_first_line_fits(bn: str, scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = terminal.policy_line(bn, scope)
+    line = headline(NoiseSetting(bn=bn, sigma_scope=scope))
     assert len(line) <= 80
     assert bn in line
     assert scope in line
-    assert shown(monkeypatch, 80, profile(NAMES)).startswith(terminal.policy_line("group", "tensor") + "\n")
+    assert shown(monkeypatch, 80, profile(NAMES)).startswith(
+        headline(NoiseSetting(bn="group", sigma_scope="tensor")) + "\n"
+    )
 
 
 def test_many_layers_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,9 +220,11 @@ def test_layers_table(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)
     infos = [layer(i, name) for i, name in enumerate(HOSTILE, 1)]
-    profile_view.layers_table(terminal.consoles(quiet=False)[0], HOSTILE[0], infos, "affine", "layer")
+    profile_view.layers_table(
+        terminal.consoles(quiet=False)[0], HOSTILE[0], infos, NoiseSetting(bn="affine", sigma_scope="layer")
+    )
     lines = stream.getvalue().splitlines()
-    assert lines[0] == terminal.policy_line("affine", "layer")
+    assert lines[0] == headline(NoiseSetting(bn="affine", sigma_scope="layer"))
     assert lines[1].startswith("�[31mred�[0m: 9 noise layers (9 batchnorm), 230,013,288 parameters")
     assert all(cell_len(line) <= 80 for line in lines[2:])
     assert "2048x1024x1x1 +1  25,557,032  0.0001234" in stream.getvalue()
@@ -246,13 +251,14 @@ def run_of(layers: int, images: int = 1000, chunks: int = 4, snrs: Sequence[floa
     subject = SimpleNamespace(layers=infos, network=SimpleNamespace(name="net"))
     experiment = SimpleNamespace(
         subject=subject,
-        spec=SimpleNamespace(bn="group", sigma_scope="tensor", budget=None),
+        spec=SimpleNamespace(level=SNR, budget=None),
+        noise=NoiseSetting(),
         images=SimpleNamespace(name="data"),
         provider=SimpleNamespace(name="CPUExecutionProvider"),
     )
     question = SimpleNamespace(snrs=snrs, draws=3, images=images, metric="top1")
     store = SimpleNamespace(path="run.sqlite", tallies=lambda sweep: [], runs=lambda: [])
-    schedule = SimpleNamespace(about=f"{len(snrs)} SNRs, 3 draws")
+    schedule = SimpleNamespace(about=lambda level: f"{len(snrs)} {level.name}s, 3 draws")
     return SimpleNamespace(experiment=experiment, question=question, todo=todo, store=store, schedule=schedule)
 
 
@@ -273,7 +279,7 @@ def test_progress_on_a_pipe_is_a_few_lines() -> None:
         run_of(50), terminal._Terminal(stderr=False, quiet=False) if stream is None else Console(file=stream, width=80)
     )
     lines = stream.getvalue().splitlines()
-    assert lines[0] == terminal.policy_line("group", "tensor")
+    assert lines[0] == headline(NoiseSetting(bn="group", sigma_scope="tensor"))
     assert lines[1] == "net: 50 layers, 6 SNRs, 3 draws, 1,000 images of data"
     assert lines[2] == "CPUExecutionProvider; run file run.sqlite"
     assert len(lines) == 3 + 1 + 10

@@ -95,7 +95,7 @@ def test_the_command(files: nets.Files, tmp_path: Path) -> None:
 def test_bad_input(files: nets.Files, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "n.onnx")
     refused(onnxnoise("apply", files.model, "--snr", "0", *out), 2, "--snr", "0")
-    refused(onnxnoise("apply", files.model, "--snr", "5,2", *out), 2, "--snr", "is not a number", "--snr 5")
+    refused(onnxnoise("apply", files.model, "--snr", "5,2", *out), 2, "--snr", "2 are given", "takes one")
     refused(onnxnoise("apply", files.model, "--snr", "5", "--draw", "-1", *out), 2, "--draw")
     refused(onnxnoise("apply", files.model, "--snr", "5", "--layers", "nothing", *out), 2, "nothing")
     refused(onnxnoise("apply", files.model, "--snr", "5", "-o", files.model), 3, "the model itself")

@@ -14,7 +14,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestSuite
 from onnxnoise.decisions.gating import github
 from onnxnoise.decisions.gating.junit import junit_xml
 from onnxnoise.decisions.gating.records import GateVerdict, RuleVerdict
-from onnxnoise.records import Verdict
+from onnxnoise.records import NoiseSetting, Verdict
 
 HOSTILE = [
     "plain",
@@ -36,6 +36,7 @@ def ruled(name: str, verdict: Verdict) -> RuleVerdict:
         message=f"layer 3 {name}: accuracy / clean 0.5 is below 0.9",
         sweep="single",
         layer="worst",
+        level=10.0,
         snr=10.0,
         metric="top1",
         relative_to="clean",
@@ -60,9 +61,7 @@ def verdict_of(*rules: RuleVerdict, model: str = "net") -> GateVerdict:
         run_file="run.sqlite",
         rules_file="onnxnoise.toml",
         provider="CPUExecutionProvider",
-        seed=40,
-        bn="group",
-        sigma_scope="tensor",
+        noise=NoiseSetting(),
         looks=(5, 10),
         rules=rules,
         warnings=(),

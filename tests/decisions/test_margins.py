@@ -43,9 +43,9 @@ def test_a_margin_is_where_the_accuracy_crosses_the_target(files: nets.Files, tm
     for margin in found.margins:
         assert margin.interval is not None
         below, above = margin.interval
-        assert below <= margin.snr <= above
+        assert below <= margin.level <= above
         ways = {  # what is looked for, the SNR that meets the target (None: none does), one of its evaluations
-            "mean": (margin.snr, lambda e: e.mean),
+            "mean": (margin.level, lambda e: e.mean),
             "lower end": (above, lambda e: e.sampled[0]),
         }
         for what, (snr, figure) in ways.items():
@@ -61,15 +61,15 @@ def test_a_margin_is_where_the_accuracy_crosses_the_target(files: nets.Files, tm
             upper = measured(files, tmp_path, below, margin.layer).sampled
             assert upper is not None
             assert upper[1] < 0.9
-        if margin.snr < inf:
-            assert margin.accuracy == measured(files, tmp_path, margin.snr, margin.layer)
+        if margin.level < inf:
+            assert margin.accuracy == measured(files, tmp_path, margin.level, margin.layer)
 
 
 def test_the_ends_of_the_range(files: nets.Files, tmp_path: Path) -> None:
     (easy,) = margins.margin(spec(files, tmp_path / "a", draws=2), range_=(500.0, 600.0)).margins
-    assert (easy.snr, easy.tried) == (500.0, (500.0, 600.0))
+    assert (easy.level, easy.tried) == (500.0, (500.0, 600.0))
     (hard,) = margins.margin(spec(files, tmp_path / "b", draws=2), range_=(0.1, 0.2)).margins
-    assert (hard.snr, hard.accuracy) == (inf, None)
+    assert (hard.level, hard.accuracy) == (inf, None)
     assert (hard.tried[0], hard.tried[-1]) == (0.1, 0.2)
     (one,) = margins.margin(spec(files, tmp_path / "c", draws=1), range_=(1.0, 30.0)).margins
     assert one.interval is None
@@ -85,7 +85,7 @@ def test_what_a_run_file_has_is_not_measured_again(files: nets.Files, tmp_path: 
 
     assert margins.margin(spec(files, tmp_path / "run", draws=2), watching=lambda: nullcontext(Counting())) == first
     assert counted == []
-    runner.bench(spec(files, tmp_path / "run", draws=2, snrs=(first.margins[0].snr,)), Counting())
+    runner.bench(spec(files, tmp_path / "run", draws=2, snrs=(first.margins[0].level,)), Counting())
     assert counted == [], "bench and margin share their run file"
 
 

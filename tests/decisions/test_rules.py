@@ -20,7 +20,7 @@ def written(folder: Path, text: str, name: str = "onnxnoise.toml") -> Path:
 
 def test_a_rule_with_its_defaults(tmp_path: Path) -> None:
     (rule,) = load_rules(written(tmp_path, RULE)).rules
-    assert (rule.name, rule.sweep, rule.layer, rule.snr, rule.metric) == ("a", "all", None, 10.0, "top1")
+    assert (rule.name, rule.sweep, rule.layer, rule.level, rule.metric) == ("a", "all", None, 10.0, "top1")
     assert (rule.relative_to, rule.baseline, rule.min, rule.max_drop, rule.confidence) == (
         "clean",
         None,
@@ -70,7 +70,7 @@ def test_places_and_paths(tmp_path: Path) -> None:
     }
     index, pattern, worst, mean = rules.rules
     assert (index.layer, index.sweep) == ("14", "single")
-    assert (pattern.layer, pattern.snr) == ("conv*,2", float("inf"))
+    assert (pattern.layer, pattern.level) == ("conv*,2", float("inf"))
     assert (worst.layer, worst.sweep, worst.confidence) == ("worst", "cumulative", 0.9)
     assert (mean.layer, mean.sweep, mean.metric, mean.baseline) == (None, "single", "top5", tmp_path / "base.sqlite")
 

@@ -15,8 +15,9 @@ from onnxnoise.engine.segments import Cutter
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
+from onnxnoise.noise import MODELS
 from onnxnoise.noise.base import Weights
-from onnxnoise.noise.models import MODELS, chain_of, parse_chain
+from onnxnoise.noise.models import chain_of, parse_chain
 from onnxnoise.records import NoiseSetting, NoiseTensor
 from onnxnoise.runtime import session
 from onnxnoise.runtime.providers import find_provider

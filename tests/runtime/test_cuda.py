@@ -21,7 +21,8 @@ from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.noise.models import MODELS, level_of, parse_chain
+from onnxnoise.noise import MODELS
+from onnxnoise.noise.models import level_of, parse_chain
 from onnxnoise.records import NoiseSetting, Tally, Variant
 from onnxnoise.runtime import cuda, session
 from onnxnoise.runtime.base import Provider

@@ -92,8 +92,8 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
                 )
                 for label, run, hits in zip(labels, runs, clean, strict=True)
             ),
-            figures=tuple(figures),
-            differences=tuple(differences),
+            figures=runs[0].noise.with_snr(figures),
+            differences=runs[0].noise.with_snr(differences),
             crossings=tuple(crossings(differences, runs[0].level)),
             warnings=tuple(_warnings(runs, labels, figures, images)),
         )

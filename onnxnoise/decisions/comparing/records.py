@@ -61,6 +61,7 @@ class Figure:
     draws: int
     normalized: Standing
     absolute: Standing
+    snr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Difference:
     p: float | None
     p_holm: float | None
     tied: bool | None
+    snr: float | None = None
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def margin(
         tolerance=tolerance,
         range=(loud, quiet),
         draws=spec.draws,
-        margins=tuple(replace(each, snr=spec.setting.as_snr(each.level)) for each in found),
+        margins=spec.setting.with_snr(found),
         warnings=ends_found.warnings,
     )
 

@@ -182,6 +182,6 @@ def _answer(run: RunHits, rules: Rules, cases: Sequence[Case], images: int, look
         rules_file=str(rules.path),
         provider=run.identity["provider"],
         looks=looks,
-        rules=tuple(case.judged() for case in cases),
+        rules=run.noise.with_snr(case.judged() for case in cases),
         warnings=tuple(Notice(**each) for each in run.description["notices"]),
     )

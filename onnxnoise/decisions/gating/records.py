@@ -54,6 +54,7 @@ class RuleVerdict:
     high: float | None
     draws: int
     cells: tuple[CellVerdict, ...]
+    snr: float | None = None
 
 
 @dataclass(frozen=True)
