@@ -112,6 +112,15 @@ class NoiseLayer:
 
 
 @dataclass(frozen=True)
+class Unattached:
+    """A tensor of a network that belongs to no noise layer and stays without noise, and the operator that uses it."""
+
+    name: str
+    operator: str
+    elements: int
+
+
+@dataclass(frozen=True)
 class Variant:
     """One signal-to-noise ratio (linear, sigma_w / sigma_noise) and one draw."""
 

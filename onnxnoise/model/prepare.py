@@ -43,7 +43,7 @@ def prepared(file: ModelFile) -> Prepared:
     from onnx_ir.passes import common
 
     from onnxnoise.model import origins
-    from onnxnoise.model.passes import batch_norms, precision, prelu, shapes, zero_biases
+    from onnxnoise.model.passes import batch_norms, control_flow, precision, prelu, shapes, zero_biases
 
     refuse_unmeasurable(file)
     try:
@@ -64,6 +64,11 @@ def prepared(file: ModelFile) -> Prepared:
         check_inputs(first, file.path)
         refuse_dropout(first, file.path)
         check_sizes(first, file.path)
+        if control_flow.lift_bodies(first):
+            model = ir.serde.deserialize_model(first)
+            ir.external_data.set_base_dir(model.graph, file.folder)
+            common.RemoveUnusedNodesPass()(model)
+            first = ir.serde.serialize_model(model)
         known = infer_shapes(first)
         if any(node.op_type == "CastLike" for node in nested(first.graph.node)):
             shapes.name_casts(model, infer_types(first))

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from support import graphs
 
@@ -294,20 +293,3 @@ def test_sigma_and_parameters(tmp_path: Path) -> None:
         for tensor, array in zip(layer.tensors, arrays, strict=True):
             np.testing.assert_allclose(tensor.sigma_w, array.std(), rtol=1e-12)
     assert network.parameters == sum(value.size for value in values.values())
-
-
-def test_weights_in_subgraphs_do_not_vanish(tmp_path: Path) -> None:
-    branch = onnx.parser.parse_graph("then (float[N] unused) => (float[N,4,6,6] o) { o = Conv(c, k) }")
-    other = onnx.parser.parse_graph("else (float[N] unused) => (float[N,4,6,6] p) { p = Relu(c) }")
-    proto = graphs.model(net("float[4,4,1,1] k", f"c = Conv(x, w)  {MORE_THAN_THREE_IMAGES}  h = Identity(c)"))
-    for graph in (branch, other):
-        del graph.input[:]
-    node = next(node for node in proto.graph.node if node.op_type == "Identity")
-    node.CopyFrom(onnx.helper.make_node("If", ["b"], ["h"], then_branch=branch, else_branch=other))
-    network = find_layers(graphs.load(proto, tmp_path))
-    assert middle(network) == []
-    (notice,) = [notice for notice in network.notices if notice.code == "unattached"]
-    assert "k (16 values into Conv inside If)" in notice.message
-    assert "10.7%" in notice.message
-    x = graphs.image((2, 3, 8, 8))
-    np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=1e-5)

@@ -14,8 +14,7 @@ from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.file import all_nodes
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, Graph
 from onnxnoise.model.layers.candidates import Candidate
-from onnxnoise.model.layers.grouping import Unattached
-from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, NoiseLayer, Notice
+from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, NoiseLayer, Notice, Unattached
 from onnxnoise.runtime.protos import attribute
 
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
@@ -176,12 +175,12 @@ def _decomposed(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[
 def _unattached(layers: Sequence[NoiseLayer], unattached: Sequence[Unattached]) -> Iterator[Notice]:
     if not unattached:
         return
-    sizes = {each.name: each.elements for each in unattached}
-    share = sum(sizes.values()) / (sum(layer.parameters for layer in layers) + sum(sizes.values()))
+    elements = sum(each.elements for each in unattached)
+    share = elements / (sum(layer.parameters for layer in layers) + elements)
     largest = sorted(unattached, key=lambda each: -each.elements)
     yield Notice(
         "unattached",
-        f"{len(sizes)} tensors, {share:.1%} of all parameters, belong to no layer and stay without noise: "
+        f"{len(unattached)} tensors, {share:.1%} of all parameters, belong to no layer and stay without noise: "
         + _listed([f"{each.name} ({each.elements:,} values into {each.operator})" for each in largest]),
     )
 
