@@ -43,7 +43,7 @@ def prepared(file: ModelFile) -> Prepared:
     from onnx_ir.passes import common
 
     from onnxnoise.model import origins
-    from onnxnoise.model.passes import batch_norms, control_flow, precision, prelu, shapes, zero_biases
+    from onnxnoise.model.passes import batch_norms, control_flow, einsum, precision, prelu, shapes, zero_biases
 
     refuse_unmeasurable(file)
     try:
@@ -75,6 +75,7 @@ def prepared(file: ModelFile) -> Prepared:
         precision.to_single(model)
         shapes.fold_shapes(model, known)
         shapes.fold_sequences(model)
+        einsum.restore_products(model, known)
         zero_biases.drop_zero_biases(model)
         batch_norms.restore_batch_norms(model, known)
         prelu.restore_prelu(model)

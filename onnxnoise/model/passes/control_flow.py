@@ -87,6 +87,7 @@ class _Lifting:
         self.graph, self.shapes, self.known = model.graph, shapes, known
         self.opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 1)
         self.defined = Counter(_definitions(model.graph))
+        self.named = Counter(node.name for node in model.graph.node)
         self.done = False
 
     def lifted(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
@@ -198,6 +199,9 @@ class _Lifting:
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in body.node]
         for node in nodes:
             _rename(node, renamed)
+            if node.name:  # ONNX Runtime refuses two nodes of one name
+                self.named[node.name] += 1
+                node.name += f"~{self.named[node.name]}" if self.named[node.name] > 1 else ""
         return nodes, [renamed.get(info.name, info.name) for info in body.output]
 
 
