@@ -43,7 +43,16 @@ def prepared(file: ModelFile) -> Prepared:
     from onnx_ir.passes import common
 
     from onnxnoise.model import origins
-    from onnxnoise.model.passes import batch_norms, control_flow, einsum, precision, prelu, shapes, zero_biases
+    from onnxnoise.model.passes import (
+        batch_norms,
+        control_flow,
+        einsum,
+        precision,
+        prelu,
+        shapes,
+        subtracted_biases,
+        zero_biases,
+    )
 
     refuse_unmeasurable(file)
     try:
@@ -78,6 +87,7 @@ def prepared(file: ModelFile) -> Prepared:
         einsum.restore_products(model, known)
         zero_biases.drop_zero_biases(model)
         batch_norms.restore_batch_norms(model, known)
+        subtracted_biases.add_subtracted_biases(model)
         prelu.restore_prelu(model)
         proto = ir.serde.serialize_model(model)
         behind = origins.origins(model)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from onnxnoise.model.graph import QUANTIZE, Graph
 from onnxnoise.model.layers.candidates import Candidate, Candidates
 from onnxnoise.model.layers.elementwise import claim_constants, weighted_values
-from onnxnoise.model.layers.operators import claim_operator, claim_separate_bias
+from onnxnoise.model.layers.operators import claim_fused_bias, claim_operator, claim_separate_bias
 from onnxnoise.records import BIAS, Unattached
 from onnxnoise.runtime.protos import nested
 
@@ -29,6 +29,8 @@ def group(
     for candidate in candidates.found:
         if candidate.outputs and BIAS not in candidate.members:
             claim_separate_bias(candidates, candidate)
+    for node in range(len(graph.nodes)):
+        claim_fused_bias(candidates, node)
     weighted = weighted_values(candidates)
     for node in range(len(graph.nodes)):
         claim_constants(candidates, node, weighted)

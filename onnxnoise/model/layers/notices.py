@@ -202,7 +202,7 @@ def _flattened(graph: Graph, candidates: Sequence[Candidate], layers: Sequence[N
     found = [
         layer.name
         for candidate, layer in zip(candidates, layers, strict=True)
-        if candidate.kind == "dense" and _is_nhwc(graph, candidate)
+        if candidate.kind == "dense" and candidate.outputs and _is_nhwc(graph, candidate)
     ]
     if found:
         yield Notice(
