@@ -43,16 +43,7 @@ def prepared(file: ModelFile) -> Prepared:
     from onnx_ir.passes import common
 
     from onnxnoise.model import origins
-    from onnxnoise.model.passes import (
-        batch_norms,
-        control_flow,
-        einsum,
-        precision,
-        prelu,
-        shapes,
-        subtracted_biases,
-        zero_biases,
-    )
+    from onnxnoise.model.passes import control_flow, in_order, shapes
 
     refuse_unmeasurable(file)
     try:
@@ -81,14 +72,7 @@ def prepared(file: ModelFile) -> Prepared:
         known = infer_shapes(first)
         if any(node.op_type == "CastLike" for node in nested(first.graph.node)):
             shapes.name_casts(model, infer_types(first))
-        precision.to_single(model)
-        shapes.fold_shapes(model, known)
-        shapes.fold_sequences(model)
-        einsum.restore_products(model, known)
-        zero_biases.drop_zero_biases(model)
-        batch_norms.restore_batch_norms(model, known)
-        subtracted_biases.add_subtracted_biases(model)
-        prelu.restore_prelu(model)
+        in_order.rewrite(model, known)
         proto = ir.serde.serialize_model(model)
         behind = origins.origins(model)
         _drop_unused_inputs(proto.graph)

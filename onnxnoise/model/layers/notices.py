@@ -12,7 +12,7 @@ import onnx
 
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.file import all_nodes
-from onnxnoise.model.graph import LAYOUT, QUANTIZE, Graph
+from onnxnoise.model.graph import LAYOUT, QUANTIZE, Array, Graph
 from onnxnoise.model.layers.candidates import Candidate
 from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, NoiseLayer, Notice, Unattached
 from onnxnoise.runtime.protos import attribute
@@ -39,6 +39,7 @@ def notices(
         *_decomposed(classifier.raw, layers),
         *_unattached(layers, unattached),
         *_tied(graph, candidates),
+        *_fixed(graph, candidates, layers),
         *_flattened(graph, candidates, layers),
     )
 
@@ -195,6 +196,27 @@ def _tied(graph: Graph, candidates: Sequence[Candidate]) -> Iterator[Notice]:
             f"{len(tied)} kernels serve more than one layer ({_listed(tied)}), possibly tied: "
             "each layer draws its own noise, as if the chip stored a copy",
         )
+
+
+def _fixed(graph: Graph, candidates: Sequence[Candidate], layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
+    """Names depthwise convolutions with one kernel for all channels: a blur that nobody trained, most likely."""
+    found = [
+        layer.name
+        for candidate, layer in zip(candidates, layers, strict=True)
+        if candidate.kind == "conv"
+        and WEIGHT in candidate.members
+        and _is_fixed(graph.value(candidate.members[WEIGHT]))
+    ]
+    if found:
+        yield Notice(
+            "equal_channels",
+            f"{len(found)} depthwise convolutions have the same kernel in all channels ({_listed(found)}), most likely a fixed "
+            "filter such as a blur: hardware holds it too, so it stays a layer and gets noise (leave it out with --layers)",
+        )
+
+
+def _is_fixed(kernel: Array) -> bool:
+    return len(kernel) > 1 and kernel.shape[1] == 1 and bool((kernel == kernel[:1]).all())
 
 
 def _flattened(graph: Graph, candidates: Sequence[Candidate], layers: Sequence[NoiseLayer]) -> Iterator[Notice]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxnoise.errors import ModelError
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, Graph, Place
-from onnxnoise.model.layers.candidates import Candidate, Candidates
+from onnxnoise.model.layers.candidates import Candidate, Candidates, is_filled
 from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT
 from onnxnoise.runtime.protos import attribute
 
@@ -73,7 +73,8 @@ def _convolution(candidates: Candidates, i: int) -> None:
         candidates.add("conv", i, {BIAS: bias})
         return
     value = graph.value(kernel)
-    if bias is None and bool((value == 1).all()):
+    depthwise = value.shape[1:2] == (1,) and value.shape[0] == attribute(node, "group", 1)
+    if bias is None and is_filled(value) and (depthwise or value.flat[0] == 1):
         candidates.no_weight(kernel)  # an average pooling, not a layer
         return
     outputs = value.shape[1] * attribute(node, "group", 1) if node.op_type == "ConvTranspose" else value.shape[0]
@@ -95,8 +96,7 @@ def _gemm(candidates: Candidates, i: int) -> None:
     right, left = graph.weight(i, 1), graph.weight(i, 0)
     place = right or left
     if place is None:
-        addend = graph.weight(i, 2)
-        candidates.add("parameter", i, {WEIGHT: addend if candidates.free(addend) else None})
+        candidates.parameter(i, graph.weight(i, 2))
         return
     out_in = bool(attribute(node, "transB", 0)) if right else not attribute(node, "transA", 0)
     outputs = graph.value(place).shape[0 if out_in else 1]
@@ -106,7 +106,7 @@ def _gemm(candidates: Candidates, i: int) -> None:
         "dense", i, {WEIGHT: place, BIAS: bias}, transposed=not out_in, outputs=outputs, channel=1 if right else 2
     )
     if bias is None and candidates.free(addend):
-        candidates.add("parameter", i, {WEIGHT: addend})
+        candidates.parameter(i, addend)
 
 
 def _matmul(candidates: Candidates, i: int, bias: Place | None = None) -> None:
@@ -209,5 +209,4 @@ def claim_fused_bias(candidates: Candidates, i: int) -> None:
     """Add the bias that an operator of com.microsoft adds, where no layer before has it, as a parameter of its own."""
     node = candidates.graph.nodes[i]
     if node.domain == "com.microsoft" and node.op_type in _FUSED_BIAS:
-        place = candidates.graph.weight(i, _FUSED_BIAS[node.op_type])
-        candidates.add("parameter", i, {WEIGHT: place if candidates.free(place) else None})
+        candidates.parameter(i, candidates.graph.weight(i, _FUSED_BIAS[node.op_type]))

@@ -18,7 +18,7 @@ def add_subtracted_biases(model: ir.Model) -> None:
 
     Where a scale by a constant follows, the constant is the mean of a batch norm and stays.
     """
-    known: dict[ir.Value | None, frozenset[str]] = {**constants(model)}
+    known: dict[ir.Value | None, frozenset[str]] = dict(constants(model).items())
     for node in list(model.graph):
         if node.op_type != "Sub" or node.domain or len(node.inputs) != 2:
             continue
