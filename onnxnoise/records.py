@@ -222,6 +222,15 @@ class NoiseLayer:
 
 
 @dataclass(frozen=True)
+class Unattached:
+    """A tensor of a network that belongs to no noise layer and stays without noise, and the operator that uses it."""
+
+    name: str
+    operator: str
+    elements: int
+
+
+@dataclass(frozen=True)
 class Variant:
     """One level of the noise and one draw."""
 

@@ -15,6 +15,7 @@ import onnx
 
 from onnxnoise.errors import ModelError
 from onnxnoise.model.file import read_model
+from onnxnoise.model.fused_attention import split_attention
 from onnxnoise.model.graph import Graph, needed
 from onnxnoise.model.image_input import image_input
 from onnxnoise.model.logits import find_logits
@@ -86,6 +87,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
     logits, columns = find_logits(optimized, Graph(nodes, constants), path, output, lambda: classes(metadata))
     refuse_chance(needed(nodes, logits), constants, file.stub, path)
     nodes, constants = stored_once(needed(nodes, logits), constants, image.batch)
+    nodes, constants = split_attention(nodes, constants)
     used = {name for node in nodes for name in reads(node)}
     domains = {node.domain for node in nested(nodes)} | {""}
     if image.name not in used:

@@ -24,7 +24,7 @@ from onnxnoise.model.layers.names import layer_name
 from onnxnoise.model.layers.notices import notices
 from onnxnoise.model.layers.order import canonical_order
 from onnxnoise.model.spread import pooled_sigma, sigma
-from onnxnoise.records import WEIGHT, ImageInput, NoiseLayer, NoiseTensor, Notice
+from onnxnoise.records import WEIGHT, ImageInput, NoiseLayer, NoiseTensor, Notice, Unattached
 from onnxnoise.runtime.protos import reads
 
 Array = npt.NDArray[Any]
@@ -47,6 +47,8 @@ class Network:
     classes: int | None
     layers: tuple[NoiseLayer, ...]
     notices: tuple[Notice, ...]
+    unattached: tuple[Unattached, ...] = ()
+    """The tensors that no layer holds, each once."""
 
     @property
     def run_file(self) -> str:
@@ -56,6 +58,12 @@ class Network:
     @cached_property
     def parameters(self) -> int:
         return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def unattached_share(self) -> float:
+        """The share of all parameters that no layer holds, a fraction of 1."""
+        elements = sum(each.elements for each in self.unattached)
+        return elements / (self.parameters + elements) if elements else 0.0
 
 
 def _check_finite(path: Path, name: str, values: Array) -> None:
@@ -131,6 +139,7 @@ def find_layers(classifier: Classifier) -> Network:
         classes=classifier.classes,
         layers=_cuts_in_order(layers),
         notices=notices(classifier, graph, candidates, layers, unattached),
+        unattached=tuple(unattached),
     )
 
 

@@ -43,7 +43,7 @@ def prepared(file: ModelFile) -> Prepared:
     from onnx_ir.passes import common
 
     from onnxnoise.model import origins
-    from onnxnoise.model.passes import batch_norms, precision, prelu, shapes, zero_biases
+    from onnxnoise.model.passes import control_flow, in_order, shapes
 
     refuse_unmeasurable(file)
     try:
@@ -64,15 +64,15 @@ def prepared(file: ModelFile) -> Prepared:
         check_inputs(first, file.path)
         refuse_dropout(first, file.path)
         check_sizes(first, file.path)
+        if control_flow.lift_bodies(first):
+            model = ir.serde.deserialize_model(first)
+            ir.external_data.set_base_dir(model.graph, file.folder)
+            common.RemoveUnusedNodesPass()(model)
+            first = ir.serde.serialize_model(model)
         known = infer_shapes(first)
         if any(node.op_type == "CastLike" for node in nested(first.graph.node)):
             shapes.name_casts(model, infer_types(first))
-        precision.to_single(model)
-        shapes.fold_shapes(model, known)
-        shapes.fold_sequences(model)
-        zero_biases.drop_zero_biases(model)
-        batch_norms.restore_batch_norms(model, known)
-        prelu.restore_prelu(model)
+        in_order.rewrite(model, known)
         proto = ir.serde.serialize_model(model)
         behind = origins.origins(model)
         _drop_unused_inputs(proto.graph)

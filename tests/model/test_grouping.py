@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from support import graphs
 
@@ -102,6 +101,12 @@ RULES: dict[str, tuple[str, str, list[tuple[str, dict[int, str]]]]] = {
     "constant in a Concat": ("float[1,1,6,6] p, float[4,5,1,1] k", "c = Conv(x, w)  n = Constant<value_ints = [2, 1, 1, 1]>()  q = Tile(p, n)  d = Concat<axis = 1>(c, q)  h = Conv(d, k)", [("parameter", {0: "p"}), ("conv", {0: "k"})]),
     # no noise
     "average pooling": ("float[4,1,2,2] ones", "c = Conv(x, w)  h = Conv<group = 4>(c, ones)", []),
+    "average pooling of quarters": ("float[4,1,2,2] quarters", "c = Conv(x, w)  h = Conv<group = 4>(c, quarters)", []),
+    "zeros beside": ("float[1,2,6,6] zero, float[4,6,1,1] k", "c = Conv(x, w)  n = Constant<value_ints = [2, 1, 1, 1]>()  q = Tile(zero, n)  d = Concat<axis = 1>(c, q)  h = Conv(d, k)", [("conv", {0: "k"})]),
+    "zeros added": ("float[1,4,6,6] zero, float[6,6] twice", "c = Conv(x, w)  r = Relu(c)  d = Add(r, zero)  h = Add(d, twice)", []),
+    "a filled kernel that is no pooling": ("float[4,4,1,1] quarters", "c = Conv(x, w)  h = Conv(c, quarters)", [("conv", {0: "quarters"})]),
+    "a filled bias": ("float[4,4,1,1] k, float[4] twice", "c = Conv(x, w)  h = Conv(c, k, twice)", [("conv", {0: "k", 1: "twice"})]),
+    "a blur": ("float[4,1,2,2] blur", "c = Conv(x, w)  h = Conv<group = 4>(c, blur)", [("conv", {0: "blur"})]),
     "a scalar": ("float a", "c = Conv(x, w)  h = Mul(c, a)", []),
     "a mask made of scalars": ("int64[4] n", "c = Conv(x, w)  z = ConstantOfShape<value = float[1] {0.0}>(n)  k = Constant<value_float = -5.0>()  p = Add(z, k)  h = Add(c, p)", []),
     "an attention mask": ("float[6,6] mask, float[6,6] upper", "c = Conv(x, w)  a = Add(c, mask)  b = Softmax(a)  d = Add(upper, b)  h = Softmax(d)", []),
@@ -113,7 +118,7 @@ RULES: dict[str, tuple[str, str, list[tuple[str, dict[int, str]]]]] = {
 
 VALUES = {
     "q": np.arange(16), "p8": [1, 2, 3, 4], "ones": 1, "one": 1, "zero": 0, "step": 0.05, "z": 0, "lo": -1, "hi": 1, "n": [1, 4, 6, 6],
-    "scales": [1, 1, 2, 2], "two": 1, "twice": 2,
+    "scales": [1, 1, 2, 2], "two": 1, "twice": 2, "quarters": 0.25, "blur": np.tile([1, 2, 3, 4], 4),
     "mask": np.triu(np.full((6, 6), -100.0), 1), "upper": np.triu(np.full((6, 6), -np.inf), 1),
 }  # fmt: skip
 
@@ -294,20 +299,3 @@ def test_sigma_and_parameters(tmp_path: Path) -> None:
         for tensor, array in zip(layer.tensors, arrays, strict=True):
             np.testing.assert_allclose(tensor.sigma_w, array.std(), rtol=1e-12)
     assert network.parameters == sum(value.size for value in values.values())
-
-
-def test_weights_in_subgraphs_do_not_vanish(tmp_path: Path) -> None:
-    branch = onnx.parser.parse_graph("then (float[N] unused) => (float[N,4,6,6] o) { o = Conv(c, k) }")
-    other = onnx.parser.parse_graph("else (float[N] unused) => (float[N,4,6,6] p) { p = Relu(c) }")
-    proto = graphs.model(net("float[4,4,1,1] k", f"c = Conv(x, w)  {MORE_THAN_THREE_IMAGES}  h = Identity(c)"))
-    for graph in (branch, other):
-        del graph.input[:]
-    node = next(node for node in proto.graph.node if node.op_type == "Identity")
-    node.CopyFrom(onnx.helper.make_node("If", ["b"], ["h"], then_branch=branch, else_branch=other))
-    network = find_layers(graphs.load(proto, tmp_path))
-    assert middle(network) == []
-    (notice,) = [notice for notice in network.notices if notice.code == "unattached"]
-    assert "k (16 values into Conv inside If)" in notice.message
-    assert "10.7%" in notice.message
-    x = graphs.image((2, 3, 8, 8))
-    np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=1e-5)

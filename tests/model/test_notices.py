@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from support import graphs
@@ -149,9 +150,8 @@ def test_decomposed_batch_norms(body: str, inputs: str, tensors: str, effect: st
 @pytest.mark.parametrize(
     ("body", "inputs", "options", "said"),
     [
-        ('c = Conv(x, w)  h = Einsum<equation = "nchw,cd->ndhw">(c, e)', "float[4,4] e", {}, "e (16 values into Einsum)"),
+        ('c = Conv(x, w)  h = Einsum<equation = "nchw,cd,de->nehw">(c, e, e)', "float[4,4] e", {}, "e (16 values into Einsum)"),
         ("c = Conv(x, w)  m = Max(c, e)  h = Relu(m)", "float[4,1,1] e", {}, "e (4 values into Max)"),
-        ("c = Conv(x, w)  h = com.microsoft.BiasGelu(c, e)", "float[6] e", {"domains": ["com.microsoft"]}, "e (6 values into BiasGelu)"),
         ("c = Conv(x, w)  z = Constant<value_float = 0.0>()  q = Greater(c, z)  h = Where(q, c, e)", "float[4,6,6] e", {}, "e (144 values into Where)"),
     ],
 )  # fmt: skip
@@ -233,3 +233,12 @@ def test_fold_keeps_the_files_own_notices(tmp_path: Path) -> None:
     body = "c = Conv(x, w)  n = BatchNormalization(c, b, b, b, var)  m = Max(n, e)  h = Relu(m)"
     network = noise_layers(graphs.load(graphs.model(net(body, "float[4] var, float[4,1,1] e")), tmp_path), "fold")
     assert codes(network.notices) == ["unattached", "bn_folded"]
+
+
+def test_one_kernel_in_all_channels(tmp_path: Path) -> None:
+    blur = {"k": np.tile([[1, 2], [3, 4]], (4, 1, 1, 1))}
+    text = net("c = Conv(x, w)  h = Conv<group = 4>(c, k)", "float[4,1,2,2] k")
+    (notice,) = [each for each in of(graphs.model(text, blur), tmp_path) if each.code == "equal_channels"]
+    assert "1 depthwise convolutions" in notice.message
+    assert "same kernel in all channels" in notice.message
+    assert "equal_channels" not in codes(of(graphs.model(text), tmp_path))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from support import graphs
 
@@ -284,3 +285,43 @@ def test_constants_behind_a_type_taken_from_another_value(of: str, tmp_path: Pat
     assert batch_norm(network).parameters == 4 * C
     x = graphs.image((2, 3, 8, 8))
     np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=1e-5)
+
+
+SUBTRACTED = {
+    "a convolution": ("c0 = Conv(x, w)  h = Sub(c0, b)", "c0 = Conv(x, w)  h = Add(c0, b)", "float[4,1,1] b"),
+    "a dense layer": (
+        "c0 = Conv(x, w)  p = GlobalAveragePool(c0)  q = Flatten(p)  m = MatMul(q, k)  s = Sub(m, b)  n = Constant<value_ints = [0, 4, 1, 1]>()  h = Reshape(s, n)",
+        "c0 = Conv(x, w)  p = GlobalAveragePool(c0)  q = Flatten(p)  m = MatMul(q, k)  s = Add(m, b)  n = Constant<value_ints = [0, 4, 1, 1]>()  h = Reshape(s, n)",
+        "float[4] b, float[4,4] k",
+    ),
+    "layout between": (
+        "c0 = Conv(x, w)  t = Transpose<perm = [0, 2, 3, 1]>(c0)  s = Sub(t, b)  r = Relu(s)  h = Transpose<perm = [0, 3, 1, 2]>(r)",
+        "c0 = Conv(x, w)  t = Transpose<perm = [0, 2, 3, 1]>(c0)  s = Add(t, b)  r = Relu(s)  h = Transpose<perm = [0, 3, 1, 2]>(r)",
+        "float[4] b",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "added", "inputs"), SUBTRACTED.values(), ids=SUBTRACTED.keys())
+def test_a_subtracted_bias_is_an_added_one(body: str, added: str, inputs: str, tmp_path: Path) -> None:
+    text = "(float[N,3,8,8] x, float[4,3,3,3] w, {}, float[5,4] fw, float[5] fb) => (float[N,5] y) {{ {}  {} }}"
+    proto, plain = (graphs.model(text.format(inputs, each, HEAD)) for each in (body, added))
+    for tensor in plain.graph.initializer:
+        if tensor.name == "b":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(tensor), "b"))
+    network, truth = (find_layers(graphs.load(each, tmp_path)) for each in (proto, plain))
+    assert graphs.members(network) == graphs.members(truth)
+    for layer, other in zip(network.layers, truth.layers, strict=True):
+        for tensor, same in zip(layer.tensors, other.tensors, strict=True):
+            np.testing.assert_array_equal(network.constants[tensor.value], truth.constants[same.value])
+    x = graphs.image((2, 3, 8, 8))
+    np.testing.assert_allclose(graphs.logits(network, x), graphs.run(proto, x), atol=1e-5)
+
+
+def test_a_subtracted_mean_stays_one(tmp_path: Path) -> None:
+    text = (
+        "(float[N,3,8,8] x, float[4,3,3,3] w, float[4,1,1] me, float[4,1,1] ga, float[4,1,1] be, float[5,4] fw, float[5] fb)"
+        " => (float[N,5] y) { c = Conv(x, w)  d = Sub(c, me)  e = Mul(d, ga)  h = Add(e, be)  " + HEAD + " }"
+    )
+    network = find_layers(graphs.load(graphs.model(text), tmp_path))
+    assert roles(batch_norm(network)) == {0: "ga", 1: "be", 2: "me"}

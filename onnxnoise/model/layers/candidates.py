@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from onnxnoise.model.graph import Graph, Place
+from onnxnoise.model.graph import Array, Graph, Place
+from onnxnoise.records import WEIGHT
 from onnxnoise.words import Kind
 
 
@@ -23,6 +24,11 @@ class Candidate:
     transposed: bool = False
     outputs: int = 0
     channel: int = 0
+
+
+def is_filled(value: Array) -> bool:
+    """Whether all elements of a constant are the same."""
+    return value.size > 0 and bool((value == value.flat[0]).all())
 
 
 class Candidates:
@@ -48,6 +54,15 @@ class Candidates:
             self.found.append(candidate)
             self.at.setdefault(anchor, candidate)
             self._claimed.update(members.values())
+
+    def parameter(self, anchor: int, place: Place | None) -> None:
+        """Add a constant that is a layer of its own, if it is free; one value throughout (zeros that pad) nobody trained."""
+        if place is None or not self.free(place):
+            return
+        if is_filled(self.graph.value(place)):
+            self.no_weight(place)
+        else:
+            self.add("parameter", anchor, {WEIGHT: place})
 
     def join(self, candidate: Candidate, role: int, place: Place) -> None:
         """Give one more initializer to a candidate that is already there."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, SHAPE_OF, Array, Place
 from onnxnoise.model.layers.candidates import Candidate, Candidates
-from onnxnoise.records import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE, WEIGHT
+from onnxnoise.records import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE
 
 _SCALE, _SHIFT = ("Mul", "Div"), ("Add", "Sub")
 _STATISTICS = frozenset(("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"))
@@ -51,7 +51,7 @@ def claim_constants(candidates: Candidates, i: int, weighted: Collection[str]) -
         if not meets_weights or (node.op_type == "Add" and _is_mask(graph.value(place))):
             candidates.no_weight(place)
         elif node.op_type == "Concat":
-            candidates.add("parameter", i, {WEIGHT: place})
+            candidates.parameter(i, place)
         else:
             _claim_operand(candidates, i, slot, place)
 
@@ -81,7 +81,7 @@ def _claim_operand(candidates: Candidates, i: int, slot: int, place: Place) -> N
         if shift is not None:
             candidates.add("batchnorm", i, {MEAN: place, SCALE: scale, BIAS: shift})
         else:
-            candidates.add("parameter", i, {WEIGHT: place})
+            candidates.parameter(i, place)
 
 
 def _is_caffe(candidates: Candidates, norm: Candidate, op: str, channels: int) -> bool:

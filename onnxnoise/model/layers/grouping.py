@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from onnxnoise.model.graph import QUANTIZE, Graph
 from onnxnoise.model.layers.candidates import Candidate, Candidates
 from onnxnoise.model.layers.elementwise import claim_constants, weighted_values
-from onnxnoise.model.layers.operators import claim_operator, claim_separate_bias
-from onnxnoise.records import BIAS
+from onnxnoise.model.layers.operators import claim_fused_bias, claim_operator, claim_separate_bias
+from onnxnoise.records import BIAS, Unattached
 from onnxnoise.runtime.protos import nested
 
 _NEVER_WEIGHTS = QUANTIZE | {"Clip", "OneHot", "Pad", "Resize", "Upsample"}
 _PACKED = frozenset(("int8", "uint8", "int4", "uint4"))
-
-
-@dataclass(frozen=True)
-class Unattached:
-    """A float tensor of more than one element that belongs to no layer, and the operator that uses it."""
-
-    name: str
-    operator: str
-    elements: int
 
 
 def group(
@@ -39,10 +29,13 @@ def group(
     for candidate in candidates.found:
         if candidate.outputs and BIAS not in candidate.members:
             claim_separate_bias(candidates, candidate)
+    for node in range(len(graph.nodes)):
+        claim_fused_bias(candidates, node)
     weighted = weighted_values(candidates)
     for node in range(len(graph.nodes)):
         claim_constants(candidates, node, weighted)
-    return candidates.found, list(dict.fromkeys(_left_over(candidates)))
+    left = {each.name: each for each in _left_over(candidates)}
+    return candidates.found, list(left.values())
 
 
 def _left_over(candidates: Candidates) -> Iterator[Unattached]:

@@ -12,10 +12,9 @@ import onnx
 
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.file import all_nodes
-from onnxnoise.model.graph import LAYOUT, QUANTIZE, Graph
+from onnxnoise.model.graph import LAYOUT, QUANTIZE, Array, Graph
 from onnxnoise.model.layers.candidates import Candidate
-from onnxnoise.model.layers.grouping import Unattached
-from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, NoiseLayer, Notice
+from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, NoiseLayer, Notice, Unattached
 from onnxnoise.runtime.protos import attribute
 
 _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
@@ -40,6 +39,7 @@ def notices(
         *_decomposed(classifier.raw, layers),
         *_unattached(layers, unattached),
         *_tied(graph, candidates),
+        *_fixed(graph, candidates, layers),
         *_flattened(graph, candidates, layers),
     )
 
@@ -176,12 +176,12 @@ def _decomposed(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[
 def _unattached(layers: Sequence[NoiseLayer], unattached: Sequence[Unattached]) -> Iterator[Notice]:
     if not unattached:
         return
-    sizes = {each.name: each.elements for each in unattached}
-    share = sum(sizes.values()) / (sum(layer.parameters for layer in layers) + sum(sizes.values()))
+    elements = sum(each.elements for each in unattached)
+    share = elements / (sum(layer.parameters for layer in layers) + elements)
     largest = sorted(unattached, key=lambda each: -each.elements)
     yield Notice(
         "unattached",
-        f"{len(sizes)} tensors, {share:.1%} of all parameters, belong to no layer and stay without noise: "
+        f"{len(unattached)} tensors, {share:.1%} of all parameters, belong to no layer and stay without noise: "
         + _listed([f"{each.name} ({each.elements:,} values into {each.operator})" for each in largest]),
     )
 
@@ -198,12 +198,33 @@ def _tied(graph: Graph, candidates: Sequence[Candidate]) -> Iterator[Notice]:
         )
 
 
+def _fixed(graph: Graph, candidates: Sequence[Candidate], layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
+    """Names depthwise convolutions with one kernel for all channels: a blur that nobody trained, most likely."""
+    found = [
+        layer.name
+        for candidate, layer in zip(candidates, layers, strict=True)
+        if candidate.kind == "conv"
+        and WEIGHT in candidate.members
+        and _is_fixed(graph.value(candidate.members[WEIGHT]))
+    ]
+    if found:
+        yield Notice(
+            "equal_channels",
+            f"{len(found)} depthwise convolutions have the same kernel in all channels ({_listed(found)}), most likely a fixed "
+            "filter such as a blur: hardware holds it too, so it stays a layer and gets noise (leave it out with --layers)",
+        )
+
+
+def _is_fixed(kernel: Array) -> bool:
+    return len(kernel) > 1 and kernel.shape[1] == 1 and bool((kernel == kernel[:1]).all())
+
+
 def _flattened(graph: Graph, candidates: Sequence[Candidate], layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
     """Names dense layers whose columns are the pixels of an image in NHWC order."""
     found = [
         layer.name
         for candidate, layer in zip(candidates, layers, strict=True)
-        if candidate.kind == "dense" and _is_nhwc(graph, candidate)
+        if candidate.kind == "dense" and candidate.outputs and _is_nhwc(graph, candidate)
     ]
     if found:
         yield Notice(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from onnxnoise.errors import ModelError
-from onnxnoise.model.graph import LAYOUT, QUANTIZE, Place
-from onnxnoise.model.layers.candidates import Candidate, Candidates
+from onnxnoise.model.graph import LAYOUT, QUANTIZE, Graph, Place
+from onnxnoise.model.layers.candidates import Candidate, Candidates, is_filled
 from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT
 from onnxnoise.runtime.protos import attribute
 
@@ -17,6 +17,12 @@ _NORMALIZATION = frozenset(
         "SimplifiedLayerNormalization",
     )
 )
+_SKIPPING = {"SkipLayerNormalization": 4, "SkipGroupNorm": 4, "SkipSimplifiedLayerNormalization": 3}
+"""Operators of com.microsoft that add a second operand before they normalize: which operand is the bias that they add too."""
+
+_FUSED_BIAS = {"BiasAdd": 1, "BiasGelu": 1, "BiasSplitGelu": 1, "FastGelu": 1, **_SKIPPING}
+"""Operators of com.microsoft that add a bias first: which operand that is."""
+
 _BIAS_PATH = LAYOUT | QUANTIZE | {"Slice", "Pad"}
 
 
@@ -31,8 +37,18 @@ def claim_operator(candidates: Candidates, i: int, source: str) -> None:
             _convolution(candidates, i)
         case "Gemm" | "FusedGemm":
             _gemm(candidates, i)
-        case "MatMul" | "FusedMatMul":
+        case "MatMul" | "FusedMatMul" | "TransposeMatMul":
             _matmul(candidates, i)
+        case "GemmFastGelu":
+            _matmul(candidates, i, weight(i, 2))
+        case "Attention" if node.domain:
+            _attention(candidates, i)
+        case "GroupNorm" if node.domain:
+            candidates.add("norm", i, {SCALE: weight(i, 1), BIAS: weight(i, 2)})
+        case op if op in _SKIPPING and node.domain:
+            slot = 1 if op == "SkipGroupNorm" else 2
+            beta = None if op == "SkipSimplifiedLayerNormalization" else weight(i, slot + 1)
+            candidates.add("norm", i, {SCALE: weight(i, slot), BIAS: beta})
         case "BatchNormalization":
             _batch_norm(candidates, i, source)
         case op if op in _NORMALIZATION:
@@ -53,10 +69,12 @@ def claim_operator(candidates: Candidates, i: int, source: str) -> None:
 def _convolution(candidates: Candidates, i: int) -> None:
     graph = candidates.graph
     node, kernel, bias = graph.nodes[i], graph.weight(i, 1), _addend(candidates, i)
-    if kernel is None:
+    if kernel is None:  # computed at run time, from weights of other layers
+        candidates.add("conv", i, {BIAS: bias})
         return
     value = graph.value(kernel)
-    if bias is None and bool((value == 1).all()):
+    depthwise = value.shape[1:2] == (1,) and value.shape[0] == attribute(node, "group", 1)
+    if bias is None and is_filled(value) and (depthwise or value.flat[0] == 1):
         candidates.no_weight(kernel)  # an average pooling, not a layer
         return
     outputs = value.shape[1] * attribute(node, "group", 1) if node.op_type == "ConvTranspose" else value.shape[0]
@@ -78,6 +96,7 @@ def _gemm(candidates: Candidates, i: int) -> None:
     right, left = graph.weight(i, 1), graph.weight(i, 0)
     place = right or left
     if place is None:
+        candidates.parameter(i, graph.weight(i, 2))
         return
     out_in = bool(attribute(node, "transB", 0)) if right else not attribute(node, "transA", 0)
     outputs = graph.value(place).shape[0 if out_in else 1]
@@ -87,10 +106,10 @@ def _gemm(candidates: Candidates, i: int) -> None:
         "dense", i, {WEIGHT: place, BIAS: bias}, transposed=not out_in, outputs=outputs, channel=1 if right else 2
     )
     if bias is None and candidates.free(addend):
-        candidates.add("parameter", i, {WEIGHT: addend})
+        candidates.parameter(i, addend)
 
 
-def _matmul(candidates: Candidates, i: int) -> None:
+def _matmul(candidates: Candidates, i: int, bias: Place | None = None) -> None:
     graph = candidates.graph
     right, left = graph.weight(i, 1), graph.weight(i, 0)
     place = right or left
@@ -101,7 +120,21 @@ def _matmul(candidates: Candidates, i: int) -> None:
     out_in = turned if right else not turned
     outputs = 1 if len(shape) == 1 else shape[-2 if out_in else -1]
     transposed = not out_in and len(shape) > 1
-    candidates.add("dense", i, {WEIGHT: place}, transposed=transposed, outputs=outputs, channel=1 if right else 2)
+    members = {WEIGHT: place, BIAS: bias}
+    candidates.add("dense", i, members, transposed=transposed, outputs=outputs, channel=1 if right else 2)
+
+
+def _attention(candidates: Candidates, i: int) -> None:
+    """The dense layer in ONNX Runtime's Attention, or the three of them that were merged (`fused_attention`)."""
+    graph = candidates.graph
+    parts = [graph.producer.get(name) for name in graph.nodes[i].input[1:3]]
+    weights, biases = [*parts, None, None][:2]
+    if weights is None:
+        candidates.add("dense", i, {WEIGHT: graph.weight(i, 1), BIAS: graph.weight(i, 2)}, transposed=True)
+        return
+    for part in range(len(graph.nodes[weights].input)):
+        bias = None if biases is None else graph.weight(biases, part)
+        candidates.add("dense", i, {WEIGHT: graph.weight(weights, part), BIAS: bias}, transposed=True)
 
 
 def _normalization(candidates: Candidates, i: int) -> None:
@@ -144,13 +177,36 @@ def claim_separate_bias(candidates: Candidates, candidate: Candidate) -> None:
     """Give a convolution or dense layer its bias that stayed an Add of its own, behind layout or quantization."""
     graph = candidates.graph
     channel: int | None = candidate.channel
+    before = candidate.anchor
     for i in graph.chain(candidate.anchor, _BIAS_PATH):
-        if graph.nodes[i].op_type != "Add":
+        if graph.nodes[i].op_type in _BIAS_PATH:
             channel = None if channel is None else graph.moved(i, channel, candidate.outputs)
+            before = i
             continue
-        for place in (graph.weight(i, 0), graph.weight(i, 1)):
+        for place in _addends(graph, i, graph.nodes[before].output[0]):
             if place is None or not candidates.free(place) or graph.vector(place) != candidate.outputs:
                 continue
             shape = graph.value(place).shape
             if channel in (None, len(shape) - shape.index(candidate.outputs)):
                 candidates.join(candidate, BIAS, place)
+                return
+
+
+def _addends(graph: Graph, i: int, value: str) -> list[Place | None]:
+    """Where the constants enter that node `i` adds to `value`."""
+    node = graph.nodes[i]
+    if node.op_type == "Add" and not node.domain:
+        return [graph.weight(i, 0), graph.weight(i, 1)]
+    if node.domain != "com.microsoft":
+        return []
+    if node.op_type == "MultiHeadAttention" and len(node.input) > 3:
+        biases = graph.producer.get(node.input[3])
+        return [] if biases is None else [graph.weight(biases, list(node.input).index(value))]
+    return [graph.weight(i, _FUSED_BIAS[node.op_type])] if node.op_type in _FUSED_BIAS else []
+
+
+def claim_fused_bias(candidates: Candidates, i: int) -> None:
+    """Add the bias that an operator of com.microsoft adds, where no layer before has it, as a parameter of its own."""
+    node = candidates.graph.nodes[i]
+    if node.domain == "com.microsoft" and node.op_type in _FUSED_BIAS:
+        candidates.parameter(i, candidates.graph.weight(i, _FUSED_BIAS[node.op_type]))

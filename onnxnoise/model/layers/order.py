@@ -14,6 +14,8 @@ from onnxnoise.model.graph import CONSTANT_PATH, Graph
 from onnxnoise.model.layers.candidates import Candidate
 
 _COMMUTATIVE = frozenset(("Add", "Mul", "Sum", "Max", "Min", "Mean"))
+_SKIPPING = frozenset(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"))
+"""Operators of com.microsoft that add their first two operands."""
 
 
 def canonical_order(
@@ -81,6 +83,8 @@ class _Operands:
             self.depths[output] = depth + len(here) if depth >= 0 else -1  # -1: no path from the image
             self.fed[output] = fed
         proto = self.graph.nodes[node]
+        if proto.op_type in _SKIPPING:
+            return [*self._deepest_first(names[:2]), *names[2:]]
         return self._deepest_first(names) if proto.op_type in _COMMUTATIVE and not proto.domain else names
 
     def _deepest_first(self, names: list[str]) -> list[str]:
