@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
 
@@ -125,6 +125,37 @@ class Measured:
     def sigma_scope(self) -> SigmaScope:
         """What the sigma_w of gaussian noise is taken over."""
         return self.noise.sigma_scope
+
+
+@dataclass(frozen=True)
+class MeasuredModel(Measured):
+    """A record of one model that was measured: its `model` (name, sha256) on a `dataset` (name, images, sha256).
+
+    `provider` is ONNX Runtime's execution provider.
+    """
+
+    model: dict[str, str]
+    provider: str
+    dataset: dict[str, str | int]
+
+    def about(self, shown: Callable[[str], str], images: int | None = None) -> str:
+        """Which model on which images; `shown` makes untrusted names fit for where they are shown.
+
+        `images` is how many were measured, by default those of the data set that were asked for.
+        """
+        name, dataset = shown(self.model["name"]), shown(str(self.dataset["name"]))
+        count = self.dataset["images"] if images is None else images
+        return f"{name} ({self.model['sha256'][:8]}) on {count:,} images of {dataset}"
+
+
+def header(noise: NoiseSetting, provider: str, model: tuple[str, str], dataset: tuple[str, int, str]) -> dict[str, Any]:
+    """The fields of a MeasuredModel; `model` is (name, sha256), `dataset` (name, number of images, sha256)."""
+    return {
+        "noise": noise,
+        "model": dict(zip(("name", "sha256"), model, strict=True)),
+        "provider": provider,
+        "dataset": dict(zip(("name", "images", "sha256"), dataset, strict=True)),
+    }
 
 
 @dataclass(frozen=True)
@@ -350,7 +381,7 @@ class LayerInfo:
 
 
 @dataclass(frozen=True)
-class Result(Measured):
+class Result(MeasuredModel):
     """A profile, as far as it went: `measured` of `planned` passes over the images.
 
     `selected` has the indices of the layers that bear noise: `all` means these together. `target` is the share of the clean
@@ -358,9 +389,6 @@ class Result(Measured):
     `runs` has what someone needs to repeat it: command, versions and machine of every run that measured a part.
     """
 
-    model: dict[str, str]
-    provider: str
-    dataset: dict[str, str | int]
     metric: Metric
     clean: CleanHits
     layers: tuple[LayerInfo, ...]

@@ -81,7 +81,7 @@ def _parameter(field: str, each: Flag) -> Parameter:
     """A flag as Typer takes it; None where it is not given, since the record knows the default."""
     kind: Any = bool if each.syntax == "switch" else list[str] if each.many else str
     said = f"{each.help} (default: {each.shown_default})." if each.shown_default else f"{each.help}."
-    more: dict[str, Any] = {"help": said, "autocompletion": _completing(each.choices) if each.choices else None}
+    more: dict[str, Any] = {"help": said, "autocompletion": completing(each.choices) if each.choices else None}
     if each.syntax != "switch":
         more["metavar"] = each.metavar
     info: Any = typer.Option(*each.names.split(), **more) if each.names else typer.Argument(**more)
@@ -90,7 +90,7 @@ def _parameter(field: str, each: Flag) -> Parameter:
     return Parameter(field, Parameter.KEYWORD_ONLY, annotation=Annotated[kind | None, info], default=None)
 
 
-def _completing(choices: Sequence[str]) -> Callable[[str], list[str]]:
+def completing(choices: Sequence[str]) -> Callable[[str], list[str]]:
     """Completes the last of comma-separated words."""
 
     def complete(incomplete: str) -> list[str]:

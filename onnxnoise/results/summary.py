@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from onnxnoise.noise.models import setting_of
-from onnxnoise.records import CHUNKED, InitializerInfo, LayerInfo, Notice, Result
+from onnxnoise.records import CHUNKED, InitializerInfo, LayerInfo, Notice, Result, header
 from onnxnoise.results import caveats
 from onnxnoise.results.chunked import answer_chunked
 from onnxnoise.results.crossed import answer_crossed
@@ -27,10 +28,7 @@ def summarize(store: RunStore, question: Question) -> Result | None:
     cells = sorted(answer.cells, key=lambda cell: (question.sweeps.index(cell.sweep), cell.layer or 0))
     precision = question.precision if chunked else None
     return Result(
-        noise=setting,
-        model={"name": description["model"], "sha256": identity["model"]},
-        provider=identity["provider"],
-        dataset={"name": description["dataset"], "images": question.images, "sha256": identity["data"]},
+        **kept_header(identity, description, question.images),
         metric=question.metric,
         clean=answer.clean,
         layers=tuple(layer_info(each) for each in description["layers"]),
@@ -48,6 +46,13 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         target=question.target,
         precision=precision,
     )
+
+
+def kept_header(identity: Mapping[str, Any], description: Mapping[str, Any], images: int) -> dict[str, Any]:
+    """The header of what a run file holds of its first `images` images, from its identity and description."""
+    model = description["model"], identity["model"]
+    dataset = description["dataset"], images, identity["data"]
+    return header(setting_of(identity), identity["provider"], model, dataset)
 
 
 def layer_info(fields: dict[str, Any]) -> LayerInfo:

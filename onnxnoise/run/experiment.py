@@ -18,7 +18,7 @@ from onnxnoise.data.pixels.preprocess import to_input
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.values import Probe, probe
 from onnxnoise.machine import memory
-from onnxnoise.records import NoiseSetting, Notice, Pixels
+from onnxnoise.records import NoiseSetting, Notice, Pixels, header
 from onnxnoise.run.loading import Subject, open_with_card
 from onnxnoise.runtime.base import Provider
 from onnxnoise.runtime.providers import find_provider
@@ -64,6 +64,13 @@ class Experiment:
     def noise(self) -> NoiseSetting:
         """All that the noise of a draw follows from, besides the draw's number and the level."""
         return self.spec.setting
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The header of what this experiment measures, as `records.header` gives it."""
+        network, images = self.subject.network, self.images
+        model, dataset = (network.name, network.sha256), (images.name, self.count, images.digest)
+        return header(self.noise, self.provider.name, model, dataset)
 
     @property
     def count(self) -> int:

@@ -22,7 +22,6 @@ from support.command import onnxnoise
 
 from onnxnoise import BenchSpec, bench, open_model
 from onnxnoise.engine.layer_noise import in_memory
-from onnxnoise.noise.gaussian import perturbed, sigma_noise, stored_normals
 from onnxnoise.records import NoiseLayer, NoiseSetting
 from onnxnoise.results.store import RunStore
 from onnxnoise.run.experiment import Experiment
@@ -89,10 +88,9 @@ def canonical(model: str, snr: float, draw: int) -> Iterator[Array]:
     """Every tensor in its canonical shape, without noise and with it."""
     network = subject(model).network
     for layer in network.layers:
+        noisy, _ = in_memory(layer, network.constants, NoiseSetting(bn="raw"), draw).at(snr)
         for tensor in layer.tensors:
-            clean = network.constants[tensor.value]
-            z = stored_normals(40, draw, layer, tensor, clean.shape)
-            for values in (clean, perturbed(clean, z, sigma_noise(layer, tensor, snr, "tensor"))):
+            for values in (network.constants[tensor.value], noisy[tensor.value]):
                 yield np.ascontiguousarray(values.T if tensor.transposed else values).reshape(tensor.shape)
 
 

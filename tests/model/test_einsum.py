@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from support import graphs
 
+from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.network import Network, find_layers
-from onnxnoise.model.policies.batch_norms import LayerNoise
+from onnxnoise.records import NoiseSetting
 
 TOKENS = "i = Constant<value_ints = [0, 4, 36]>()  r = Reshape(c, i)  t = Transpose<perm = [0, 2, 1]>(r)"
 HEAD = "a = Constant<value_ints = [1]>()  f = ReduceMean<keepdims = 0>(o, a)  y = Gemm<transB = 1>(f, fw, fb)"
@@ -29,7 +30,7 @@ def found(proto_text: str, values: dict[str, np.ndarray], folder: Path) -> Netwo
 def noisy_logits(network: Network) -> np.ndarray:  # type: ignore[type-arg]
     changed = {}
     for layer in network.layers:
-        noise = LayerNoise.drawn(layer, network.constants, seed=40, draw=0, scope="tensor", policy="group")
+        noise = in_memory(layer, network.constants, NoiseSetting(), 0)
         changed |= noise.at(5.0)[0]
     return graphs.logits(network, graphs.image((2, 3, 8, 8)), changed)
 

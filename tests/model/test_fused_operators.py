@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from support import graphs
 
+from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.network import Network, find_layers
-from onnxnoise.model.policies.batch_norms import LayerNoise
+from onnxnoise.records import NoiseSetting
 
 Array = np.ndarray[Any, Any]
 
@@ -42,7 +43,7 @@ def network_of(inputs: str, body: str, folder: Path, values: dict[str, Array], n
 def noisy_logits(network: Network) -> Array:
     changed = {}
     for layer in network.layers:
-        noise = LayerNoise.drawn(layer, network.constants, seed=40, draw=0, scope="tensor", policy="group")
+        noise = in_memory(layer, network.constants, NoiseSetting(), 0)
         changed |= noise.at(5.0)[0]
     return graphs.logits(network, graphs.image((2, 3, 8, 8)), changed)
 

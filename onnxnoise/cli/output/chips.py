@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table
+from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table, title_lines
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import Estimate
@@ -36,12 +36,7 @@ def written(console: Console, chip: Chip) -> None:
 
 def margins(console: Console, found: Margins) -> None:
     """The noise margin of all layers together, or of each layer, the least robust first."""
-    console.print(headline(found.noise), soft_wrap=True)
-    console.print(
-        f"{safe(found.model['name'])} ({found.model['sha256'][:8]}) on {found.dataset['images']:,} images of "
-        f"{safe(str(found.dataset['name']))}, {found.draws} draws of seed {found.seed}; {found.provider}",
-        soft_wrap=True,
-    )
+    title_lines(console, found, f", {found.draws} draws of seed {found.seed}; {found.provider}")
     level = level_of(found.noise)
     wanted = f"{METRIC_TITLES[found.metric]} accuracy of at least {found.target:g} of the clean one"
     if found.margins[0].layer is None:
@@ -110,12 +105,7 @@ def _interval(margin: Margin, found: Margins) -> str:
 
 def plan(console: Console, made: Plan) -> None:
     """The layers to keep digital, what that costs and what it is worth."""
-    console.print(headline(made.noise), soft_wrap=True)
-    console.print(
-        f"{safe(made.model['name'])} ({made.model['sha256'][:8]}) on {made.dataset['images']:,} images of "
-        f"{safe(str(made.dataset['name']))}; {made.provider}",
-        soft_wrap=True,
-    )
+    title_lines(console, made, f"; {made.provider}")
     at = level_of(made.noise).text(made.level)
     goal = f"{METRIC_TITLES[made.metric]} accuracy of at least {made.target:g} of the clean one at {at}"
     many = f"{len(made.digital)} of {len(made.digital) + len(made.noisy)} layers digital"

@@ -9,7 +9,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table
+from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table, title_lines
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result
 from onnxnoise.text import safe
@@ -38,12 +38,7 @@ def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], noise
 def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
     """The noise profile: per-layer table (worst first), all layers together, A_avr, what belongs to reading them."""
     metric = result.told
-    console.print(headline(result.noise), soft_wrap=True)
-    console.print(
-        f"{safe(result.model['name'])} ({result.model['sha256'][:8]}) on {result.clean.images:,} images of "
-        f"{safe(str(result.dataset['name']))}",
-        soft_wrap=True,
-    )
+    title_lines(console, result, images=result.clean.images)
     console.print(f"clean accuracy: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}", soft_wrap=True)
     if result.design == CHUNKED:
         console.print(f"each chunk of images met draws of its own; {_reached(result, metric)}", soft_wrap=True)

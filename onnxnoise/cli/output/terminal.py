@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxnoise.records import Notice
+from onnxnoise.noise.models import headline
+from onnxnoise.records import MeasuredModel, Notice
 from onnxnoise.text import safe
 from onnxnoise.words import Metric
 
@@ -61,6 +62,15 @@ def warnings(console: Console, notices: Sequence[Notice]) -> None:
     for notice in notices:
         line = Text.assemble(("warning: ", "yellow"), safe(notice.message))
         console.print(line, soft_wrap=not console.is_terminal)
+
+
+def title_lines(console: Console, record: MeasuredModel, more: str = "", images: int | None = None) -> None:
+    """The first two lines of every output about one model: which noise, and which model on which images (as `about`).
+
+    `more` is what else stands on the second line.
+    """
+    console.print(headline(record.noise), soft_wrap=True)
+    console.print(record.about(safe, images) + more, soft_wrap=True)
 
 
 def named_table(

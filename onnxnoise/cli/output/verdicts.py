@@ -6,10 +6,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import fitted, plain_table, print_table
+from onnxnoise.cli.output.terminal import fitted, plain_table, print_table, title_lines
 from onnxnoise.decisions.gating.records import GateVerdict, RuleVerdict
 from onnxnoise.noise.base import Level
-from onnxnoise.noise.models import headline, level_of
+from onnxnoise.noise.models import level_of
 from onnxnoise.text import safe
 
 _STYLES: dict[str, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
@@ -18,12 +18,7 @@ _SHORTEST, _LONGEST = 12, 50
 
 def verdict_table(console: Console, verdict: GateVerdict) -> None:
     """A line for each rule, why those that did not pass did not, and the verdict."""
-    console.print(headline(verdict.noise), soft_wrap=True)
-    console.print(
-        f"{safe(verdict.model['name'])} ({verdict.model['sha256'][:8]}) on {verdict.dataset['images']:,} images of "
-        f"{safe(str(verdict.dataset['name']))}; seed {verdict.seed}; {verdict.provider}",
-        soft_wrap=True,
-    )
+    title_lines(console, verdict, f"; seed {verdict.seed}; {verdict.provider}")
     level = level_of(verdict.noise)
     headings = ("verdict", "rule", level.name, "value", "bounds", "limit", "draws")
     rows = [_row(rule, level) for rule in verdict.rules]

@@ -36,6 +36,7 @@ from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.records import Interval, Notice
 from onnxnoise.results.caveats import FEW_DRAWS
 from onnxnoise.results.run_hits import RunHits, same_layers
+from onnxnoise.results.summary import kept_header
 from onnxnoise.statistics.contrasts import Contrast, Side, contrast
 from onnxnoise.words import Metric
 
@@ -73,10 +74,11 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
                 )
         table = _Table(dict(zip(labels, runs, strict=True)), asked, images)
         figures, differences = table.filled()
+        header = kept_header(runs[0].identity, runs[0].description, images)
         return Comparison(
-            noise=runs[0].noise,
+            noise=header["noise"],
             metric=asked.metric,
-            dataset={"name": runs[0].description["dataset"], "images": images, "sha256": runs[0].identity["data"]},
+            dataset=header["dataset"],
             models=tuple(
                 Candidate(
                     label,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxnoise.errors import UsageError
-from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, NoiseLayer, Notice
+from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, MeasuredModel, NoiseLayer, Notice
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
@@ -29,7 +29,7 @@ _ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Plan(MeasuredAt):
+class Plan(MeasuredModel, MeasuredAt):
     """Layers kept digital (noise-free), and what the accuracy over the clean one is with noise in all `noisy` ones.
 
     `share` is that of the digital layers' parameters in all parameters of noise layers, a fraction of 1. `without` is the
@@ -38,9 +38,6 @@ class Plan(MeasuredAt):
     says whether its mean reaches the target.
     """
 
-    model: dict[str, str]
-    provider: str
-    dataset: dict[str, str | int]
     target: float
     metric: Metric
     draws: int
@@ -107,10 +104,7 @@ def plan(
     digital, verified, fresh_seed = best
     classifier = experiment.subject.network
     return Plan(
-        model={"name": classifier.name, "sha256": classifier.sha256},
-        provider=experiment.provider.name,
-        dataset={"name": experiment.images.name, "images": experiment.count, "sha256": experiment.images.digest},
-        noise=spec.setting,
+        **experiment.header,
         level=stored,
         target=spec.target,
         metric=search.metric,

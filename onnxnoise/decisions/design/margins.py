@@ -10,7 +10,7 @@ from typing import Literal
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Level
-from onnxnoise.records import Estimate, Interval, LayerInfo, Measured, Notice, TallyKey
+from onnxnoise.records import Estimate, Interval, LayerInfo, MeasuredModel, Notice, TallyKey
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
@@ -55,15 +55,12 @@ class Margin:
 
 
 @dataclass(frozen=True)
-class Margins(Measured):
+class Margins(MeasuredModel):
     """Margins of one model: of all its layers together, or of each layer, in canonical order.
 
     `range` has the noisiest and the quietest level between which they were looked for.
     """
 
-    model: dict[str, str]
-    provider: str
-    dataset: dict[str, str | int]
     metric: Metric
     target: float
     tolerance: float

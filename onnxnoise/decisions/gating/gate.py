@@ -18,6 +18,7 @@ from onnxnoise.records import Notice, TallyKey
 from onnxnoise.results.question import Question
 from onnxnoise.results.run_hits import RunHits, is_run_file
 from onnxnoise.results.store import RunStore
+from onnxnoise.results.summary import kept_header
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job
 from onnxnoise.run.opening import ScheduleOf
@@ -174,13 +175,10 @@ class _Looks:
 
 def _answer(run: RunHits, rules: Rules, cases: Sequence[Case], images: int, looks: tuple[int, ...]) -> GateVerdict:
     return GateVerdict(
-        noise=run.noise,
+        **kept_header(run.identity, run.description, images),
         verdict=overall([case.verdict for case in cases]),
-        model={"name": run.name, "sha256": run.sha256},
-        dataset={"name": run.description["dataset"], "images": images, "sha256": run.identity["data"]},
         run_file=str(run.path),
         rules_file=str(rules.path),
-        provider=run.identity["provider"],
         looks=looks,
         rules=run.noise.with_snr(case.judged() for case in cases),
         warnings=tuple(Notice(**each) for each in run.description["notices"]),

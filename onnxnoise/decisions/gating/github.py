@@ -9,6 +9,7 @@ from string import punctuation
 from typing import TextIO
 
 from onnxnoise.decisions.gating.records import GateVerdict
+from onnxnoise.noise.models import level_of, terms
 from onnxnoise.text import safe
 
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive"}
@@ -19,11 +20,9 @@ def summary(verdict: GateVerdict) -> str:
     lines = [
         f"### onnxnoise gate: {_SIGNS[verdict.verdict]}",
         "",
-        f"{markdown(verdict.model['name'])} ({verdict.model['sha256'][:8]}) on {verdict.dataset['images']:,} images of "
-        f"{markdown(str(verdict.dataset['name']))}; batch norms: {verdict.bn}, sigma per {verdict.sigma_scope}, "
-        f"seed {verdict.seed}",
+        f"{verdict.about(markdown)}; {markdown(terms(verdict.noise))}; seed {verdict.seed}",
         "",
-        "| verdict | rule | SNR | limit | draws | |",
+        f"| verdict | rule | {level_of(verdict.noise).name} | limit | draws | |",
         "|---|---|---:|---|---:|---|",
     ]
     lines += [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxnoise.records import Measured, Notice, Verdict
+from onnxnoise.records import MeasuredModel, Notice, Verdict
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.words import Sweep
 
@@ -58,15 +58,12 @@ class RuleVerdict:
 
 
 @dataclass(frozen=True)
-class GateVerdict(Measured):
+class GateVerdict(MeasuredModel):
     """The answer to `onnxnoise gate`: fail beats inconclusive beats pass. `looks` are the draws at which rules were looked at."""
 
     verdict: Verdict
-    model: dict[str, str]
-    dataset: dict[str, str | int]
     run_file: str
     rules_file: str
-    provider: str
     looks: tuple[int, ...]
     rules: tuple[RuleVerdict, ...]
     warnings: tuple[Notice, ...]
