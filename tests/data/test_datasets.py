@@ -14,7 +14,6 @@ from onnxnoise.data.cards import load_bundled
 from onnxnoise.data.datasets import CIFAR10, Dataset
 from onnxnoise.errors import CardError
 from onnxnoise.results.reading import open_run_file
-from onnxnoise.results.store import RunStore
 from onnxnoise.run.card_check import card_text
 
 OWN = '[input]\ndataset = "traffic-signs"\nsize = 48\n'
@@ -105,9 +104,5 @@ def test_what_a_run_file_keeps_of_a_card_s_input_is_unchanged() -> None:
     ("dataset", "told", "expected"), [("cifar100", None, 100), ("own", None, None), ("own", 43, 43)]
 )
 def test_the_classes_of_a_run_file(tmp_path: Path, dataset: str, told: int | None, expected: int | None) -> None:
-    made = RunFile(tmp_path / "run.sqlite", dataset=dataset)
-    if told is not None:
-        with RunStore.existing(made.path) as store:
-            text = json.dumps({**store.description, "classes": told})
-            store._connection.execute("UPDATE record SET json = ? WHERE name = 'description'", (text,))
+    made = RunFile(tmp_path / "run.sqlite", dataset=dataset, told=told)
     assert open_run_file(made.path).classes == expected

@@ -23,7 +23,7 @@ class RunFile:
     """Hits as lists of booleans by (sweep, layer, snr, draw); the more noise and the earlier the layer, the fewer.
 
     `forgotten` are the (key, start of chunk) that are not written, as after an interruption. `asked` is what the run's
-    command is said to have asked for; None: the file does not say.
+    command is said to have asked for, `told` is the number of classes that the file keeps; None: the file does not say.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class RunFile:
     design: str = "crossed"
     forgotten: frozenset[tuple[Key, int]] = frozenset()
     asked: dict[str, Any] | None = None
+    told: int | None = None
     top1: dict[Key, list[bool]] = field(default_factory=dict)
     top5: dict[Key, list[bool]] = field(default_factory=dict)
     nonfinite: dict[Key, list[bool]] = field(default_factory=dict)
@@ -122,7 +123,8 @@ class RunFile:
             for i, name in enumerate(self.names, 1)
         ]
         notices = [{"code": "tied_kernels", "message": f"about {self.names[0]}"}]
-        return {"model": self.model, "dataset": "images", "layers": layers, "notices": notices}
+        told = {} if self.told is None else {"classes": self.told}
+        return {"model": self.model, "dataset": "images", **told, "layers": layers, "notices": notices}
 
 
 def packed(bits: list[bool]) -> bytes:
