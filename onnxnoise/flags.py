@@ -12,7 +12,7 @@ from onnxnoise.fields import Flag, Syntax, check, flag, flags_of, one_of
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import quoted
 
-PROTOCOLS: Mapping[str, Mapping[str, str]] = {"paper": {"bn": "group", "sigma_scope": "layer"}}
+PROTOCOLS: Mapping[str, Mapping[str, str]] = {"paper": {"noise": "gaussian", "bn": "group", "sigma_scope": "layer"}}
 """What each protocol means: the texts of BenchSpec's flags, by field."""
 
 _Record = TypeVar("_Record")
