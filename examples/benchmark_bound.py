@@ -16,11 +16,10 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnxnoise.engine.draws import NoiseSpec
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.network import Network
-from onnxnoise.records import Labels, NoiseLayer, Tally, Variant
+from onnxnoise.records import Labels, NoiseLayer, NoiseSetting, Tally, Variant
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.runtime import session
 from onnxnoise.runtime.session import Session, Value
@@ -58,7 +57,7 @@ class Subject:
         )
 
     def chunk_sweep(self) -> ChunkSweep:
-        noise = NoiseSpec(40, "tensor", "group")
+        noise = NoiseSetting()
         return ChunkSweep(self.network, noise, self.experiment.provider, self.batches, self.labels, 0)
 
     def todo(self) -> dict[int, list[Variant]]:

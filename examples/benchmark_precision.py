@@ -64,7 +64,7 @@ def _timed(spec: BenchSpec) -> tuple[Result, float]:
 
 
 def _key(cell: Cell) -> tuple[str, int | None, float]:
-    return cell.sweep, cell.layer, cell.snr
+    return cell.sweep, cell.layer, cell.level
 
 
 def _half(cell: Cell) -> float:

@@ -122,8 +122,8 @@ def clean(start: int) -> TallyKey:
 
 def noisy(experiment: Experiment, spec: BenchSpec) -> list[TallyKey]:
     layers = [layer.index for layer in experiment.subject.layers]
-    return [("all", None, snr, 0, 0) for snr in spec.snrs] + [
-        ("single", layer, snr, 0, 0) for layer in layers for snr in spec.snrs
+    return [("all", None, snr, 0, 0) for snr in spec.swept] + [
+        ("single", layer, snr, 0, 0) for layer in layers for snr in spec.swept
     ]
 
 

@@ -25,7 +25,7 @@ class Flag:
     `rules` for the `[bench]` table of a gate's rules; where it is empty, every command that takes the field's record does.
     `choices` are the words there are, also for completion, `least` is the smallest number, `example` a value for messages.
     `by_default` says what a default of None means, or more about another one, which stands for its `{}`. A flag of `many` may be
-    given several times.
+    given several times. `after` names the field after which help lists the flag, where that is not the field before.
     """
 
     names: str
@@ -39,6 +39,7 @@ class Flag:
     example: str = ""
     by_default: str = ""
     many: bool = False
+    after: str = ""
 
     @property
     def name(self) -> str:
@@ -78,8 +79,13 @@ def flag(names: str, metavar: str | None, help_text: str, *, default: Any = ...,
 
 
 def flags_of(record: type) -> dict[str, Flag]:
-    """The flags of a dataclass by the names of their fields, in order."""
-    return {each.name: each.metadata["flag"] for each in fields(record) if "flag" in each.metadata}
+    """The flags of a dataclass by the names of their fields, in the order in which help lists them."""
+    flags = {each.name: each.metadata["flag"] for each in fields(record) if "flag" in each.metadata}
+    names = [name for name, each in flags.items() if not each.after]
+    for name, each in flags.items():
+        if each.after:
+            names.insert(names.index(each.after) + 1, name)
+    return {name: flags[name] for name in names}
 
 
 def check(each: Flag, value: Any) -> None:

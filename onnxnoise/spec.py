@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -71,15 +71,6 @@ class BenchSpec:
         by_default="the bundled sample, if there is one",
         at="bench compare gate rules margin plan",
     )
-    noise: str = flag(
-        "--noise",
-        "MODEL[+MODEL...]",
-        f"Noise model ({', '.join(MODELS)}): gaussian is in units of sigma_w, relative in units of max |w|; a model's own "
-        "parameters follow a colon (relative:range=1)",
-        default="gaussian",
-        choices=MODELS,
-        at="bench compare gate rules margin plan apply",
-    )
     snrs: tuple[float, ...] | None = flag(
         "--snr",
         "LIST",
@@ -89,33 +80,6 @@ class BenchSpec:
         example="100,10,5",
         by_default=f"the paper's {','.join(f'{snr:g}' for snr in PAPER_SNRS)}",
         at="bench compare plan apply",
-    )
-    levels: tuple[float, ...] | None = flag(
-        "--levels",
-        "LIST",
-        "What is swept of any noise model, as eta of relative: 0.05 is noise of 5 % of max |w|",
-        default=None,
-        syntax="numbers",
-        example="0.02,0.05,0.1",
-        by_default="the model's own",
-        at="bench compare plan apply",
-    )
-    scale: str = flag(
-        "--scale",
-        "tensor|channel|tile:N",
-        "What max |w| is taken over: the tensor, each output channel, or N inputs of one",
-        default="tensor",
-        choices=("tensor", "channel", "tile:512"),
-        at="bench compare gate rules margin plan apply",
-    )
-    analog: Analog | None = flag(
-        "--analog",
-        None,
-        "What bears noise: all initializers, or only the kernels of convolutions, dense and recurrent layers",
-        default=None,
-        choices=ANALOG,
-        by_default="all for gaussian, else kernels",
-        at="bench compare gate rules margin plan apply layers",
     )
     sweeps: tuple[Sweep, ...] = flag(
         "--sweep",
@@ -133,34 +97,6 @@ class BenchSpec:
         default=DEFAULT_DRAWS,
         syntax="whole",
         least=1,
-        at="bench",
-    )
-    precision: float | None = flag(
-        "--precision",
-        "SHARE",
-        "Draws until the 95 % interval's half-width is this share of the clean accuracy (0.01), for each cell apart",
-        default=None,
-        syntax="number",
-        example="0.01",
-        at="bench",
-    )
-    max_draws: int | None = flag(
-        "--max-draws",
-        "N",
-        "The most draws of a cell with --precision",
-        default=None,
-        syntax="whole",
-        least=2,
-        by_default=str(DEFAULT_MAX_DRAWS),
-        at="bench",
-    )
-    budget: float | None = flag(
-        "--budget",
-        "TIME",
-        "Stop after this time (10m, 1h30m); says how precise it got",
-        default=None,
-        syntax="seconds",
-        example="10m, 90s or 1h30m",
         at="bench",
     )
     seed: int = flag(
@@ -299,6 +235,78 @@ class BenchSpec:
         default=None,
         syntax="share",
         example="3/8",
+        at="bench",
+    )
+    _: KW_ONLY
+    noise: str = flag(
+        "--noise",
+        "MODEL[+MODEL...]",
+        f"Noise model ({', '.join(MODELS)}): gaussian is in units of sigma_w, relative in units of max |w|; a model's own "
+        "parameters follow a colon (relative:range=1)",
+        default="gaussian",
+        choices=MODELS,
+        after="data",
+        at="bench compare gate rules margin plan apply",
+    )
+    levels: tuple[float, ...] | None = flag(
+        "--levels",
+        "LIST",
+        "What is swept of any noise model, as eta of relative: 0.05 is noise of 5 % of max |w|",
+        default=None,
+        syntax="numbers",
+        example="0.02,0.05,0.1",
+        by_default="the model's own",
+        after="snrs",
+        at="bench compare plan apply",
+    )
+    scale: str = flag(
+        "--scale",
+        "tensor|channel|tile:N",
+        "What max |w| is taken over: the tensor, each output channel, or N inputs of one",
+        default="tensor",
+        choices=("tensor", "channel", "tile:512"),
+        after="levels",
+        at="bench compare gate rules margin plan apply",
+    )
+    analog: Analog | None = flag(
+        "--analog",
+        None,
+        "What bears noise: all initializers, or only the kernels of convolutions, dense and recurrent layers",
+        default=None,
+        choices=ANALOG,
+        by_default="all for gaussian, else kernels",
+        after="scale",
+        at="bench compare gate rules margin plan apply layers",
+    )
+    precision: float | None = flag(
+        "--precision",
+        "SHARE",
+        "Draws until the 95 % interval's half-width is this share of the clean accuracy (0.01), for each cell apart",
+        default=None,
+        syntax="number",
+        example="0.01",
+        after="draws",
+        at="bench",
+    )
+    max_draws: int | None = flag(
+        "--max-draws",
+        "N",
+        "The most draws of a cell with --precision",
+        default=None,
+        syntax="whole",
+        least=2,
+        by_default=str(DEFAULT_MAX_DRAWS),
+        after="precision",
+        at="bench",
+    )
+    budget: float | None = flag(
+        "--budget",
+        "TIME",
+        "Stop after this time (10m, 1h30m); says how precise it got",
+        default=None,
+        syntax="seconds",
+        example="10m, 90s or 1h30m",
+        after="max_draws",
         at="bench",
     )
 

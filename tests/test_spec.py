@@ -56,3 +56,9 @@ def test_noise_that_is_none_is_refused(asked: dict[str, Any], words: list[str]) 
 def test_a_command_of_one_level_takes_one(levels: tuple[float, ...] | None) -> None:
     with pytest.raises(UsageError, match=r"--snr: .* takes one; write for example --snr"):
         only_level(BenchSpec("m", snrs=levels))
+
+
+def test_programs_may_give_the_first_fields_without_names() -> None:
+    assert BenchSpec("m", "c", "d", (5.0,), ("all",), 7, 1, "conv*", "affine") == BenchSpec(
+        model="m", card="c", data="d", snrs=(5.0,), sweeps=("all",), draws=7, seed=1, layers="conv*", bn="affine"
+    )
