@@ -14,7 +14,7 @@ from __future__ import annotations
 
 
 class OnnxNoiseError(Exception):
-    """Base of all of them; `exit_code` is the command line's."""
+    """The base class of all errors here; `exit_code` is the command line's exit code for it."""
 
     exit_code = 70
 

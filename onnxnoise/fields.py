@@ -1,4 +1,4 @@
-"""What makes a dataclass's field a flag: how people give its value, and what it must be."""
+"""Flags as fields of dataclasses: how people write a field's value, and which values it may have."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from onnxnoise.text import quoted
 Syntax = Literal[
     "text", "path", "word", "words", "switch", "whole", "number", "numbers", "bytes", "seconds", "share", "amounts"
 ]
-"""How a value is written: `word` and `words` are of the flag's choices, `share` is I/N, `amounts` are NAME=N,..."""
+"""The ways to write a value: `word` and `words` are the flag's choices, `share` is I/N, `amounts` are NAME=N,..."""
 
 _Word = TypeVar("_Word", bound=str)
 
 
 @dataclass(frozen=True)
 class Flag:
-    """How people give a field's value.
+    """The flag by which people give a field's value.
 
-    `names` are the option's, as `-q --quiet` or `--check/--no-check`; an argument has none. `at` names the commands that take it,
-    `rules` for the `[bench]` table of a gate's rules; where it is empty, every command that takes the field's record does.
-    `choices` are the words there are, also for completion, `least` is the smallest number, `example` a value for messages.
-    `by_default` says what a default of None means, or more about another one, which stands for its `{}`. A flag of `many` may be
-    given several times. `after` names the field after which help lists the flag, where that is not the field before.
+    `names` are the names of the option, as `-q --quiet` or `--check/--no-check`; an argument has none. `at` names the commands
+    that take it, `rules` the `[bench]` table of a gate's rules; where it is empty, every command that takes the field's record
+    does. `choices` are the words allowed, also for completion, `least` is the smallest number, `example` a value for messages.
+    `by_default` is the help's text about the default: it says what None means, or has `{}` in the place of the value. A flag
+    with `many` may be given several times. `after` names the field after which help lists the flag, where that isn't the field
+    before.
     """
 
     names: str
@@ -69,7 +70,7 @@ class Flag:
 def flag(names: str, metavar: str | None, help_text: str, *, default: Any = ..., **more: Any) -> Any:
     """A dataclass field that people give as a flag, required where it has no default.
 
-    `more` is as in Flag. Without a `metavar` the flag is one of its `choices`, or without those a switch.
+    `more` are other fields of Flag. Without a `metavar` the value is one of the `choices`; without those too, it is a switch.
     """
     if metavar is None:
         metavar = "|".join(more.get("choices", ()))
@@ -89,7 +90,7 @@ def flags_of(record: type) -> dict[str, Flag]:
 
 
 def check(each: Flag, value: Any) -> None:
-    """Raise UsageError for a value that is too small, none of the flag's words, missing or given twice."""
+    """Raise UsageError for a value that is too small, missing, given twice, or not one of the flag's words."""
     if value is None:
         return
     if each.syntax in ("numbers", "words"):
@@ -105,7 +106,7 @@ def check(each: Flag, value: Any) -> None:
 
 
 def one_of(name: str, value: str, allowed: Sequence[_Word]) -> _Word:
-    """`value`, or UsageError that says what is allowed."""
+    """`value` itself; raises UsageError, which lists what is allowed, for any other word."""
     for word in allowed:
         if word == value:
             return word

@@ -1,4 +1,4 @@
-"""From the texts of flags to the values of records."""
+"""Reads the texts of flags into the values of records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxnoise.spec import BenchSpec
 from onnxnoise.text import quoted
 
 PROTOCOLS: Mapping[str, Mapping[str, str]] = {"paper": {"noise": "gaussian", "bn": "group", "sigma_scope": "layer"}}
-"""What each protocol means: the texts of BenchSpec's flags, by field."""
+"""The flags that each protocol stands for: texts of BenchSpec's flags, by field."""
 
 _Record = TypeVar("_Record")
 
@@ -109,7 +109,7 @@ def _word(each: Flag, text: str) -> str:
 
 
 def _words(each: Flag, text: str) -> tuple[str, ...]:
-    """In the order of the choices, so that the same words are the same question."""
+    """The words in the order of the choices, so that the same words in any order are the same question."""
     asked = [one_of(each.name, part.strip(), each.choices) for part in text.split(",")]
     return tuple(sorted(asked, key=each.choices.index))
 

@@ -1,4 +1,4 @@
-"""What the machine gives this process: processor, cores and memory, with the limits of its container or job."""
+"""The machine as far as this process may use it: processor, cores and memory, within the limits of a container or job."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 _BUDGET = 2 << 30
 _NONE = 1 << 60
-"""Bytes: version 1 of the control groups writes a number beyond this for no limit."""
+"""Bytes; version 1 of the control groups writes a number beyond this where there is no limit."""
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes; None where the system doesn't tell. `limit` is the control group's (a container's, a job's), None for no limit."""
+    """Sizes in bytes, None where the system doesn't tell; `limit` is the control group's (container, job), None without one."""
 
     total: int | None
     available: int | None
@@ -27,18 +27,18 @@ class Memory:
 
     @property
     def usable(self) -> int | None:
-        """The least of the machine's memory and the limit."""
+        """The smaller of the machine's memory and the limit."""
         known = [size for size in (self.total, self.limit) if size is not None]
         return min(known) if known else None
 
     @property
     def budget(self) -> int:
-        """What a run keeps to without --memory: 2 GiB, or half of what this process may use where that is less."""
+        """Bytes that a run may use without --memory: 2 GiB, or half of `usable` where that is less."""
         return _BUDGET if self.usable is None else min(_BUDGET, self.usable // 2)
 
 
 def memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> Memory:
-    """Read anew at each call; `proc` and `cgroups` are where Linux has them mounted."""
+    """The memory at this moment, read anew at each call; `proc` and `cgroups` are the mount points on Linux."""
     found = {
         key: int(size) << 10 for key, size in re.findall(r"^(\w+):\s+(\d+) kB$", _text(proc / "meminfo"), re.MULTILINE)
     }
@@ -60,7 +60,7 @@ def _limit(proc: Path, cgroups: Path) -> int | None:
 
 @dataclass(frozen=True)
 class Cores:
-    """`total` in the machine, `usable` by this process (its affinity), and how many at a time its container may keep busy."""
+    """Numbers of cores: `total` in the machine, `usable` by this process (its affinity), `quota` for the container's time."""
 
     total: int
     usable: int
@@ -68,7 +68,7 @@ class Cores:
 
     @property
     def threads(self) -> int:
-        """How many threads pay."""
+        """The number of threads that can be busy at a time."""
         return max(1, min(self.usable, ceil(self.quota or self.usable)))
 
 

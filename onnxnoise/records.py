@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.bool_]
 
 Design = Literal["crossed", "nested"]
-"""Crossed: every draw meets every image. Chunked: each chunk of images meets draws of its own."""
+"""The two designs. Crossed: every draw meets every image. Chunked (`nested`): each chunk of images meets draws of its own."""
 
 CHUNKED: Final = "nested"
 """The chunked design's name in run files and JSON, which keep the word they began with."""
@@ -45,11 +45,11 @@ class NoiseStep:
 
 @dataclass(frozen=True)
 class NoiseSetting:
-    """Which noise a run is about, but for level and draw: two runs with equal settings mean the same by both.
+    """The noise of a run, all but its level and draw: two runs with equal settings mean the same by a level and by a draw.
 
-    `steps` is the chain of noise models, `seed` that of their random streams, `bn` the batch-norm policy, `sigma_scope` what the
-    sigma_w of gaussian noise is taken over, `scale` what max |w| is taken over (`tensor`, `channel` or `tile:N`), and `analog`
-    which initializers bear noise.
+    `steps` is the chain of noise models, `seed` the seed of their random streams, `bn` the batch-norm policy. `sigma_scope`
+    says over which values gaussian noise's sigma_w is taken, `scale` over which ones max |w| is (`tensor`, `channel` or
+    `tile:N`), and `analog` which initializers bear noise.
     """
 
     steps: tuple[NoiseStep, ...] = (NoiseStep("gaussian"),)
@@ -85,7 +85,7 @@ class NoiseSetting:
         return level if swept.name == "gaussian" else None
 
     def with_snr(self, records: Iterable[AtLevel]) -> tuple[AtLevel, ...]:
-        """Records that have a `level`, with their `snr` set from it."""
+        """The records, which have a `level`, with their `snr` set from it."""
         return tuple(replace(each, snr=self.as_snr(each.level)) for each in records)
 
     def whole(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Measured:
 
     @property
     def sigma_scope(self) -> SigmaScope:
-        """What the sigma_w of gaussian noise is taken over."""
+        """The values over which the sigma_w of gaussian noise is taken: those of a `tensor`, or of a whole `layer`."""
         return self.noise.sigma_scope
 
 
@@ -139,7 +139,7 @@ class MeasuredModel(Measured):
     dataset: dict[str, str | int]
 
     def about(self, shown: Callable[[str], str], images: int | None = None) -> str:
-        """Which model on which images; `shown` makes untrusted names fit for where they are shown.
+        """The model and the images in words; `shown` makes untrusted names fit for where they are shown.
 
         `images` is how many were measured, by default those of the data set that were asked for.
         """
@@ -180,7 +180,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class ImageChunk:
-    """Images that travel together: pixels uint8 RGB (n, height, width, 3), labels int64 (n,), `start` their first's position."""
+    """Images that travel together: pixels uint8 RGB (n, height, width, 3), labels int64 (n,), the first one's position."""
 
     start: int
     pixels: Pixels
@@ -189,7 +189,7 @@ class ImageChunk:
 
 @dataclass(frozen=True)
 class Yield:
-    """Share of draws that reach `target`, with its exact (Clopper-Pearson) 95 % interval; fractions of 1."""
+    """The share of draws that reach `target`, with its exact (Clopper-Pearson) 95 % interval; fractions of 1."""
 
     target: float
     share: float
@@ -270,7 +270,7 @@ class Variant:
 
 
 TallyKey = tuple[str, int | None, float, int, int]
-"""(sweep, layer, level, draw, start of the chunk)."""
+"""The key of a tally: (sweep, layer, level, draw, start of the chunk)."""
 
 
 @dataclass(frozen=True)
@@ -297,14 +297,14 @@ class Tally:
         return self.sweep, self.layer, self.level, self.draw, self.start
 
     def hits(self, metric: Metric) -> int:
-        """How many images hit; top-1's where there is no top-5."""
+        """The number of images that are hits by a metric; by top-1 where there is no top-5."""
         packed = self.top5 if metric == "top5" and self.top5 else self.top1
         return int.from_bytes(packed).bit_count()
 
 
 @dataclass(frozen=True)
 class DrawHits:
-    """Hits of one draw over all its images, and the clean hits on the same images; top-5 None with five classes or fewer."""
+    """Hits of one draw over all its images, and the clean hits on the same images; top-5 is None with five classes or fewer."""
 
     draw: int
     images: int
@@ -318,11 +318,11 @@ class DrawHits:
 
 @dataclass(frozen=True)
 class Cell:
-    """One (sweep, layer, level): what each draw hit; accuracies as fractions of the clean ones, and as fractions of 1.
+    """One (sweep, layer, level): the hits of each draw, and accuracies as fractions of the clean ones and as fractions of 1.
 
     `snr` is the level where it is a signal-to-noise ratio, else None. A normalized accuracy is None where the clean
     pass has no hit to divide by; top-5 is None with five classes or fewer. `precise` says, where a precision was asked for,
-    whether the half-width of `sampled` has got there, in the metric of the result.
+    whether the half-width of `sampled` is that small, in the metric of the result.
     """
 
     sweep: Sweep
@@ -382,11 +382,11 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Result(MeasuredModel):
-    """A profile, as far as it went: `measured` of `planned` passes over the images.
+    """A noise profile as far as it was measured: `measured` of `planned` passes over the images.
 
     `selected` has the indices of the layers that bear noise: `all` means these together. `target` is the share of the clean
     accuracy that a draw must keep to count in a yield; `precision`, of a chunked run, the half-width of `sampled` asked for.
-    `runs` has what someone needs to repeat it: command, versions and machine of every run that measured a part.
+    `runs` helps to repeat it: the command, versions and machine of every run that measured a part.
     """
 
     metric: Metric
@@ -410,7 +410,7 @@ class Result(MeasuredModel):
 
 
 Shape = tuple[int | None, ...]
-"""None for a dimension that is free or unknown."""
+"""The shape of a value in a graph; None for a dimension that is free or unknown."""
 
 
 Layout = Literal["nchw", "nhwc"]
@@ -439,4 +439,4 @@ RECURRENCE = 1
 
 
 SCALE, MEAN, VARIANCE, CAFFE_SCALE, CAFFE_BIAS = 0, 2, 3, 4, 5
-"""Roles, the noise's `k`, whichever others are there; a batch norm's bias has that of any bias."""
+"""Roles of initializers, the `k` of their noise, whichever others are there; a batch norm's bias has the role of any bias."""

@@ -1,4 +1,4 @@
-"""What is asked for, validated once. A field says how people give it, too: each flag is written once, here."""
+"""The request for a noise profile, validated once. Its fields also say how people give them: each flag is written here."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ class BenchSpec:
 
     @cached_property
     def setting(self) -> NoiseSetting:
-        """Which noise this is about; noise that is not white and gaussian is on kernels only unless `analog` says otherwise."""
+        """The noise setting; noise that is not white and gaussian is on kernels only unless `analog` says otherwise."""
         from onnxnoise.noise.models import parse_chain
         from onnxnoise.records import NoiseSetting
 
@@ -342,7 +342,7 @@ class BenchSpec:
 
     @property
     def level(self) -> Level:
-        """What is swept: a signal-to-noise ratio, or another noise model's number."""
+        """The number that is swept: a signal-to-noise ratio, or another noise model's level."""
         return self.chain.level
 
     @property
@@ -353,7 +353,7 @@ class BenchSpec:
         return self.chain.levels if self.snrs is None else self.snrs
 
     def at(self, *levels: float) -> BenchSpec:
-        """The same at other levels."""
+        """The same spec with these levels in place of its own."""
         return replace(self, snrs=None, levels=levels)
 
     def _check_noise(self) -> None:
@@ -398,7 +398,7 @@ class BenchSpec:
 
 
 def only_level(spec: BenchSpec) -> float:
-    """The level of a command that takes one; UsageError where none is given, or several are."""
+    """The level of a command that takes one; raises UsageError where none is given, or several are."""
     levels, flag_name = spec.swept, spec.level.flag
     if len(levels) == 1:
         return levels[0]

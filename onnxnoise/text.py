@@ -1,4 +1,4 @@
-"""Untrusted text made fit for people to see: what is no visible character replaced, what is too long cut in its middle."""
+"""Untrusted text made fit for people to see: invisible characters are replaced, long texts cut in their middle."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import unicodedata
 from collections.abc import Iterable
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode categories that move a cursor, turn the direction, are no XML or can't be encoded."""
+"""Unicode categories of characters that move a cursor, turn the direction of writing, break XML or can't be encoded."""
 
 
 def safe(text: str) -> str:
-    """On one line; whatever is no visible character becomes a replacement character."""
+    """The text on one line, with a replacement character for each invisible one."""
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _HIDDEN else c for c in text)
 
 
 def shortened(text: str, most: int) -> str:
-    """Visible and of at most `most` characters; what is too long loses its middle."""
+    """The text made `safe`, of at most `most` characters; a longer one loses its middle."""
     text = safe(text)
     if len(text) <= most:
         return text
@@ -25,7 +25,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """1 layer, 1,000 layers."""
+    """A number with its noun: `1 layer`, `1,000 layers`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
@@ -40,7 +40,7 @@ def noise_text(snr: float) -> str:
 
 
 def quoted(text: str) -> str:
-    """What someone typed, in quotes and without hidden characters; no more than its first 37 characters where it has over 40."""
+    """A text that someone typed, in quotes and without hidden characters; over 40 characters, only the first 37 of them."""
     return repr(text.strip() if len(text) <= 40 else f"{text[:37]}...")
 
 

@@ -1,4 +1,4 @@
-"""The command line: flags and exit codes, and what a person sees."""
+"""The command line: flags, exit codes, and the output that a person sees."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _FUNCTIONS: dict[str, Callable[..., None]] = {}
-"""Those of all commands, by name."""
+"""The functions of all commands, by the command's name."""
 
 
 class Commands(TyperGroup):
@@ -78,7 +78,7 @@ def _taken(kind: type, command: str) -> dict[str, Flag]:
 
 
 def _parameter(field: str, each: Flag) -> Parameter:
-    """A flag as Typer takes it; None where it is not given, since the record knows the default."""
+    """A flag as Typer takes it: its value is None where it is not given, since the record knows the default."""
     kind: Any = bool if each.syntax == "switch" else list[str] if each.many else str
     said = f"{each.help} (default: {each.shown_default})." if each.shown_default else f"{each.help}."
     more: dict[str, Any] = {"help": said, "autocompletion": completing(each.choices) if each.choices else None}
@@ -91,7 +91,7 @@ def _parameter(field: str, each: Flag) -> Parameter:
 
 
 def completing(choices: Sequence[str]) -> Callable[[str], list[str]]:
-    """Completes the last of comma-separated words."""
+    """A completion for Typer that completes the last of comma-separated words."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
@@ -110,7 +110,7 @@ class OutputFile:
     or_else: str = ""
 
     def check(self, target: str) -> None:
-        """Raise RunFileError for a file that can't be written, before any work is done, or that is there and something else."""
+        """Raise RunFileError, before any work is done, for a file that can't be written or that holds something else."""
         path = Path(target)
         if path.is_dir() or not path.parent.is_dir():
             what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {str(path.parent)!r}"
@@ -123,7 +123,7 @@ class OutputFile:
                     )
 
     def write(self, target: str, text: str) -> None:
-        """Write `text`; raises RunFileError as `check`, since the file may be the run file by now, or where it can't."""
+        """Write `text` to the file, checked again since it may have changed; raises RunFileError where that can't be done."""
         self.check(target)
         try:
             Path(target).write_text(text, encoding="utf-8", newline="\n")
@@ -139,7 +139,7 @@ _JSON = OutputFile("--json", b"{", "JSON result", ", or - for standard output")
 
 @dataclass(frozen=True, kw_only=True)
 class Printer:
-    """Where a command's result and its warnings go."""
+    """The way out for a command's result and its warnings: JSON, standard output and standard error."""
 
     json: str | None = flag(
         "--json",
@@ -184,7 +184,7 @@ class Printer:
     def result(
         self, as_json: Callable[[], str], as_tables: Callable[[Console], None], warnings: Sequence[Notice] = ()
     ) -> None:
-        """Write the JSON where it is asked for, show the tables unless it took their place, then the warnings."""
+        """Write the JSON where it is asked for, show the tables unless the JSON took their place, then the warnings."""
         from onnxnoise.cli.output import terminal
 
         if self.json == "-":

@@ -1,1 +1,1 @@
-"""One command a file: its signature, and what it does with what it is given."""
+"""The commands, one a file: its flags, and the work that it does for them."""

@@ -11,7 +11,7 @@ from onnxnoise.flags import Given, from_flags
 
 @dataclass(frozen=True, kw_only=True)
 class ApplyFlags:
-    """Which chip, and where it goes."""
+    """The flags that choose a chip and the file for it."""
 
     out: str = flag("-o --out", "FILE", "The ONNX file to write")
     draw: int = flag("--draw", "N", "Which chip: the draw's number, from 0", default=0, syntax="whole")

@@ -12,7 +12,7 @@ from onnxnoise.flags import Given, from_flags
 
 @dataclass(frozen=True, kw_only=True)
 class BenchFlags:
-    """What `bench` does and shows, beside the profile that its other flags ask for."""
+    """The flags of `bench` that say how it measures and what it shows, beside those that ask for a profile."""
 
     dry_run: bool = flag(
         "--dry-run", None, "Only say what there is to measure, and how long it will take", default=False

@@ -1,4 +1,4 @@
-"""The commands about model cards: what is bundled, what one says, and whether a file is what a card says."""
+"""The commands about model cards: list the bundled ones, show one, and check a file against one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def listed(context: typer.Context) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ShowFlags:
-    """Which card is shown."""
+    """The flags that choose the card to show."""
 
     name: str = flag("", "NAME|FILE", "A bundled card's name, or a card file")
 
@@ -62,7 +62,7 @@ def show(own: ShowFlags, printer: Printer) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckFlags:
-    """What is checked beside the file."""
+    """The flags that say what is checked beside the file."""
 
     data: str | None = flag("--data", "PATH|NAME", "Images to measure the clean accuracy on", default=None)
 

@@ -13,12 +13,12 @@ from onnxnoise.spec import DEFAULT_DRAWS, DEFAULT_SWEEPS
 from onnxnoise.words import Sweep
 
 _OF_RUN_FILES = ("snrs", "levels", "metric", "limit")
-"""The flags of BenchSpec that choose from run files, too; the others say how models are benched."""
+"""The flags of BenchSpec that also choose from run files; all others only say how models are benched."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareFlags:
-    """What is compared, and what else than in `bench` the flags mean that several models share."""
+    """The flags that name the models to compare, and those whose meaning for several models differs from `bench`'s."""
 
     models: tuple[str, ...] = flag(
         "", "MODEL|RUN", "ONNX files, bundled models' names, or run files: two or more", many=True

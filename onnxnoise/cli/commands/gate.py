@@ -23,7 +23,7 @@ _JUNIT = OutputFile("--junit", b"<", "XML")
 
 @dataclass(frozen=True, kw_only=True)
 class GateFlags:
-    """What is held to which rules, and how the verdict is told."""
+    """The flags that say what is gated by which rules, and how the verdict is reported."""
 
     model: str = flag("", "MODEL|RUN", "An ONNX file, a bundled model's name, or a run file")
     rules: str | None = flag(
@@ -91,7 +91,7 @@ def _refuse_settings(run_file: str, given: Given) -> None:
 
 
 def _append_summary(text: str, printer: Printer) -> None:
-    """Add to the file that the runner shows as a step's summary. One that can't be written does not change the verdict."""
+    """Add `text` to the file that GitHub's runner shows as a step's summary; if it can't be written, the verdict stays."""
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if not target:
         return

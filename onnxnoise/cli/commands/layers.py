@@ -1,4 +1,4 @@
-"""`onnxnoise layers`: what would be perturbed."""
+"""`onnxnoise layers`: the layers that noise would perturb."""
 
 from __future__ import annotations
 

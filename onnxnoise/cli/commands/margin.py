@@ -13,7 +13,7 @@ from onnxnoise.words import Sweep
 
 @dataclass(frozen=True, kw_only=True)
 class MarginFlags:
-    """How the margin is looked for, and of what."""
+    """The flags that say of what the margin is, and how it is searched for."""
 
     sweep: Sweep = flag(
         "--sweep", None, "Of all layers together, or of each layer alone", default="all", choices=("all", "single")

@@ -11,7 +11,7 @@ from onnxnoise.fields import flag
 
 @dataclass(frozen=True, kw_only=True)
 class MergeFlags:
-    """What is joined, and where it goes."""
+    """The flags that name the run files to join, and the file for the result."""
 
     sources: tuple[str, ...] = flag("", "RUN_FILE...", "Run files of one run, two or more", many=True)
     out: str = flag("-o --out", "FILE", "The joined run file; added to if it is there")

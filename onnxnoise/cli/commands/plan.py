@@ -13,7 +13,7 @@ from onnxnoise.flags import Given, from_flags
 
 @dataclass(frozen=True, kw_only=True)
 class PlanFlags:
-    """What the plan is for, and how it is chosen and verified."""
+    """The flags that say what the plan is for, and how it is chosen and verified."""
 
     draws: int = flag(
         "--draws",

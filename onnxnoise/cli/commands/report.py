@@ -17,7 +17,7 @@ ROWS = ("cells", "draws", "averages")
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFlags:
-    """What is shown, and where it goes."""
+    """The flags that say what is shown, and in which file."""
 
     runs: tuple[str, ...] = flag("", "RUN...", "Run files, as bench --out makes them", many=True)
     output: str = flag(

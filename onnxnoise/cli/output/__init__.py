@@ -1,1 +1,1 @@
-"""What a person sees in a terminal: tables, verdicts, progress and errors."""
+"""The output that a person sees in a terminal: tables, verdicts, progress and errors."""

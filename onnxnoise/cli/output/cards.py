@@ -1,4 +1,4 @@
-"""What the commands about model cards print."""
+"""The tables that the commands about model cards print."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def card_list(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """Bundled cards: name, data set, layers, and what a person calls the model."""
+    """Print the bundled cards: name, data set, number of layers, and the model's title."""
     table = plain_table()
     for heading in ("card", "images", "layers", "model"):
         table.add_column(heading, no_wrap=heading != "model", justify="right" if heading == "layers" else "left")
@@ -26,7 +26,7 @@ def card_list(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> No
 
 
 def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -> None:
-    """What a card says beside what the file has, one line each, and the reason where they differ."""
+    """Print each statement of a card beside the file's own, one a line, with the reason where they differ."""
     console.print(f"{safe(name)} held against {safe(card)}", soft_wrap=True)
     table = plain_table()
     for heading in ("", "card", "file", ""):

@@ -1,4 +1,4 @@
-"""What `apply`, `margin` and `plan` print."""
+"""The tables that `apply`, `margin` and `plan` print."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def written(console: Console, chip: Chip) -> None:
-    """Which noise the written file has."""
+    """Print the noise that the written file has."""
     at = level_of(chip.noise).text(chip.level)
     console.print(headline(chip.noise), soft_wrap=True)
     console.print(
@@ -35,7 +35,7 @@ def written(console: Console, chip: Chip) -> None:
 
 
 def margins(console: Console, found: Margins) -> None:
-    """The noise margin of all layers together, or of each layer, the least robust first."""
+    """Print the noise margin of all layers together, or of each layer, the least robust first."""
     title_lines(console, found, f", {found.draws} draws of seed {found.seed}; {found.provider}")
     level = level_of(found.noise)
     wanted = f"{METRIC_TITLES[found.metric]} accuracy of at least {found.target:g} of the clean one"
@@ -81,7 +81,7 @@ def _from(margin: Margin, found: Margins) -> str:
 
 
 def _bound(value: float, found: Margins) -> str:
-    """A level that the search found, or the end of its range that is all it can tell."""
+    """A level that the search found; where it only knows that the level lies beyond its range, that end of the range."""
     level = level_of(found.noise)
     loud, quiet = found.range
     less, more = ("<", ">") if level.less == "larger" else (">", "<")
@@ -104,7 +104,7 @@ def _interval(margin: Margin, found: Margins) -> str:
 
 
 def plan(console: Console, made: Plan) -> None:
-    """The layers to keep digital, what that costs and what it is worth."""
+    """Print the layers to keep digital, what that costs and what it is worth."""
     title_lines(console, made, f"; {made.provider}")
     at = level_of(made.noise).text(made.level)
     goal = f"{METRIC_TITLES[made.metric]} accuracy of at least {made.target:g} of the clean one at {at}"

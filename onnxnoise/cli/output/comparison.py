@@ -1,4 +1,4 @@
-"""What `compare` prints: the models, a ranking for all layers together and one for A_avr, and where curves cross."""
+"""The tables that `compare` prints: models, a ranking for all layers together, one for A_avr, and crossings of curves."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _SHOWN = {"all": "all layers", "a_avr": "A_avr"}
 _SHORTEST, _LONGEST = 10, 40
 _ROOM_FOR_INTERVALS = 72
 _OTHERS, _OTHERS_PLAIN = 60, 36
-"""Cells of a ranking's other columns, with and without intervals."""
+"""The width of a ranking's other columns in terminal cells, with and without intervals."""
 
 
 def comparison_tables(console: Console, comparison: Comparison) -> None:
-    """Everything that a person needs to choose: the models, then each ranking by level, then the crossings."""
+    """Print all that a person needs to choose: the models, then each ranking by level, then the crossings."""
     console.print(headline(comparison.noise), soft_wrap=True)
     console.print(
         f"{len(comparison.models)} models on the same {comparison.dataset['images']:,} images of "

@@ -1,4 +1,4 @@
-"""What `onnxnoise doctor` prints."""
+"""The tables that `onnxnoise doctor` prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def examination(console: Console, found: Examination) -> None:
-    """Versions, devices and memory one a line, a table of providers, the problems with what to do about each."""
+    """Print versions, devices and memory one a line, a table of providers, and each problem with what to do about it."""
     for key, value in _facts(found):
         console.print(Text.assemble((f"{key}: ", "bold"), safe(value)), soft_wrap=True)
     table = plain_table()

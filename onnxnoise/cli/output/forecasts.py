@@ -1,4 +1,4 @@
-"""What `bench --dry-run` prints."""
+"""The lines that `bench --dry-run` prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def forecast(console: Console, told: Forecast) -> None:
-    """Cells, images, sessions and the expected time, one a line."""
+    """Print cells, images, sessions and the expected time, one a line."""
     draws = f"{told.draws}"
     if told.budget is not None and told.precision is None:
         draws = f"as the time allows, at most {draws}"
@@ -52,7 +52,7 @@ def _between(least: str, most: str) -> str:
 
 
 def length(seconds: float) -> str:
-    """A length of time for people: 35 s, 12 min, 3.5 h."""
+    """A length of time for people: `35 s`, `12 min`, `3.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

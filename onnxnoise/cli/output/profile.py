@@ -1,4 +1,4 @@
-"""What `bench` and `layers` print: the noise profile and the table of layers."""
+"""The tables that `bench` and `layers` print: the noise profile and the table of layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ONE_DRAW = "one draw"
 
 
 def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], noise: NoiseSetting) -> None:
-    """The noise layers of a model, one line each, and their totals."""
+    """Print the noise layers of a model, one a line, and their totals."""
     console.print(headline(noise), soft_wrap=True)
     parameters = sum(layer.parameters for layer in layers)
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(layer.kind for layer in layers).items())
@@ -36,7 +36,7 @@ def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], noise
 
 
 def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
-    """The noise profile: per-layer table (worst first), all layers together, A_avr, what belongs to reading them."""
+    """Print the noise profile: single layers (worst first), all layers together, A_avr, and how to read them."""
     metric = result.told
     title_lines(console, result, images=result.clean.images)
     console.print(f"clean accuracy: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}", soft_wrap=True)
@@ -66,7 +66,7 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
 
 
 def _reached(result: Result, metric: Metric) -> str:
-    """How precise the cells of a chunked run got."""
+    """A sentence about how precise the cells of a chunked run got."""
     found = [_normalized(cell, metric) for cell in result.cells]
     widths = sorted((each.sampled[1] - each.sampled[0]) / 2 for each in found if each and each.sampled)
     if not widths:

@@ -1,4 +1,4 @@
-"""What a person sees during a run: how far it is, the time left and the result so far."""
+"""The progress that a person sees during a run: how far it is, the time left and the result so far."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from onnxnoise.run.opening import Run
 
 _EVERY = 300.0
-"""Seconds after which a line comes however slow the run is, where the output is no terminal."""
+"""Seconds after which a line is printed however slow the run is, where the output isn't a terminal."""
 
 
 class LiveProgress:
-    """Progress of a run with the time left and the result so far; a few plain lines where the output is no terminal.
+    """Progress of a run with the time left and the result so far; a few plain lines where the output isn't a terminal.
 
     It is the run's watcher (runner.Watcher) and a context manager.
     """
@@ -49,7 +49,7 @@ class LiveProgress:
         self.live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
 
     def started(self, run: Run) -> None:
-        """Say what will be measured, and begin."""
+        """Print what will be measured, and begin to show the progress."""
         question, layers = run.question, run.experiment.subject.layers
         self.metric = question.metric
         self.level = run.experiment.spec.level
@@ -74,17 +74,17 @@ class LiveProgress:
             self.live.start()
 
     def planned(self, jobs: Sequence[Job]) -> None:
-        """A round begins: a run that decides as it goes learns only now what there is to do."""
+        """Count the work of a round that begins; a run that decides as it goes learns only now what there is to do."""
         self.total = self.done + sum(len(job.chunk) * self._cost(key[1]) for job in jobs for key in job.keys)
 
     def _cost(self, layer: int | None) -> float:
-        """Of one image pass, in full passes: with noise in one layer only what follows it is run."""
+        """The cost of one image pass, in full passes: with noise in one layer, only the nodes from that layer on are run."""
         if layer is None:
             return 1.0
         return 1 - (layer - 1) / max(self.names, default=1)
 
     def measured(self, tally: Tally) -> None:
-        """One variant of one chunk was measured."""
+        """Count one measured variant of one chunk."""
         hits = tally.hits(self.metric)
         self.done += tally.images * self._cost(tally.layer)
         if tally.sweep == "clean":
@@ -119,7 +119,7 @@ class LiveProgress:
             self.console.print("; ".join((self._time(), *self._so_far())), soft_wrap=True)
 
     def _share(self) -> float:
-        """How far the run is: of its work as far as it is known, or of its time."""
+        """The share of the work known so far, or of the time to spend, that is done; a fraction of 1."""
         if self.budget is not None:
             return min(1.0, (time.monotonic() - self.began) / self.budget)
         return min(1.0, self.done / self.total) if self.total else 1.0

@@ -1,4 +1,4 @@
-"""What `report` prints: what was written, and which runs are not finished."""
+"""The lines that `report` prints: the file that was written, and the runs that are not finished."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def written(console: Console, output: str, runs: Sequence[OpenedRun]) -> None:
-    """One line for the file, one for each run that is not finished."""
+    """Print one line for the file, and one for each run that is not finished."""
     console.print(f"wrote {safe(output)}", soft_wrap=True)
     for run in runs:
         if run.measured < run.planned:

@@ -1,4 +1,4 @@
-"""What `bench --shard` and `merge` print: how far the work is, and what comes next."""
+"""The lines that `bench --shard` and `merge` print: how far the work is, and what comes next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def shard_done(console: Console, shard: Shard) -> None:
-    """One shard's run: it has no result of its own."""
+    """Print how far one shard's run is; it has no result of its own."""
     console.print(headline(shard.noise), soft_wrap=True)
     console.print(
         f"shard {shard.number}/{shard.count} done: {shard.images:,} of {shard.images_in_all:,} images, "
@@ -30,7 +30,7 @@ def shard_done(console: Console, shard: Shard) -> None:
 
 
 def merged(console: Console, joined: Merged) -> None:
-    """Joined run files: what came from where, and what is still missing."""
+    """Print how many tallies came from each run file that was joined, and what is still missing."""
     console.print(headline(joined.noise), soft_wrap=True)
     for path, tallies, known in joined.sources:
         again = f" ({known:,} there already)" if known else ""

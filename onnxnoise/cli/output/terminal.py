@@ -23,7 +23,7 @@ METRIC_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
 
 
 def fitted(text: str, cells: int) -> str:
-    """Untrusted text within so many terminal cells; what is too long loses its middle."""
+    """Untrusted text in at most `cells` terminal cells; a longer text loses its middle."""
     text = safe(text)
     if cell_len(text) <= cells:
         return text
@@ -37,7 +37,7 @@ def fitted(text: str, cells: int) -> str:
 
 
 class _Terminal(Console):
-    """Takes no text for markup or emoji codes. A reader that has gone (`| head`) stops nothing."""
+    """A console that reads no markup or emoji codes in texts, and goes on when its reader has gone (`| head`)."""
 
     def __init__(self, *, stderr: bool, quiet: bool) -> None:
         super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
@@ -48,24 +48,24 @@ class _Terminal(Console):
 
 
 def consoles(*, quiet: bool) -> tuple[Console, Console]:
-    """(results on standard output, progress and warnings on standard error)."""
+    """Two consoles: standard output for results, standard error for progress and warnings."""
     return _Terminal(stderr=False, quiet=False), _Terminal(stderr=True, quiet=quiet)
 
 
 def error_message(console: Console, message: str) -> None:
-    """One error, on one line, for the person who must act."""
+    """Print one error, on one line, for the person who must act."""
     console.print(Text.assemble(("error: ", "bold red"), safe(" ".join(message.split("\n")))), soft_wrap=True)
 
 
 def warnings(console: Console, notices: Sequence[Notice]) -> None:
-    """One line a warning, in a terminal wrapped at words."""
+    """Print each warning on one line, which a terminal wraps at words."""
     for notice in notices:
         line = Text.assemble(("warning: ", "yellow"), safe(notice.message))
         console.print(line, soft_wrap=not console.is_terminal)
 
 
 def title_lines(console: Console, record: MeasuredModel, more: str = "", images: int | None = None) -> None:
-    """The first two lines of every output about one model: which noise, and which model on which images (as `about`).
+    """Print the first two lines of every output about one model: its noise, then the model and its images (as `about`).
 
     `more` is what else stands on the second line.
     """
@@ -76,8 +76,8 @@ def title_lines(console: Console, record: MeasuredModel, more: str = "", images:
 def named_table(
     console: Console, headings: list[str], rows: list[list[str | Text]], last: list[str | Text] | None = None
 ) -> None:
-    """A table of index, untrusted name, kind and more; the name gets what the others leave, where that is little the kind's
-    place too. `last` is a row set apart.
+    """Print a table of index, untrusted name, kind and more. The name gets the space that the other columns leave; where that
+    is little, the column of kinds gives way. `last` is a row set apart.
     """
     every: list[Sequence[str | Text]] = [headings, *rows, *([last] if last else [])]
     widths = [max(cell_len(str(row[i])) + _GAP for row in every) for i in range(len(headings))]
@@ -103,13 +103,13 @@ def plain_table() -> Table:
 
 
 def print_table(console: Console, table: Table, cells: int) -> None:
-    """Rather too wide for the terminal than with its numbers cut."""
+    """Print a table at least `cells` wide, wider than the terminal rather than with its numbers cut."""
     console.print()
     console.print(table, width=max(console.width, cells), crop=False)
 
 
 def pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
-    """Keys and values, one a line; a value of several lines stands below its key, indented."""
+    """Print keys and values, one a line; a value of several lines stands below its key, indented."""
     for key, value in rows:
         lines = value.rstrip("\n").split("\n")
         if len(lines) == 1:

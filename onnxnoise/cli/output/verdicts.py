@@ -1,4 +1,4 @@
-"""What `gate` prints: a verdict for each rule, and the one that counts."""
+"""The table that `gate` prints: a verdict for each rule, and the one that counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHORTEST, _LONGEST = 12, 50
 
 
 def verdict_table(console: Console, verdict: GateVerdict) -> None:
-    """A line for each rule, why those that did not pass did not, and the verdict."""
+    """Print a line for each rule, the reasons of rules that did not pass, and the verdict."""
     title_lines(console, verdict, f"; seed {verdict.seed}; {verdict.provider}")
     level = level_of(verdict.noise)
     headings = ("verdict", "rule", level.name, "value", "bounds", "limit", "draws")
