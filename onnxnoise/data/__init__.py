@@ -1,1 +1,1 @@
-"""Everything about images: cards that say how a model wants them, data sets, and streams of pixels and labels."""
+"""Everything about images: cards that say how a model takes them, data sets, and streams of pixels and labels."""

@@ -1,4 +1,4 @@
-"""Reads model cards: how a model wants its images, how it is built, and what was published and measured about it."""
+"""Reads model cards, which say how a model takes its images, how it is built, and what was published and measured about it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def find_card(model: Path, explicit: str | None, metadata: Mapping[str, str]) ->
     It is `explicit` (a path, or a bundled card's name), else `net.onnx.toml` or `net.toml` beside `net.onnx`, else the
     bundled card that the file's metadata names under `onnxnoise.card` (never a path: the file is not trusted).
 
-    Raises CardError: there is none, its name is unknown, or it can't be used.
+    Raises CardError where there is no card, where its name is unknown, or where it can't be used.
     """
     if explicit is not None:
         return load_card(Path(explicit)) if Path(explicit).is_file() else load_bundled(explicit)

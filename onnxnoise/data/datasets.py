@@ -1,4 +1,4 @@
-"""The data sets that are known by name, and those that a card brings itself: how many classes, and what they are called."""
+"""The data sets that are known by name, and those that a card brings itself: the number and the names of their classes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ KNOWN = {dataset.name: dataset for dataset in (IMAGENET, CIFAR10, CIFAR100)}
 def read_dataset(table: Table) -> Dataset:
     """The data set of a card's `[input]`: a known one, or one of the card's own, which brings its `classes`.
 
-    Raises CardError: no `dataset`, an unknown one without `classes`, or `classes` that can't be used.
+    Raises CardError where `dataset` is missing, or unknown without `classes`, and for `classes` that can't be used.
     """
     name = table.text("dataset")
     if name is None:

@@ -1,4 +1,4 @@
-"""Model, card and images held against each other, and the clean accuracy against the card, before any noise."""
+"""Checks, before any noise, that model, card and images fit together, and that the clean accuracy is the card's."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _listed(values: tuple[float, ...]) -> str:
 
 
 def expected_clean(card: Card, metric: Metric) -> float | None:
-    """The clean accuracy a card speaks of, a fraction of 1: the measured one, else the published one, else None."""
+    """The clean accuracy in a card, a fraction of 1: the measured one, else the published one, else None."""
     figures = (card.measured, card.published)
     return next((f.clean for f in figures if f.clean is not None and (f.metric or "top1") == metric), None)
 

@@ -21,8 +21,8 @@ def open_images(data: str | Path | None, card: Card) -> ImageSource:
     """The images of `data`: a path, a bundled set's name, or None for the bundled set of the card's data set.
 
     Of all layouts of the data set, in the registry's order, the first that recognizes the path opens it; in a folder that
-    holds a folder `val`, that one is looked at first. Raises UsageError: None where nothing is bundled, or a bundled set of
-    other images than the card's. Raises DataError and CardError: no layout recognizes the data, or they can't be used.
+    holds a folder `val`, that one is looked at first. Raises UsageError for None where nothing is bundled, and for a bundled
+    set of other images than the card's; DataError or CardError where no layout recognizes the data, or they can't be used.
     """
     dataset = card.dataset
     if data is None:
@@ -53,20 +53,20 @@ def open_images(data: str | Path | None, card: Card) -> ImageSource:
 
 
 def _places(path: Path) -> Iterator[Path]:
-    """Where to look: first the folder `val` inside, unless a list beside it names what is in there."""
+    """The places to look at: first the folder `val` inside, unless a list beside it names the images in it."""
     if (path / "val").is_dir() and not (path / LIST).is_file():
         yield path / "val"
     yield path
 
 
 def _taken(dataset: Dataset) -> str:
-    """All that `--data` can be for a data set, for a person: first the layouts that are this data set's alone."""
+    """A sentence about all that `--data` can be for a data set: first the layouts that are this data set's alone."""
     *others, last = (layout.takes for layout in sorted(layouts_of(dataset), key=lambda layout: not layout.datasets))
     return f"{'; '.join(others)}; or {last}"
 
 
 def _found(path: Path) -> str:
-    """What lies at a path, for a person."""
+    """A description, for a person, of the file or folder at a path."""
     if not path.is_dir():
         head, size = first_bytes(path, 8), counted(path.stat().st_size, "byte")
         return f"{size} that begin with {head!r}" if head else f"a file of {size} that can't be read"

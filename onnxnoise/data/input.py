@@ -1,4 +1,4 @@
-"""How an image becomes a model's input: what a card's `[input]` says, with presets and defaults filled in."""
+"""How an image becomes a model's input: the statements of a card's `[input]`, with presets and defaults filled in."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Preset:
-    """What a family of models expects. The geometry (`size`, `resize`, pixels) is for images that differ in size."""
+    """The input that a family of models expects. The geometry (`size`, `resize`, pixels) is for images that differ in size."""
 
     scale: float
     mean: Triple
@@ -84,7 +84,7 @@ PRESETS = {
 
 
 def read_input(table: Table, dataset: Dataset) -> InputSpec:
-    """What a card's `[input]` says beside its data set. Raises CardError: a value that is impossible, or no size."""
+    """The InputSpec of a card's `[input]`. Raises CardError for a value that is impossible, or where no size is given."""
     name = table.choice("preset", tuple(PRESETS))
     preset = PRESETS[name] if name else None
     size, resize, crop = _geometry(table, dataset, preset)

@@ -1,4 +1,4 @@
-"""Reads TOML files strictly: what is unknown, wrongly typed or impossible is an error that says what is allowed."""
+"""Reads TOML files strictly: a key or value that is unknown or impossible is an error that says which ones are allowed."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ class Table:
 
 
 def read_document(path: Path, what: str, refusal: type[InputError], otherwise: str = "") -> dict[str, object]:
-    """The content of a TOML file, which should be a `what`; `otherwise` says what to do where it can't be read.
+    """The content of a TOML file, which messages call a `what`; `otherwise` says what to do where it can't be read.
 
-    Raises `refusal`: the file can't be read, is too large for one, or is not TOML.
+    Raises `refusal` where the file can't be read, is too large, or isn't TOML.
     """
     try:
         with path.open("rb") as file:
@@ -141,7 +141,7 @@ def read_document(path: Path, what: str, refusal: type[InputError], otherwise: s
 def read_tables(path: Path, allowed: Mapping[str, Sequence[str]]) -> dict[str, Table]:
     """The tables of a card or a manifest; `allowed` has the keys of each. A table that the file lacks comes back empty.
 
-    Raises CardError: the file can't be read, is not TOML, or has a table or key that `allowed` lacks.
+    Raises CardError where the file can't be read, isn't TOML, or has a table or key that `allowed` lacks.
     """
     document = read_document(path, "card", CardError)
     tables = {}

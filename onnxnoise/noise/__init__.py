@@ -1,6 +1,7 @@
-"""Noise models: what one draw of an initializer is, and what a level makes of it. One model a file, and a line here for each.
+"""Noise models: the random arrays of one draw of an initializer, and the noisy values that a level makes of them.
 
-Importing this list loads no NumPy, so that flags can name the models in their help.
+Each model is one file, and one name in the list here. Importing the list loads no NumPy, so that flags can name the models
+in their help.
 """
 
 from __future__ import annotations

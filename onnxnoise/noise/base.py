@@ -1,4 +1,4 @@
-"""What a noise model is made of: its level, what one draw of an initializer is, and what a level makes of that draw."""
+"""The parts of a noise model: its level, the random arrays of one draw, and the noisy values that a level makes of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Drawn = tuple[Floats, ...]
 
 @dataclass(frozen=True)
 class Level:
-    """The swept number of a noise model: how it is called and written, and which way is less noise.
+    """The kind of number that a noise model sweeps: its names, how it is written, and which way is less noise.
 
-    `name` is the short word of tables, `title` the long one of messages, `definition` says in a few words what the number is
+    `name` is the short word in tables, `title` the long one in messages, `definition` says in a few words what the number is
     and `hint` what some values of it mean; `example` is how a list of them is typed. `less` says whether a larger or a smaller
     level is less noise. `defaults` are swept where nothing else is asked for, the least noise first, and `search` are the
     (most, least) noise between which a noise margin is looked for. `percent` turns a level into the size of the noise in
@@ -44,7 +44,7 @@ class Level:
 
     @property
     def share(self) -> str:
-        """What the size of the noise in percent is, in words."""
+        """The meaning of the size of the noise in percent, in words."""
         return f"sigma_noise as a share of {self.reference}"
 
     @property
@@ -99,7 +99,7 @@ class Level:
         return f"{self.text(level)} ({self.percent_text(level)})"
 
     def check(self, level: float, flag: str) -> float:
-        """The level itself; raises UsageError, naming `flag`, for a number that is no level of this noise."""
+        """The level itself; raises UsageError, naming `flag`, for a number that can't be a level of this noise."""
         if level > 0 or level == self.silent:
             return level
         raise UsageError(f"{flag}: {level:g} is no {self.title}: {self.definition} is a number above 0 ({self.hint})")
@@ -154,12 +154,12 @@ class DeviceModel(NoiseModel, Protocol):
 
 
 def largest(values: Floats, scale: str) -> Doubles:
-    """Max |w| over what `scale` says, as `extreme` gives it."""
+    """Max |w| of the tensor, of each channel or of each tile, as `scale` says; float64, in the shape that `extreme` gives."""
     return extreme(np.abs(values), scale, np.maximum)
 
 
 def extreme(values: Floats, scale: str, which: np.ufunc) -> Doubles:
-    """The largest (np.maximum) or smallest (np.minimum) value of the tensor, of each channel, or of each tile.
+    """The largest (`which` is np.maximum) or smallest (np.minimum) value of the tensor, of each channel, or of each tile.
 
     The result is float64 and broadcastable to the canonical shape of `values`. A channel is a row of the canonical shape, its
     first axis. A tile is a row's part of at most N inputs, all axes but the first flattened and split evenly: of

@@ -1,4 +1,4 @@
-"""The noise models by name, and chains of them: what `--noise STEP[+STEP...]` asks for."""
+"""The noise models by name, and the chains of them that `--noise STEP[+STEP...]` asks for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Chain:
-    """Noise models one after the other: what the first makes of an initializer, the next one takes.
+    """Noise models one after the other: each takes the values that the one before has made.
 
     One of them has the level that is swept; all others have theirs written into the chain.
     """
@@ -48,7 +48,7 @@ class Chain:
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """What is swept where nothing else is asked for: the level's defaults, or the one that is written in the chain."""
+        """The levels to sweep where nothing else is asked for: the level's defaults, or the one written in the chain."""
         if self._open is not None:
             return self.level.defaults
         written = self.links[-1].level
@@ -86,7 +86,7 @@ def chain_of(setting: NoiseSetting) -> Chain:
 
 
 def level_of(setting: NoiseSetting) -> Level:
-    """The swept level of a setting; raises UsageError as `chain_of`."""
+    """The swept level of a setting; raises UsageError as `chain_of` does."""
     return chain_of(setting).level
 
 
@@ -136,18 +136,18 @@ def _link(step: NoiseStep) -> Link:
 
 
 def headline(setting: NoiseSetting) -> str:
-    """The first line of every output: which noise this is, what its sigma or scale is taken over, and the batch norms' policy."""
+    """The first line of every output: the noise, the values that its sigma or scale is taken over, the batch-norm policy."""
     level = level_of(setting)
     return f"weight noise, {level.name} = {level.definition}, {terms(setting)}"
 
 
 def terms(setting: NoiseSetting) -> str:
-    """What a level's meaning depends on: a model other than gaussian, what sigma or scale is taken over, and the policy."""
+    """All that the meaning of a level depends on, in words: the `units`, and the batch-norm policy."""
     return f"{units(setting)}; batch norms: {setting.bn}"
 
 
 def units(setting: NoiseSetting) -> str:
-    """What a level is in units of: `sigma per tensor`, or the model, what its scale is taken over, and which weights bear it."""
+    """The unit of a level in words: `sigma per tensor`, else the noise model and its scale; then which weights bear noise."""
     white = setting.chain == "gaussian"
     noise = f"sigma per {setting.sigma_scope}" if white else f"{setting.chain}, scale per {setting.scale}"
     return f"{noise}; kernels only" if setting.analog == "kernels" else noise
@@ -156,7 +156,7 @@ def units(setting: NoiseSetting) -> str:
 def setting_of(identity: Mapping[str, Any]) -> NoiseSetting:
     """The setting that `NoiseSetting.flat` wrote, as a run file's identity keeps it.
 
-    Raises KeyError or ValueError where it holds none.
+    Raises KeyError or ValueError where the identity holds no setting.
     """
     try:
         steps = parse_chain(identity.get("noise", "gaussian"))

@@ -28,7 +28,7 @@ ETA = Level(
 
 
 class Relative:
-    """White Gaussian noise whose size is a share of what the devices can hold: of the largest weight, or of the weights' range.
+    """White Gaussian noise whose size is a share of a device's range: of the largest weight, or of the range of the weights.
 
     `range` is 1 for max w - min w in place of max |w|, else 0.
     """

@@ -1,1 +1,1 @@
-"""From an encoded image to the numbers that a model takes."""
+"""The way of an image from its encoded bytes to the numbers that a model takes."""

@@ -18,7 +18,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 def decode(content: bytes, name: str, spec: InputSpec) -> Pixels:
     """Pixels uint8 RGB (size, size, 3) of an image file's bytes; orientation tags are ignored, as in torchvision.
 
-    Raises DataError, which begins with `name`: not an image, truncated or damaged, too large, smaller than the crop.
+    Raises DataError, which begins with `name`, for bytes that aren't an image, are truncated or damaged, and for an image that
+    is too large or smaller than the crop.
     """
     if not content:
         raise DataError(f"{name}: is empty")

@@ -32,7 +32,7 @@ def max_pixels() -> int:
 def resize_and_crop(image: Image.Image, spec: InputSpec) -> Pixels:
     """Resizes and crops an RGB image to uint8 (size, size, 3).
 
-    Raises DataError, without the file's name: smaller than the crop, or too long and thin to resize.
+    Raises DataError, without the file's name, for an image smaller than the crop, or too long and thin to resize.
     """
     width, height = resized(image.width, image.height, spec)
     if width * height > max_pixels():
@@ -70,8 +70,8 @@ def to_input(
     """The model's input, (n, 3, height, width) or (n, height, width, 3), from RGB pixels uint8 (n, height, width, 3).
 
     `dtype` is the model's: floats are `(pixel/scale - mean)/std`, computed in float64 and rounded to float32 once;
-    uint8 takes the pixels as they are. Raises CardError: the card wants numbers that uint8 can't hold; ModelError: any
-    other type.
+    uint8 takes the pixels as they are. Raises CardError where the card's numbers are none that uint8 can hold, and ModelError
+    for any other type.
     """
     count, height, width, _ = pixels.shape
     channels = (0, 1, 2) if spec.color == "rgb" else (2, 1, 0)
@@ -88,7 +88,7 @@ def to_input(
 
 
 def lookup(spec: InputSpec, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """What each of the 256 values of a pixel becomes, for each of the model's channels: `dtype` (3, 256)."""
+    """The model's number for each of the 256 values of a pixel in each of the model's channels: `dtype` (3, 256)."""
     values = np.arange(256, dtype=np.float64)
     if dtype == np.uint8:
         if spec.scale not in {None, 1.0} or spec.mean != (0, 0, 0) or spec.std != (1, 1, 1):

@@ -26,7 +26,7 @@ from onnxnoise.machine import cores
 from onnxnoise.records import ImageChunk, Labels, Pixels
 
 PAIRS = (("x_test", "y_test"), ("test_images", "test_labels"), ("x", "y"), ("images", "labels"), ("arr_0", "arr_1"))
-"""Names of images and labels in an .npz; a test part goes before the whole."""
+"""Names of images and labels in an .npz; names of a test part come before those of the whole."""
 LABELS = "labels.npy"
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 BLOCK_BYTES = 16 << 20
@@ -52,7 +52,7 @@ class ArrayFile:
         return prod(self.shape[1:]) * self.dtype.itemsize
 
     def blocks(self, rows: range) -> Iterator[npt.NDArray[Any]]:
-        """Rows (step 1) in order, at most 16 MiB at a time. Raises DataError: the file is damaged or cut short."""
+        """Rows (step 1) in order, at most 16 MiB at a time. Raises DataError where the file is damaged or cut short."""
         with _stream(self.file, self.member) as stream:
             stream.seek(self.offset + rows.start * self.row_bytes)
             step = max(1, BLOCK_BYTES // max(1, self.row_bytes))
@@ -109,8 +109,8 @@ def has_arrays(path: Path, _: Dataset) -> bool:
 def open_arrays(data: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
     """The images of an .npz, or of an .npy with labels.npy beside it. The digest is of pixels and labels, whatever the file.
 
-    Labels are integers (images,) or (images, 1), or one-hot (images, classes). Raises DataError: arrays of other types or shapes,
-    unequal lengths, labels out of range, Python objects, a damaged file.
+    Labels are integers (images,) or (images, 1), or one-hot (images, classes). Raises DataError for arrays of other types or
+    shapes, of unequal lengths or of Python objects, for labels out of range, and for a damaged file.
     """
     images, labelled = _pair(data)
     if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] != 3:
@@ -130,7 +130,7 @@ def open_arrays(data: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
 
 
 def _pair(data: Path) -> tuple[ArrayFile, ArrayFile]:
-    """Where images and labels are."""
+    """The array of images and the array of labels."""
     if first_bytes(data, 6) == NPY:
         beside = data.with_name(LABELS)
         if not beside.is_file() or beside == data:
@@ -153,7 +153,7 @@ def _pair(data: Path) -> tuple[ArrayFile, ArrayFile]:
 
 
 def _array(file: Path, member: str | None) -> ArrayFile:
-    """Reads the header of an array. Raises DataError: not an array, of Python objects, or in Fortran order."""
+    """Read the header of an array. Raises DataError where it isn't an array, is of Python objects, or is in Fortran order."""
     with _stream(file, member) as stream:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)

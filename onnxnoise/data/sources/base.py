@@ -1,4 +1,4 @@
-"""What every layout of labelled images offers: a quick look that recognizes it, and a source that streams its images."""
+"""The interface of every layout of labelled images: a quick look that recognizes it, and a source that streams its images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ImageSource(ABC):
     """Labelled images in a fixed order, resized and cropped for one model.
 
     `name` is for results, `classes` the number of the data's classes. `digest` is a SHA-256 that identifies the data: of CIFAR's
-    binary records, of an array's pixels and labels, or of each image file's name, size and label. `labels` (images,) are those
-    that the model should give: the data's, after the card's `label_offset`. `len()` is the number of images.
+    binary records, of an array's pixels and labels, or of each image file's name, size and label. `labels` (images,) are the
+    classes that the model should give: the data's, after the card's `label_offset`. `len()` is the number of images.
     """
 
     name: str
@@ -46,10 +46,10 @@ class ImageSource(ABC):
 class DataLayout:
     """One way in which people keep labelled images.
 
-    `takes` says to a person what `--data` is given then. `recognizes` tells from a path, which need not exist, whether this
-    layout is there; it looks at names and first bytes only, and takes what is damaged but plainly meant, so that `opens` can
-    say what is wrong. `opens` returns the images of the data set there, prepared as the InputSpec says, and raises DataError
-    for what can't be used. `datasets` names the data sets that come in this layout; empty means any.
+    `takes` says to a person what `--data` must be for it. `recognizes` tells from a path, which need not exist, whether this
+    layout is there; it looks at names and first bytes only, and also recognizes damaged files of this layout, so that `opens`
+    can say what is wrong. `opens` returns the images of the data set there, prepared as the InputSpec says, and raises
+    DataError for images that can't be used. `datasets` names the data sets that come in this layout; empty means any.
     """
 
     takes: str

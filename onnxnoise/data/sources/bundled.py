@@ -1,4 +1,4 @@
-"""The image sets that come with the package: their manifests, and the check that their data are what these say."""
+"""The image sets that come with the package: their manifests, and the check of their data against these."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundled set says of itself: `images` CIFAR records in `file`, beside the manifest.
+    """The description of a bundled set: it has `images` CIFAR records in `file`, beside the manifest.
 
     `dataset` is the name of the data set that they are from, `sha256` (hexadecimal) is of the uncompressed records, and
     `chosen` says how these records were chosen.
@@ -40,7 +40,7 @@ class Manifest:
 
 
 def manifests() -> dict[str, Manifest]:
-    """The bundled image sets by name. Raises CardError: a manifest can't be used."""
+    """The bundled image sets by name. Raises CardError for a manifest that can't be used."""
     return {name: load_manifest(path) for name, path in resources.bundled("datasets").items()}
 
 
@@ -75,7 +75,7 @@ def is_bundled(path: Path, _: Dataset) -> bool:
 def open_bundled(path: Path, dataset: Dataset, spec: InputSpec) -> ImageSource:
     """The images of the bundled set that `path` names.
 
-    Raises UsageError: they are of another data set. Raises DataError and CardError: they, or their manifest, are damaged.
+    Raises UsageError for images of another data set, DataError for damaged ones, and CardError for a damaged manifest.
     """
     manifest = manifests()[str(path)]
     if manifest.dataset != dataset.name:

@@ -31,7 +31,7 @@ from onnxnoise.records import ImageChunk, Pixels
 
 @dataclass(frozen=True, eq=False)
 class CifarImages(ImageSource):
-    """`records` uint8 (images, record bytes) in file order."""
+    """The images of CIFAR's records, uint8 (images, record bytes), in file order."""
 
     records: Pixels
 
@@ -61,7 +61,7 @@ def has_cifar(path: Path, dataset: Dataset) -> bool:
 def open_cifar(data: Path, dataset: Dataset, spec: InputSpec, name: str | None = None) -> CifarImages:
     """The test images of `data`: a file, an archive or a folder. `name` is what results call them.
 
-    Raises DataError: no test part there, truncated, of the other CIFAR, or with labels out of range.
+    Raises DataError where there is no test part, or where it is truncated, of the other CIFAR, or has labels out of range.
     """
     form = FORMS[dataset.name]
     file = find_test_file(data, form) if data.is_dir() else data

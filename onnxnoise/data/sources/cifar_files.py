@@ -1,4 +1,4 @@
-"""Where CIFAR's test part is, in any of its official forms, and its bytes: a file, a folder, an archive, records or a pickle."""
+"""Finds and reads CIFAR's test part in any of its official forms: a file, a folder, an archive, records or a pickle."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ PICKLE, GZIP = b"\x80", b"\x1f\x8b"
 class Form:
     """How one of the two sets is stored. A record is the label bytes (the last is the class), then 3 planes 32 x 32.
 
-    `label_counts` are the numbers of labels, `label_keys` the pickle's names for them; `files` are called so in either official
-    version, which comes in one of `folders` or `archives`.
+    `label_counts` are the numbers of labels, `label_keys` the pickle's names for them; `files` are the names of the test part
+    in the two official versions, which come in one of `folders` or `archives`.
     """
 
     title: str
@@ -95,14 +95,14 @@ def find_test_file(folder: Path, form: Form) -> Path | None:
 
 
 def expected(form: Form) -> str:
-    """Where the test part is looked for in a folder, for a person."""
+    """The names under which the test part is looked for in a folder, for a person."""
     return ", ".join([*form.files, *(f"{inner}/" for inner in form.folders), *form.archives])
 
 
 def read_records(file: Path, form: Form) -> tuple[bytes, str]:
-    """The records of the test part in a file or archive, and where a person finds them.
+    """The records of the test part in a file or archive, and their place as a person reads it.
 
-    Raises DataError: unreadable, damaged, of the other CIFAR, or a pickle that holds something else.
+    Raises DataError for a file that can't be read or is damaged, for the other CIFAR, and for a pickle of something else.
     """
     content, origin = _content(file, form)
     if content.startswith(PICKLE):  # no label is that large: a pickle of protocol 2 or later
@@ -124,7 +124,7 @@ def _is_test_part_in(file: Path) -> bool:
 
 
 def _content(file: Path, form: Form) -> tuple[bytes, str]:
-    """The bytes of the test part, unpacked, and where they are. Raises DataError: unreadable, damaged, not there."""
+    """The bytes of the test part, unpacked, and their place. Raises DataError where they are damaged or not there."""
     try:
         with file.open("rb") as raw:
             compressed = raw.read(2) == GZIP

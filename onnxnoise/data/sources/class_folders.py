@@ -15,7 +15,7 @@ from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, in_turn, op
 from onnxnoise.errors import DataError
 
 LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
-"""Folders that operating systems leave; their hidden files, and files that are no images, are passed over too."""
+"""Folders that operating systems leave; hidden files, and files that aren't images, are passed over too."""
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 DEEPEST = 32
 
@@ -32,7 +32,7 @@ def open_class_folders(root: Path, dataset: Dataset, spec: InputSpec) -> ImageIt
     """The images of all class folders, one of each class in turn.
 
     A label is the position of the folder's name among the card's class names, or, where the card has none, among the sorted
-    names of all folders. Raises DataError: a folder that is no class of the card, or as many folders as there can't be classes.
+    names of all folders. Raises DataError for a folder that isn't a class of the card, and where the numbers differ.
     """
     folders = _class_folders(root)
     labels = _labels(root, [folder.name for folder in folders], dataset)

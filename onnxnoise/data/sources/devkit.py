@@ -23,8 +23,8 @@ def ground_truth_labels(file: Path) -> tuple[int, ...]:
 
     The development kit says in meta.mat which class an ILSVRC2012_ID is. The file itself tells it as well: the standard labels of
     its images are known, so each ILSVRC2012_ID must meet one class alone, and each class one ILSVRC2012_ID. Images after the last
-    line have their standard label. Raises DataError, naming the line, for what is no number from 1 to 1000, and for a number that
-    meets two classes: such labels are not those of these images.
+    line have their standard label. Raises DataError, naming the line, for a text that isn't a number from 1 to 1000, and for a
+    number that meets two classes: such labels don't belong to these images.
     """
     standard = validation_labels()
     try:

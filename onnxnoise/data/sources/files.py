@@ -1,4 +1,4 @@
-"""Files and folders as every layout looks at them: first bytes, entries in a fixed order, and what may be an image."""
+"""Files and folders as every layout looks at them: first bytes, entries in a fixed order, and files that may be images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NOT_IMAGES = frozenset(
 
 
 def first_bytes(file: Path, count: int) -> bytes:
-    """The first `count` bytes of a file; none of what is no file or can't be read."""
+    """The first `count` bytes of a file; no bytes where it isn't a file or can't be read."""
     try:
         with file.open("rb") as content:
             return content.read(count)
@@ -39,7 +39,7 @@ def first_bytes(file: Path, count: int) -> bytes:
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, sorted by name, without hidden files. Raises DataError: it can't be read."""
+    """The entries of a folder, sorted by name, without hidden files. Raises DataError where it can't be read."""
     try:
         with os.scandir(folder) as found:
             return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
@@ -48,12 +48,12 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def may_be_image(name: str) -> bool:
-    """Whether a file is not plainly something else by its suffix; decoding tells whether it is an image."""
+    """Whether a file's suffix leaves it possible that it is an image; only decoding tells whether it is one."""
     return PurePosixPath(name).suffix.lower() not in NOT_IMAGES
 
 
 def image_files(folder: Path, *, besides: str | None = None) -> list[os.DirEntry[str]]:
-    """The files of a folder that may be images. Raises DataError: another folder than `besides` is in it."""
+    """The files of a folder that may be images. Raises DataError where another folder than `besides` is in it."""
     files = []
     for entry in entries(folder):
         if entry.is_dir():
@@ -66,7 +66,7 @@ def image_files(folder: Path, *, besides: str | None = None) -> list[os.DirEntry
 
 
 def item_of(entry: os.DirEntry[str], name: str, label: int) -> Item:
-    """The image in a file, called `name` in the data set. Raises DataError: the file can't be looked at."""
+    """The image in a file, called `name` in the data set. Raises DataError where the file can't be looked at."""
     try:
         return Item(Path(entry.path), name, label, entry.stat().st_size)
     except OSError as error:

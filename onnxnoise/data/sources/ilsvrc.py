@@ -1,4 +1,4 @@
-"""What is known of ILSVRC2012, the ImageNet of 1000 classes: their WordNet ids, and the labels of its validation images."""
+"""Facts about ILSVRC2012, the ImageNet of 1000 classes: their WordNet ids, and the labels of its validation images."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def validation_label(name: str, labels: Sequence[int] | None = None) -> int | No
 
 
 def source_name(dataset: Dataset, names: Iterable[str]) -> str:
-    """What results call images of these file names: `imagenet-val` where all are ImageNet's validation images."""
+    """The data set's name in results: `imagenet-val` where all file names are those of ImageNet's validation images."""
     validation = dataset.name == IMAGENET.name and all(map(is_validation_image, names))
     return "imagenet-val" if validation else dataset.name

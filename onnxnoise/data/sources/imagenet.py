@@ -18,14 +18,14 @@ from onnxnoise.errors import DataError
 
 
 def has_wordnet_folders(path: Path, _: Dataset) -> bool:
-    """Whether a folder holds one that is named like a WordNet id."""
+    """Whether a folder holds a folder that is named like a WordNet id."""
     return path.is_dir() and any(entry.is_dir() and WNID.fullmatch(entry.name) for entry in entries(path))
 
 
 def open_wordnet_folders(folder: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
     """The images of folders named by WordNet id, all or some, one of each class in turn.
 
-    Raises DataError: a folder whose name is no class of ImageNet.
+    Raises DataError for a folder whose name isn't a class of ImageNet.
     """
     classes = []
     for entry in entries(folder):
@@ -51,7 +51,7 @@ def has_validation_images(path: Path, _: Dataset) -> bool:
 def open_validation_images(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
     """The validation images of a flat folder, or those beside a ground truth: in their folder, or in their tar.
 
-    Raises DataError: another file is in the folder, or the development kit's labels are not those of these images.
+    Raises DataError where another file is in the folder, or where the development kit's labels don't belong to these images.
     """
     folder = data if data.is_dir() else data.parent
     tar = folder / VALIDATION_TAR
@@ -65,7 +65,7 @@ def open_validation_images(data: Path, dataset: Dataset, spec: InputSpec) -> Ima
 
 
 def _flat(folder: Path) -> list[Item]:
-    """ILSVRC2012_val_*.JPEG with the standard labels, or with the development kit's, converted, where it is there."""
+    """The files ILSVRC2012_val_*.JPEG with the standard labels, or with the development kit's, converted, if it is there."""
     truth = ground_truth_beside(folder)
     labels = None if truth is None else ground_truth_labels(truth)
     items = []

@@ -1,4 +1,4 @@
-"""Image files one by one, wherever their bytes lie: what each is, the order they come in, and the source that decodes them."""
+"""Image files one by one, wherever their bytes lie: the record of each, their order, and the source that decodes them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Item:
     offset: int = 0
 
     def read(self) -> bytes:
-        """The image file's bytes. Raises DataError: it is gone, cut short, or too large for an image."""
+        """The image file's bytes. Raises DataError where the file is gone, cut short, or too large for an image."""
         where = self.where()
         if self.size > MAX_FILE_BYTES:
             raise DataError(f"{where}: {self.size} bytes are too many for an image")
@@ -54,12 +54,12 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class ImageItems(ImageSource):
-    """Image files, and where each lies."""
+    """A source of images from `items`, which say where the bytes of each file lie."""
 
     items: tuple[Item, ...]
 
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
-        """Decoding runs ahead in `threads`."""
+        """One ImageChunk for each range of positions, in order; decoding runs ahead in `threads`."""
         return stream(ranges, self._decode, self.labels, self.spec.size, threads)
 
     def _decode(self, position: int) -> Pixels:
@@ -70,9 +70,9 @@ class ImageItems(ImageSource):
 def open_items(
     data: Path, items: Sequence[Item], dataset: Dataset, spec: InputSpec, name: str | None = None
 ) -> ImageItems:
-    """The images `items` that were found at `data`, not read yet; `name` is what results call them, by default the data set's.
+    """The images `items` that were found at `data`, not read yet; `name` is their name in results, by default the data set's.
 
-    Raises DataError where there are none.
+    Raises DataError where `items` is empty.
     """
     if not items:
         raise DataError(f"{data}: has no images; is it the right place, or still to be unpacked?")
@@ -87,7 +87,7 @@ def open_items(
 
 
 def in_turn(classes: Iterable[Iterable[Item]]) -> list[Item]:
-    """The first item of each class, then the second of each, and so on: the beginning is balanced wherever it is cut."""
+    """The first item of each class, then the second of each, and so on, so that the first N images are balanced for any N."""
     return [item for rank in itertools.zip_longest(*classes) for item in rank if item is not None]
 
 

@@ -17,7 +17,7 @@ LIST = "val.txt"
 
 
 def has_list(path: Path, _: Dataset) -> bool:
-    """Whether `path` is such a list by its suffix, or a folder with `val.txt`."""
+    """Whether `path` is a list of images by its suffix, or a folder with `val.txt`."""
     if path.is_dir():
         return (path / LIST).is_file()
     return path.suffix == ".txt" and path.name != GROUND_TRUTH and path.is_file()

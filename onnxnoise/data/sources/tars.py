@@ -37,7 +37,7 @@ def has_tars(path: Path, _: Dataset) -> bool:
 def open_tars(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
     """The images of a tar, of the tars of a folder, or of all that a pattern with braces stands for, in their order.
 
-    Of a folder with ImageNet's validation tar it is that one alone. Raises DataError as `list_tars`.
+    In a folder with ImageNet's validation tar, only that tar is read. Raises DataError as `list_tars` does.
     """
     if data.is_dir():
         tars = [Path(entry.path) for entry in entries(data) if entry.name.lower().endswith(".tar")]
@@ -49,12 +49,12 @@ def open_tars(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
 
 
 def list_tars(paths: Iterable[Path], dataset: Dataset) -> list[Item]:
-    """The images of one or more tars, in their order. Raises DataError: not there, compressed, damaged, or without labels."""
+    """The images of one or more tars, in their order. Raises DataError for a missing, compressed, damaged or unlabelled one."""
     return [item for path in paths for item in _list_tar(path, dataset)]
 
 
 def expand_braces(pattern: str) -> list[Path]:
-    """`shard-{000..009}.tar` as the ten paths that it stands for."""
+    """The paths that a pattern with braces stands for, such as the ten of `shard-{000..009}.tar`."""
     match = BRACES.search(pattern)
     if match is None:
         return [Path(pattern)]
