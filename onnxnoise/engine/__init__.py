@@ -1,1 +1,1 @@
-"""One chunk of images through all layers and variants of a network."""
+"""The engine, which runs one chunk of images through all layers and variants of a network."""

@@ -1,4 +1,4 @@
-"""Noisy weights made where they are used: weights and random arrays go to the provider's device once, and are combined there."""
+"""Makes noisy weights on the provider's device: weights and random arrays are uploaded once, and combined there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 import onnx
 
-from onnxnoise.engine.layer_noise import Initializer, Memory
+from onnxnoise.engine.layer_noise import Host, Initializer
 from onnxnoise.noise.base import DeviceModel, Drawn
 from onnxnoise.noise.models import Chain
 from onnxnoise.runtime.base import Provider
@@ -19,10 +19,10 @@ _FLOOR = """<ir_version: 8, opset_import: ["": 13]> floor (float v) => (bool bel
 
 
 class Device:
-    """A provider's device as the place where noisy weights are made.
+    """A maker of noisy weights on a provider's device.
 
-    A layer's clean weights stay on the device as long as something made of them does, so the next draw finds them there. A chain
-    of one step that has a kernel is computed on the device; for any other one NumPy makes the weights, and they are uploaded.
+    A layer's clean weights stay on the device as long as noise that was made of them, so the next draw finds them there. A
+    chain of one step that has a kernel is computed on the device; for any other, NumPy makes the weights and they are uploaded.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -31,10 +31,10 @@ class Device:
         self._clean: WeakValueDictionary[str, Value] = WeakValueDictionary()
 
     def noisy(self, chain: Chain, clean: Initializer, drawn: tuple[Drawn, ...]) -> Callable[[float], Value]:
-        """A function from a level to the noisy initializer on the device, to the bit what `Memory.noisy` makes."""
+        """A function from a level to the noisy initializer on the device, to the bit what `Host.noisy` makes."""
         first = chain.links[0]
         if len(chain.links) > 1 or not isinstance(first.model, DeviceModel):
-            made = Memory().noisy(chain, clean, drawn)
+            made = Host().noisy(chain, clean, drawn)
             return lambda level: to_device(made(level), self.provider)
         weights = self._uploaded(clean)
         normals = [to_device(clean.as_stored(array), self.provider) for array in drawn[0]]

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from onnxnoise.engine.layer_noise import LayerNoise, Place, layer_noise
+from onnxnoise.engine.layer_noise import LayerNoise, Maker, layer_noise
 from onnxnoise.model.network import Network
 from onnxnoise.records import NoiseLayer, NoiseSetting
 
 KEPT_BYTES = 128 << 20
-"""A draw of the whole of a ResNet-50: its levels and the sweeps share it."""
+"""Bytes of draws to keep in memory, enough for one of a whole ResNet-50, which all levels and sweeps share."""
 
 KEPT_ON_DEVICE = 1 << 30
-"""On a device random arrays are uploaded too, and memory is not the user's to spare: a draw of the whole of a VGG16."""
+"""Bytes of draws to keep on a device, enough for one of a whole VGG16; a user needs that memory for nothing else."""
 
 
 class Draws:
-    """The layers' noise by draw, made at `place`; beyond `most` bytes those not used for longest go first."""
+    """The layers' noise by draw, made by `maker`; beyond `most` bytes the noise not used for longest is dropped first."""
 
-    def __init__(self, network: Network, setting: NoiseSetting, place: Place[Any], most: int = KEPT_BYTES) -> None:
-        self.network, self.setting, self.place, self.most = network, setting, place, most
+    def __init__(self, network: Network, setting: NoiseSetting, maker: Maker[Any], most: int = KEPT_BYTES) -> None:
+        self.network, self.setting, self.maker, self.most = network, setting, maker, most
         self._kept: OrderedDict[tuple[int, int], LayerNoise[Any]] = OrderedDict()
         self._bytes = 0
 
@@ -30,7 +30,7 @@ class Draws:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        noise = layer_noise(layer, self.network.constants, self.setting, draw, self.place)
+        noise = layer_noise(layer, self.network.constants, self.setting, draw, self.maker)
         self._kept[key] = noise
         self._bytes += noise.nbytes
         while self._bytes > self.most and len(self._kept) > 1:

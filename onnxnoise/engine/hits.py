@@ -1,4 +1,4 @@
-"""What counts as a hit: the rank of the label among the logits of an image."""
+"""Hits: whether the label of an image ranks first, or among the first five, by the image's logits."""
 
 from __future__ import annotations
 

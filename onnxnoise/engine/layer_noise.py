@@ -19,7 +19,7 @@ Values = TypeVar("Values")
 
 @dataclass(frozen=True)
 class Initializer:
-    """One clean initializer of a noise layer, and how the graph stores it: `stored` is the shape there."""
+    """One clean initializer of a noise layer; `stored` is its shape in the graph."""
 
     tensor: NoiseTensor
     stored: tuple[int, ...]
@@ -31,8 +31,8 @@ class Initializer:
         return np.ascontiguousarray(full.swapaxes(-1, -2) if self.tensor.transposed else full).reshape(self.stored)
 
 
-class Place(Protocol[Values]):
-    """Where noisy weights are made: in this process's memory, or on a provider's device."""
+class Maker(Protocol[Values]):
+    """A maker of noisy weights: NumPy in this process's memory (Host), or a provider's device."""
 
     def noisy(self, chain: Chain, clean: Initializer, drawn: tuple[Drawn, ...]) -> Callable[[float], Values]:
         """A function from a level to the noisy initializer, laid out as the graph stores it.
@@ -54,7 +54,7 @@ class LayerNoise(Generic[Values]):
     layer: NoiseLayer
     keep_negative: bool
     noisy: tuple[Callable[[float], Values], ...]
-    place: Place[Values]
+    maker: Maker[Values]
     nbytes: int
 
     def at(self, level: float) -> tuple[dict[str, Values], int]:
@@ -64,15 +64,15 @@ class LayerNoise(Generic[Values]):
         for tensor, noisy in zip(self.layer.tensors, self.noisy, strict=True):
             values = noisy(level)
             if self.layer.kind == "batchnorm" and tensor.role == VARIANCE:
-                floored, below = self.place.floored(values)
+                floored, below = self.maker.floored(values)
                 negative += below
                 values = values if self.keep_negative else floored
             made[tensor.value] = values
         return made, negative
 
 
-class Memory:
-    """Noisy weights made by NumPy in this process's memory."""
+class Host:
+    """The maker of noisy weights by NumPy in this process's memory."""
 
     def noisy(self, chain: Chain, clean: Initializer, drawn: tuple[Drawn, ...]) -> Callable[[float], Floats]:
         """A function from a level to the noisy initializer, laid out as the graph stores it."""
@@ -85,7 +85,7 @@ class Memory:
 
 
 def layer_noise(
-    layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, draw: int, place: Place[Values]
+    layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, draw: int, maker: Maker[Values]
 ) -> LayerNoise[Values]:
     """Draw the noise of one layer: draw number `draw`, counted from 0; `constants` has the network's clean values by name."""
     chain = chain_of(setting)
@@ -101,15 +101,15 @@ def layer_noise(
         ):  # in memory as the graph stores them, so that noisy values need no transposition of their own
             drawn = tuple(tuple(map(_transposed_in_memory, arrays)) for arrays in drawn)
         size += sum(array.nbytes for arrays in drawn for array in arrays)
-        made.append(place.noisy(chain, clean, drawn))
-    return LayerNoise(layer, setting.bn == "raw", tuple(made), place, size)
+        made.append(maker.noisy(chain, clean, drawn))
+    return LayerNoise(layer, setting.bn == "raw", tuple(made), maker, size)
 
 
 def in_memory(
     layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, draw: int
 ) -> LayerNoise[Floats]:
-    """As `layer_noise`, its noisy weights made by NumPy."""
-    return layer_noise(layer, constants, setting, draw, Memory())
+    """Draw the noise of one layer as `layer_noise` does, with NumPy as the maker."""
+    return layer_noise(layer, constants, setting, draw, Host())
 
 
 def _transposed_in_memory(values: Array) -> Array:

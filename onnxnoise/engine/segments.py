@@ -1,4 +1,4 @@
-"""In-memory graphs cut from a network: a run of nodes between two cuts, some constants with other values."""
+"""Cuts segments out of a network: in-memory graphs of the nodes between two cuts, some constants with other values."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from onnxnoise.runtime.protos import reads
 
 Array = npt.NDArray[Any]
 TensorType = tuple[int, tuple[int, ...]]
-"""ONNX element type and shape."""
+"""A tensor's ONNX element type and shape."""
 
 _BY_REFERENCE_BYTES = 1024
-"""Constants above this size are handed over by reference, the rest is part of the stub."""
+"""Constants above this size are handed over by reference, smaller ones are part of the stub."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Segment:
 
 
 class Cutter:
-    """Cuts a network's graph; positions are those of `network.nodes`, `end` is behind the last."""
+    """Cuts a network's graph into segments; a position is that of a node in `network.nodes`, `end` lies behind the last."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -63,7 +63,7 @@ class Cutter:
         return {index: tuple(places) for index, places in found.items()}
 
     def live(self, position: int) -> tuple[str, ...]:
-        """Values made before `position` and needed from there on, in the order they are made."""
+        """The names of the values made before `position` and needed from there on, in the order they are made."""
         if position not in self._live:
             self._live[position] = tuple(
                 name for name, at in self._made.items() if at < position <= self._last_use.get(name, -1)
@@ -71,17 +71,17 @@ class Cutter:
         return self._live[position]
 
     def stage(self, position: int) -> int:
-        """Where the last convolution or dense layer up to `position` starts, or 0."""
+        """The start of the last convolution or dense layer that starts at `position` or before it, or 0."""
         return max((start for start in self._stages if start <= position), default=0)
 
     def join(self, layer: NoiseLayer) -> int:
-        """Where the first convolution or dense layer starts behind all nodes of `layer` and the layers before it, or `end`."""
+        """The start of the first convolution or dense layer behind all nodes of `layer` and of those before it, or `end`."""
         ours = (i for index, places in self._bearers.items() if index <= layer.index for i in places)
         last = max(layer.start, *ours)
         return min((start for start in self._stages if start > last), default=self.end)
 
     def inside(self, layers: Iterable[NoiseLayer], start: int, stop: int) -> list[NoiseLayer]:
-        """Those of `layers` that have initializers read by nodes [start, stop)."""
+        """The layers among `layers` that have initializers read by nodes [start, stop)."""
         here = set(range(start, stop))
         return [layer for layer in layers if not here.isdisjoint(self._bearers[layer.index])]
 
@@ -95,9 +95,10 @@ class Cutter:
         lifted: Mapping[str, TensorType] | None = None,
         outputs: tuple[str, ...] | None = None,
     ) -> Segment:
-        """Nodes [start, stop) as a model: `types` of the values live at `start`, `outputs` (default: those live at `stop`).
+        """The segment of nodes [start, stop); `types` are those of the values live at `start`.
 
-        Constants in `replaced` get other values, those in `lifted` become inputs of these types.
+        Its outputs are `outputs`, by default the values live at `stop`. Constants in `replaced` get other values, those in
+        `lifted` become inputs of these types.
         """
         nodes = self.network.nodes[start:stop]
         made = {name for node in nodes for name in node.output}

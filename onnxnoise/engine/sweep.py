@@ -1,4 +1,4 @@
-"""One chunk of images through all layers and variants: what was run once is not run again."""
+"""Sweeps, which run one chunk of images through all layers and variants; values that variants share are computed once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import numpy.typing as npt
 from onnxnoise.engine.device_noise import Device
 from onnxnoise.engine.draws import KEPT_BYTES, KEPT_ON_DEVICE, Draws
 from onnxnoise.engine.hits import judge
-from onnxnoise.engine.layer_noise import Memory
+from onnxnoise.engine.layer_noise import Host
 from onnxnoise.engine.segments import Cutter
-from onnxnoise.engine.values import Cut, Part, Types, Values, lanes, only, room
+from onnxnoise.engine.values import Cut, Piece, Types, Values, lanes, only, room
 from onnxnoise.model.network import Network
 from onnxnoise.records import Labels, NoiseLayer, NoiseSetting, Tally, Variant
 from onnxnoise.runtime import session
@@ -27,18 +27,18 @@ from onnxnoise.runtime.session import Session, Value
 
 Array = npt.NDArray[Any]
 Noisy = Mapping[str, Array | Value]
-"""Noisy constants by name; on the provider's device where they are inputs of a session."""
+"""The noisy constants of a variant by name; they are on the provider's device where they are inputs of a session."""
 
 Todo = Mapping[int, Sequence[Variant]]
-"""What to measure: variants by layer index."""
+"""The variants to measure, by layer index."""
 
-_LIGHT_BYTES = 128 << 20
-"""Weights of a network of which two sessions may be in memory at a time."""
+_LARGE_BYTES = 128 << 20
+"""Bytes of weights beyond which only one session of a network may be in memory at a time."""
 
 
 @dataclass(frozen=True)
-class _Row:
-    """What a mini-batch came to: logits (images, classes), and the values behind the first part where they are kept."""
+class _Output:
+    """The output of a mini-batch: logits (images, classes), and the values behind the first piece where they are kept."""
 
     logits: npt.NDArray[np.float32]
     values: Values
@@ -46,9 +46,9 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Started:
-    """A pass of the chunk that is under way: `collect` waits for its tally, `last` ends what is reported together.
+    """A pass of the chunk that is under way: `collect` waits for its tally, `last` ends a list of tallies kept together.
 
-    `behind` has the values behind its first part, where they are kept.
+    `behind` has the values behind its first piece, where they are kept.
     """
 
     collect: Callable[[], Tally]
@@ -58,7 +58,7 @@ class _Started:
 
 @dataclass
 class _Prefix:
-    """How far one variant's noisy prefix has come: the values at `position`, negative variances by layer index."""
+    """One variant's noisy prefix: the values at `position`, which it has reached, and negative variances by layer index."""
 
     cut: Cut
     position: int = 0
@@ -69,8 +69,8 @@ class ChunkSweep:
     """All measurements on one chunk: `batches` are the model's inputs, mini-batches of one size, the last one padded.
 
     `labels` (images,) are the classes of the images without the padding, `start` the first one's position in the data.
-    `step` is told of each tally. Use it in a `with` block, which ends what is under way. `lifted`: the noisy constants are
-    inputs of sessions that all variants share (default: on a device, where making a session takes longer than running it).
+    `step` is called with each tally. Use it in a `with` block, which ends all passes under way. `lifted` makes the noisy
+    constants inputs of sessions that all variants share (default: on a device, where making a session takes longer than a run).
     """
 
     def __init__(
@@ -91,17 +91,17 @@ class ChunkSweep:
         self.draws = (
             Draws(network, noise, Device(provider), KEPT_ON_DEVICE)
             if self.lifted
-            else Draws(network, noise, Memory(), KEPT_BYTES)
+            else Draws(network, noise, Host(), KEPT_BYTES)
         )
         self.cutter = Cutter(network)
         self.images: Cut = [_held({network.image.name: session.to_device(batch, provider)}) for batch in batches]
         self.lanes = lanes(provider.lanes(threads))
-        self.heavy = sum(value.nbytes for value in network.constants.values()) > _LIGHT_BYTES
+        self.large = sum(value.nbytes for value in network.constants.values()) > _LARGE_BYTES
         self._under_way: WeakSet[Future[Any]] = WeakSet()
         self._types: dict[int, Types] = {0: session.types(self.images[0]())}
         self._rest = _Rest(-1, [])
         self._shared: tuple[object, Session] | None = None
-        self._rows: Sequence[Future[_Row]] = ()
+        self._outputs: Sequence[Future[_Output]] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -112,18 +112,18 @@ class ChunkSweep:
         wait([future for future in self._under_way if not future.cancelled()])
 
     def clean(self) -> Tally:
-        """The noise-free pass."""
-        whole = self._part(0, self.cutter.end, prepacked=True)
+        """Run the chunk without noise."""
+        whole = self._piece(0, self.cutter.end, prepacked=True)
         return self._started("clean", None, Variant(float("inf"), 0), 0, self.images, [whole]).collect()
 
     def single(self, todo: Todo) -> Iterator[list[Tally]]:
-        """With noise in one layer at a time: for each layer index of `todo`, its variants' tallies."""
+        """Measure noise in one layer at a time; yields the tallies of the variants of each layer index of `todo`."""
         return self._told(self._single(todo))
 
     def cumulative(
         self, todo: Todo, layers: Sequence[NoiseLayer], *, together: int | None = None
     ) -> Iterator[list[Tally]]:
-        """With noise in all of `layers` up to one: for each layer index of `todo`, its variants' tallies.
+        """Measure noise in all of `layers` up to one; yields the tallies of the variants of each layer index of `todo`.
 
         `together` variants at a time (default: all) go through the layers, each with noisy values of its own at one cut.
         """
@@ -131,11 +131,11 @@ class ChunkSweep:
         size = together or max(1, len(variants))
         for i in range(0, len(variants), size):
             group = set(variants[i : i + size])
-            part = {index: [variant for variant in each if variant in group] for index, each in todo.items()}
-            yield from self._told(self._cumulative(part, layers))
+            some = {index: [variant for variant in each if variant in group] for index, each in todo.items()}
+            yield from self._told(self._cumulative(some, layers))
 
     def all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[list[Tally]]:
-        """With noise in all `layers` at once: one list of one tally for each variant."""
+        """Measure noise in all `layers` at once; yields a list of one tally for each variant."""
         return self._told(self._all(variants, layers))
 
     def _single(self, todo: Todo) -> Iterator[_Started]:
@@ -149,22 +149,22 @@ class ChunkSweep:
             self._make_rest(join, cut, position)
             for variant in variants:
                 noisy, negative = self._noise([layer], variant)
-                piece = self._part(position, join, noisy)
+                piece = self._piece(position, join, noisy)
                 yield self._started(
                     "single",
                     layer.index,
                     variant,
                     sum(negative.values()),
                     cut,
-                    [piece, *self._rest.parts],
+                    [piece, *self._rest.pieces],
                     last=variant is variants[-1],
                 )
 
     def _cumulative(self, todo: Todo, layers: Sequence[NoiseLayer]) -> Iterator[_Started]:
-        """Each variant's noisy values wait where a convolution or dense layer starts, before the first layer to be measured.
+        """Start the passes of each variant from its noisy values, which wait where a convolution or dense layer starts.
 
-        The piece from there to the next one has the noise of all layers up to the one measured. With the last layer inside it,
-        what comes out are the noisy values at the next place to wait.
+        The piece from there to the next such start has the noise of all layers up to the one measured. When that is the last
+        layer inside the piece, the outputs of the piece are the noisy values that wait next.
         """
         prefixes = {variant: _Prefix(self.images) for variants in todo.values() for variant in variants}
         wanted = [layer.index for layer in layers if todo.get(layer.index)]
@@ -182,14 +182,14 @@ class ChunkSweep:
                     prefix.cut = self._onward(prefix.cut, prefix.position, wait_at, noisy)
                     prefix.position = wait_at
                 self._make_rest(join, prefix.cut, prefix.position)
-                piece = self._part(prefix.position, join, self._counted_noise(prefix, noisy_layers, variant, join))
+                piece = self._piece(prefix.position, join, self._counted_noise(prefix, noisy_layers, variant, join))
                 started = self._started(
                     "cumulative",
                     layer.index,
                     variant,
                     sum(prefix.negative.values()),
                     prefix.cut,
-                    [piece, *self._rest.parts],
+                    [piece, *self._rest.pieces],
                     last=variant is variants[-1],
                     keep=join if moves else None,
                 )
@@ -200,7 +200,7 @@ class ChunkSweep:
     def _all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[_Started]:
         for variant in _by_draw(variants):
             noisy, negative = self._noise(layers, variant)
-            whole = self._part(0, self.cutter.end, noisy)
+            whole = self._piece(0, self.cutter.end, noisy)
             started = self._started("all", None, variant, sum(negative.values()), self.images, [whole])
             del whole, noisy  # before the next are made
             yield started
@@ -220,25 +220,25 @@ class ChunkSweep:
         prefix.negative |= negative
         return noisy
 
-    def _part(self, start: int, stop: int, noisy: Noisy | None = None, *, prepacked: bool = False) -> Part:
-        """Nodes [start, stop) with some constants noisy, ready to run.
+    def _piece(self, start: int, stop: int, noisy: Noisy | None = None, *, prepacked: bool = False) -> Piece:
+        """The piece of nodes [start, stop), with some constants noisy, ready to run.
 
-        On CPUs these are constants of the session too, so that ONNX Runtime fuses and lays it out as it would in the whole
-        graph; of a few nodes it takes a millisecond to make.
+        On CPUs the noisy constants are constants of the session too, so that ONNX Runtime fuses and lays out the nodes as it
+        would in the whole graph; a session of a few nodes takes a millisecond to make.
         """
         if not noisy or not self.lifted:
             segment = self.cutter.segment(start, stop, self._types[start], replaced=noisy)
-            return Part(Session(segment.stub, segment.references, self.provider, prepacked=prepacked))
+            return Piece(Session(segment.stub, segment.references, self.provider, prepacked=prepacked))
         key = (start, stop, tuple(noisy))
         if self._shared is None or self._shared[0] != key:
             segment = self.cutter.segment(start, stop, self._types[start], lifted=session.types(noisy))
             self._shared = key, Session(segment.stub, segment.references, self.provider)
-        return Part(self._shared[1], noisy)
+        return Piece(self._shared[1], noisy)
 
     def _told(self, passes: Iterator[_Started]) -> Iterator[list[Tally]]:
-        """Tallies in order, those that belong together in one list. Of a heavy network only one pass is in memory."""
+        """Tallies in order, those that belong together in one list. Only one pass of a large network is in memory at a time."""
         together: list[Tally] = []
-        for each in passes if self.heavy else _one_ahead(passes):
+        for each in passes if self.large else _one_ahead(passes):
             together.append(each.collect())
             if each.last:
                 yield together
@@ -250,7 +250,7 @@ class ChunkSweep:
         return future
 
     def _make_rest(self, start: int, cut: Cut, position: int) -> None:
-        """The clean graph from `start` on, shared by all variants of the layers between it and the one before.
+        """Make the clean rest of the graph, from `start` on, which the variants of all layers that join there share.
 
         `cut` has values at an earlier `position`, from which those at `start` are made once to know their types.
         """
@@ -259,33 +259,33 @@ class ChunkSweep:
         self._rest = _Rest(start, [])
         if start < self.cutter.end:
             if start not in self._types:
-                self._learn(start, self._part(position, start), cut)
-            if self.heavy:
-                wait(self._rows)  # the old session gives its memory back before the new one takes its own
-            self._rest = _Rest(start, [self._part(start, self.cutter.end, prepacked=True)])
+                self._learn(start, self._piece(position, start), cut)
+            if self.large:
+                wait(self._outputs)  # the old session gives its memory back before the new one takes its own
+            self._rest = _Rest(start, [self._piece(start, self.cutter.end, prepacked=True)])
 
-    def _learn(self, position: int, part: Part, cut: Cut) -> None:
-        """Keep the types of the values at `position`, which `part` makes from `cut`."""
+    def _learn(self, position: int, piece: Piece, cut: Cut) -> None:
+        """Remember the types of the values at `position`, which `piece` makes from `cut`."""
         if position not in self._types:
-            self._types[position] = session.types(only(part.run(cut[0]()), self.cutter.live(position)))
+            self._types[position] = session.types(only(piece.run(cut[0]()), self.cutter.live(position)))
 
     def _onward(self, cut: Cut, start: int, stop: int, noisy: Noisy | None = None) -> Cut:
-        """The values at a later cut. Each mini-batch's old values go as its new ones come."""
+        """The values at the later cut `stop`, made from those at `start`; each mini-batch's old values go as the new ones come."""
         if start == stop:
             return cut
-        part, names = self._part(start, stop, noisy), self.cutter.live(stop)
-        self._learn(stop, part, cut)
+        piece, names = self._piece(start, stop, noisy), self.cutter.live(stop)
+        self._learn(stop, piece, cut)
 
         def onward(values: Callable[[], Values], into: Values | None) -> Values:
-            return only(part.run(values(), into), names)
+            return only(piece.run(values(), into), names)
 
         return [
             self._submit(onward, values, into).result
-            for values, into in zip(cut, self._room(part, stop, len(cut)), strict=True)
+            for values, into in zip(cut, self._room(piece, stop, len(cut)), strict=True)
         ]
 
-    def _room(self, part: Part, stop: int, batches: int) -> Iterator[Values | None]:
-        return room({name: self._types[stop][name] for name in part.session.outputs}, batches, self.provider)
+    def _room(self, piece: Piece, stop: int, batches: int) -> Iterator[Values | None]:
+        return room({name: self._types[stop][name] for name in piece.session.outputs}, batches, self.provider)
 
     def _started(
         self,
@@ -294,27 +294,27 @@ class ChunkSweep:
         variant: Variant,
         negative: int,
         cut: Cut,
-        parts: Sequence[Part],
+        pieces: Sequence[Piece],
         *,
         last: bool = True,
         keep: int | None = None,
     ) -> _Started:
-        """Start a pass of the chunk through parts that follow each other; `keep`: the cut behind the first whose values stay."""
+        """Start a pass of the chunk through pieces that follow each other; `keep`: the cut behind the first whose values stay."""
         names = () if keep is None else self.cutter.live(keep)
 
-        def row(values: Callable[[], Values], into: Values | None) -> _Row:
-            now = parts[0].run(values(), into)
+        def output(values: Callable[[], Values], into: Values | None) -> _Output:
+            now = pieces[0].run(values(), into)
             kept = only(now, names)
-            for part in parts[1:]:
-                now = part.run(now)
+            for piece in pieces[1:]:
+                now = piece.run(now)
             logits = session.to_host(now[self.network.logits])
-            return _Row(logits.reshape(logits.shape[0], -1), kept)
+            return _Output(logits.reshape(logits.shape[0], -1), kept)
 
-        intos = repeat(None) if keep is None else self._room(parts[0], keep, len(cut))
-        rows = self._rows = [self._submit(row, values, into) for values, into in zip(cut, intos, strict=False)]
+        intos = repeat(None) if keep is None else self._room(pieces[0], keep, len(cut))
+        outputs = self._outputs = [self._submit(output, values, into) for values, into in zip(cut, intos, strict=False)]
 
         def collect() -> Tally:
-            logits = np.concatenate([row.result().logits for row in rows])[: len(self.labels)]
+            logits = np.concatenate([output.result().logits for output in outputs])[: len(self.labels)]
             top1, top5, nonfinite = (np.packbits(bits).tobytes() for bits in judge(logits, self.labels))
             images = len(self.labels)
             tally = Tally(
@@ -323,32 +323,32 @@ class ChunkSweep:
             self.step(tally)
             return tally
 
-        return _Started(collect, last, [partial(_kept, row) for row in rows])
+        return _Started(collect, last, [partial(_kept, output) for output in outputs])
 
 
 @dataclass(frozen=True)
 class _Rest:
-    """The clean nodes from `start` to the end, ready to run; no part where nothing is left."""
+    """The clean nodes from `start` to the end, ready to run; no piece where none are left."""
 
     start: int
-    parts: list[Part]
+    pieces: list[Piece]
 
 
 def _held(values: Values) -> Callable[[], Values]:
     return lambda: values
 
 
-def _kept(row: Future[_Row]) -> Values:
-    return row.result().values
+def _kept(output: Future[_Output]) -> Values:
+    return output.result().values
 
 
 def _by_draw(variants: Sequence[Variant]) -> list[Variant]:
-    """Those of a draw together: they share its normals."""
+    """The variants sorted by draw, since those of one draw share its normals."""
     return sorted(variants, key=lambda variant: variant.draw)
 
 
 def _one_ahead(passes: Iterator[_Started]) -> Iterator[_Started]:
-    """Each pass after the next one has started, so that no core idles in between."""
+    """Yield each pass after the next one has started, so that no core idles in between."""
     before: _Started | None = None
     for each in chain(passes, [None]):
         if before is not None:

@@ -1,4 +1,4 @@
-"""The values at a cut, mini-batch by mini-batch: what carries them onward and the memory they lie in."""
+"""The values at a cut, mini-batch by mini-batch: the pieces of network that carry them onward, and the memory they lie in."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ Values = Mapping[str, Value]
 Types = Mapping[str, TensorType]
 
 Cut = list[Callable[[], Values]]
-"""The values live at a cut: for each mini-batch of a chunk, what waits for them."""
+"""The values live at a cut: for each mini-batch of a chunk, a function that waits for its values."""
 
 _SLAB_BYTES = 64 << 20
 
 
 @cache
 def lanes(threads: int) -> ThreadPoolExecutor:
-    """The process's own, for all its sweeps: memory that threads of their own had used would stay scattered when they end."""
+    """The threads that run mini-batches, the same for all sweeps of a process: memory of ended threads would stay scattered."""
     return ThreadPoolExecutor(threads, thread_name_prefix="onnxnoise-lane")
 
 
 @dataclass(frozen=True)
-class Part:
-    """The nodes between two cuts, ready to run; `noise` has the noisy constants that are inputs of the session, by name."""
+class Piece:
+    """A segment ready to run in a session; `noise` has the noisy constants that are inputs of the session, by name."""
 
     session: Session
     noise: Values = field(default_factory=dict)
 
     def run(self, values: Values, into: Values | None = None) -> dict[str, Value]:
-        """`values` and what the nodes make of them, written to `into` where it is given."""
+        """`values` together with the outputs that the nodes make of them, which are written to `into` where it is given."""
         return {**values, **self.session.run({**values, **self.noise}, into)}
 
 
 def only(values: Values, names: tuple[str, ...]) -> Values:
-    """Those that live on."""
+    """The values of these names, which later nodes still need."""
     return {name: values[name] for name in names}
 
 
 def room(types: Types, batches: int, provider: Provider) -> Iterator[Values | None]:
-    """For each mini-batch, a value of each of `types` to write to; None on a device, which has an allocator of its own.
+    """Yield for each mini-batch a value of each of `types` to write to; None on a device, which has an allocator of its own.
 
-    In host memory the values of a cut lie in slabs that the system gets back when their last mini-batch goes. In the
-    allocator's own small pieces they would leave it in possession of several times what is alive.
+    In host memory the values of a cut lie in slabs that the system gets back when their last mini-batch goes. In small pieces
+    of its own, the allocator would keep several times the memory of the values that are alive.
     """
     if provider.own_memory or not types:
         yield from [None] * batches
@@ -72,10 +72,10 @@ def room(types: Types, batches: int, provider: Provider) -> Iterator[Values | No
 
 @dataclass(frozen=True)
 class Probe:
-    """What one pass shows: bytes an image takes at the largest cut and as the model's input, and the number of logits.
+    """The findings of one pass: bytes that an image takes at the largest cut and as the model's input, and number of logits.
 
-    `stage_bytes`: at the largest of the cuts where a convolution or dense layer starts, at which `cumulative` waits. `placement`:
-    by execution provider, how many nodes of each operator it runs.
+    `stage_bytes` is the most at a cut where a convolution or dense layer starts, at which `cumulative` waits. `placement` has
+    for each execution provider the number of nodes of each operator that it runs.
     """
 
     cut_bytes: int
@@ -86,7 +86,7 @@ class Probe:
 
 
 def probe(network: Network, provider: Provider, batch: Array) -> Probe:
-    """Run one mini-batch of the model's inputs with every cut's values as outputs. Raises ModelError if it does not run."""
+    """Run one mini-batch of the model's inputs with every cut's values as outputs. Raises ModelError if it doesn't run."""
     cutter = Cutter(network)
     starts = sorted({layer.start for layer in network.layers})
     image = {network.image.name: session.to_device(batch, provider)}

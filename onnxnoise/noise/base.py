@@ -122,8 +122,8 @@ class Weights:
 class NoiseModel(Protocol):
     """One step that turns an initializer into a noisy one: a pure function of its values, its random arrays and a level.
 
-    A model is one file of this package and one line of `models.MODELS`. `formula`, `source` and `omits` (what it does not
-    model) are for people. Its constructor takes the step's parameters by name, besides the level.
+    A model is one file of this package and one name in its `MODELS`. `formula`, `source` and `omits` (the effects it leaves
+    out) are for people. Its constructor takes the step's parameters by name, besides the level.
     """
 
     name: str

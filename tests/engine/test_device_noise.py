@@ -10,7 +10,7 @@ import pytest
 from support import graphs, nets
 
 from onnxnoise.engine.device_noise import Device
-from onnxnoise.engine.layer_noise import Initializer, Memory, in_memory, layer_noise
+from onnxnoise.engine.layer_noise import Host, Initializer, in_memory, layer_noise
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
@@ -71,7 +71,7 @@ def test_every_model_with_a_kernel_is_numpys_to_the_bit(
     drawn = chain.draw(40, 0, 1, 0, shape)
     clean = initializer(w, scale=scale, transposed=transposed)
     for level in chain.level.defaults:
-        expected = Memory().noisy(chain, clean, drawn)(level)
+        expected = Host().noisy(chain, clean, drawn)(level)
         assert expected.shape == clean.stored
         assert to_host(device.noisy(chain, clean, drawn)(level)).tobytes() == expected.tobytes()
 
@@ -81,7 +81,7 @@ def test_a_chain_of_several_steps_is_made_in_memory_and_uploaded(device: Device)
     chain = chain_of(NoiseSetting(steps=parse_chain("relative:0.05+gaussian")))
     drawn = chain.draw(40, 0, 1, 0, w.shape)
     made = device.noisy(chain, initializer(w), drawn)(5.0)
-    assert to_host(made).tobytes() == Memory().noisy(chain, initializer(w), drawn)(5.0).tobytes()
+    assert to_host(made).tobytes() == Host().noisy(chain, initializer(w), drawn)(5.0).tobytes()
 
 
 def test_no_noise_leaves_the_weights_as_they_are(device: Device) -> None:

@@ -15,11 +15,10 @@ import onnx
 import pytest
 from support import graphs, nets
 
-from onnxnoise.engine import sweep
-from onnxnoise.engine import values as cuts
+from onnxnoise.engine import sweep, values
 from onnxnoise.engine.draws import Draws
 from onnxnoise.engine.hits import judge
-from onnxnoise.engine.layer_noise import Memory
+from onnxnoise.engine.layer_noise import Host
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
@@ -396,8 +395,8 @@ def test_how_memory_is_kept_small_changes_no_tally(
 ) -> None:
     net = network(nets.residual(weights), tmp_path)
     reference = swept(net, images, labels)
-    monkeypatch.setattr(sweep, "_LIGHT_BYTES", 0)
-    monkeypatch.setattr(cuts, "_SLAB_BYTES", 40_000)
+    monkeypatch.setattr(sweep, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(values, "_SLAB_BYTES", 40_000)
     monkeypatch.setattr(sweep, "KEPT_BYTES", 0)
     assert swept(net, images, labels, batch=8) == reference
 
@@ -407,7 +406,7 @@ def test_draws_are_kept_as_far_as_memory_allows(weights: nets.Weights, tmp_path:
     stem, bn, block, _, head = net.layers
     sizes = {layer.index: 4 * layer.parameters for layer in net.layers}
     most = sizes[stem.index] + sizes[bn.index] + sizes[head.index]
-    kept = Draws(net, NoiseSetting(seed=40), Memory(), most)
+    kept = Draws(net, NoiseSetting(seed=40), Host(), most)
     first, second, third = kept.of(stem, 0), kept.of(bn, 0), kept.of(head, 0)
     assert kept.of(stem, 0) is first
     kept.of(bn, 1)

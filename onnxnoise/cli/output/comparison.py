@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxnoise.cli.output.terminal import METRIC_TITLES, fitted, plain_table, print_table
-from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Crossing, Figure, Quantity, Scale, Standing
+from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Crossing, Placing, Quantity, Scale, Standing
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.text import safe
@@ -45,42 +45,42 @@ def comparison_tables(console: Console, comparison: Comparison) -> None:
         )
     print_table(console, table, 0)
     for quantity in QUANTITIES:
-        figures = [figure for figure in comparison.figures if figure.quantity == quantity]
-        if figures:
-            _ranking(console, level_of(comparison.noise), quantity, figures)
+        placings = [placing for placing in comparison.figures if placing.quantity == quantity]
+        if placings:
+            _ranking(console, level_of(comparison.noise), quantity, placings)
     _crossings(console, level_of(comparison.noise), comparison.crossings)
     _notes(console, comparison)
 
 
-def _ranking(console: Console, level: Level, quantity: Quantity, figures: Sequence[Figure]) -> None:
-    draws = sorted({figure.draws for figure in figures})
+def _ranking(console: Console, level: Level, quantity: Quantity, placings: Sequence[Placing]) -> None:
+    draws = sorted({placing.draws for placing in placings})
     count = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
     console.print()
     console.print(Text(f"{_TITLES[quantity]}; {count} draw{'' if draws == [1] else 's'}", "bold"), soft_wrap=True)
     intervals = console.width >= _ROOM_FOR_INTERVALS and draws[-1] > 1
     room = console.width - (_OTHERS if intervals else _OTHERS_PLAIN) - 2
-    longest = max(cell_len(safe(figure.model)) for figure in figures)
+    longest = max(cell_len(safe(placing.model)) for placing in placings)
     room = max(_SHORTEST, min(_LONGEST, room, longest))
     table = plain_table()
     for heading in (level.name, "model", "rank", "accuracy", "rank", "/ clean"):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
-    for value in dict.fromkeys(figure.level for figure in figures):
-        here = [figure for figure in figures if figure.level == value]
-        here.sort(key=lambda figure: -_standing(figure, _SORTED_BY[quantity]).mean)
-        for row, figure in enumerate(here):
+    for value in dict.fromkeys(placing.level for placing in placings):
+        here = [placing for placing in placings if placing.level == value]
+        here.sort(key=lambda placing: -_standing(placing, _SORTED_BY[quantity]).mean)
+        for row, placing in enumerate(here):
             table.add_row(
                 level.number(value) if row == 0 else "",
-                fitted(figure.model, room),
-                _rank(figure.absolute),
-                _mean(figure.absolute, intervals),
-                _rank(figure.normalized),
-                _mean(figure.normalized, intervals),
+                fitted(placing.model, room),
+                _rank(placing.absolute),
+                _mean(placing.absolute, intervals),
+                _rank(placing.normalized),
+                _mean(placing.normalized, intervals),
             )
     print_table(console, table, 0)
 
 
-def _standing(figure: Figure, scale: Scale) -> Standing:
-    return figure.normalized if scale == "normalized" else figure.absolute
+def _standing(placing: Placing, scale: Scale) -> Standing:
+    return placing.normalized if scale == "normalized" else placing.absolute
 
 
 def _rank(standing: Standing) -> Text:

@@ -1,4 +1,4 @@
-"""Models benched on demand: what a comparison or a gate lacks is measured first, into run files."""
+"""Compares models that are benched on demand: the draws that a comparison lacks are measured first, into run files."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def compare(
     folder: str | None = None,
     watching: Watching = unwatched,
 ) -> Comparison:
-    """Rank models (paths, or bundled names) and run files under noise: what `onnxnoise compare` does, as a record.
+    """Rank models (paths, or bundled names) and run files under noise, as `onnxnoise compare` does; returns a record.
 
-    Models are benched as `spec` says, but for its model and out. `asked` is what is compared: by default what `spec` asks for,
-    or without a spec all that the run files have in common. `cards` has cards of single models, by the models as they are given,
-    and `folder` is where their run files go.
+    Models are benched as `spec` says, but for its model and out. `asked` says what is compared: by default the levels, sweeps
+    and draws of `spec`, or without a spec all that the run files have in common. `cards` has cards of single models, by the
+    models as they are given, and `folder` is the place for their run files.
 
     >>> from onnxnoise import BenchSpec, bench
     >>> spec = BenchSpec("resnet20-cifar10", snrs=(20.0,), sweeps=("all",), draws=2, limit=40)
@@ -40,7 +40,7 @@ def compare(
     Traceback (most recent call last):
     onnxnoise.errors.RunFileError: group.sqlite and affine.sqlite differ in batch-norm policy: ...
 
-    Raises UsageError for fewer than two of them, otherwise OnnxNoiseError's subclasses as `ranking.compare` and `runner.bench`.
+    Raises UsageError for fewer than two subjects, and OnnxNoiseError's subclasses as `ranking.compare` and `runner.bench` do.
     """
     names = list(map(str, subjects))
     if len(names) < 2:
@@ -60,10 +60,11 @@ def run_files(
     folder: str | None = None,
     watching: Watching = unwatched,
 ) -> tuple[list[Path], Metric | None]:
-    """A run file for each name: itself, or that of the model of that name, benched as `spec` says (but for its model).
+    """(a run file for each name, the metric of the first model benched or None).
 
-    `cards` has cards of models, which go before the spec's; run files are made in `folder`. Second: the metric of the first model
-    benched. Raises OnnxNoiseError's subclasses; UsageError for cards of models that are not among the names.
+    The run file of a name is the file itself, or that of the model of that name, benched as `spec` says (but for its model).
+    `cards` has cards of models, which go before the spec's; run files are made in `folder`. Raises UsageError for cards of
+    models that are not among the names, and what `bench` raises.
     """
     cards = cards or {}
     for name in cards:
@@ -85,7 +86,7 @@ def run_files(
 
 
 def _check(names: Sequence[str], spec: BenchSpec) -> None:
-    """Raise for what can't be used before anything is measured."""
+    """Raise, before anything is measured, for a name that can't be used."""
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"compare: {name} is given twice; a model is no rival of its own")
@@ -96,7 +97,7 @@ def _check(names: Sequence[str], spec: BenchSpec) -> None:
 
 
 def _place(model: str, folder: str | None) -> str | None:
-    """Where a model's run file goes: None for the usual place."""
+    """The path for a model's run file in `folder`; None without a folder, which stands for the usual path."""
     if folder is None:
         return None
     if not Path(folder).is_dir():

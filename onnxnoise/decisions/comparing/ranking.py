@@ -6,9 +6,9 @@ same table of noise layers and so met the same noise; its variance is in `contra
 interval of the difference contains 0, at the confidence that Holm's method leaves it: over the comparisons of one ranking (every
 pair, every level) the chance that any two equal models are told apart is 5 % at most.
 
-Measured on three equal models at two SNRs (tests/test_compare_statistics.py, 1,500 runs): 2.4 to 4.7 % where draws vary normally,
-0.9 to 3.2 % where they are skewed, from three draws on; where 3 chips in 10 collapse 2.1 % at most from five draws on, but 10 %
-with three draws, which may all have been spared: hence the warning of few draws.
+That chance, measured on three equal models at two SNRs (tests/decisions/test_compare_statistics.py, 1,500 runs), is 2.4 to
+4.7 % where draws vary normally and 0.9 to 3.2 % where they are skewed, from three draws on; where 3 chips in 10 collapse, it is
+2.1 % at most from five draws on, but 10 % with three draws, which may all have been spared: hence the warning of few draws.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from typing import Literal
 from onnxnoise.decisions.comparing.records import (
     QUANTITIES,
     SCALES,
-    Candidate,
+    ComparedModel,
     Comparison,
     Difference,
-    Figure,
+    Placing,
     Quantity,
     Scale,
     Standing,
 )
-from onnxnoise.decisions.comparing.ties import Found, Pair, Placed, crossings, judged, pairs, scaled
+from onnxnoise.decisions.comparing.ties import Found, ModelSide, Pair, crossings, judged, pairs, scaled
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.records import Interval, Notice
 from onnxnoise.results.caveats import FEW_DRAWS
@@ -43,7 +43,7 @@ from onnxnoise.words import Metric
 
 @dataclass(frozen=True)
 class Asked:
-    """Which part of the run files is compared; None: all that every one of them has. `draws` and `images` are the most."""
+    """The part of the run files to compare; None stands for all that they have in common, `draws` and `images` are limits."""
 
     metric: Metric = "top1"
     levels: tuple[float, ...] | None = None
@@ -55,8 +55,8 @@ class Asked:
 def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
     """Compare the run files at `paths`, on the images that all of them have.
 
-    Raises UsageError for fewer than two of them, RunFileError where one can't be read, or where they differ in data, batch-norm
-    policy, sigma scope, choice of layers or (where their draws are paired) seed: it says what differs.
+    Raises UsageError for fewer than two of them, and RunFileError where one can't be read or where they differ in data, noise,
+    choice of layers or (where their draws are paired) seed; the message says in what.
     """
     asked = asked or Asked()
     if len(paths) < 2:
@@ -72,15 +72,15 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
                 raise RunFileError(
                     f"{run.path}: no image is classified correctly without noise: there is nothing to compare"
                 )
-        table = _Table(dict(zip(labels, runs, strict=True)), asked, images)
-        figures, differences = table.filled()
+        rankings = _Rankings(dict(zip(labels, runs, strict=True)), asked, images)
+        placings, differences = rankings.filled()
         header = kept_header(runs[0].identity, runs[0].description, images)
         return Comparison(
             noise=header["noise"],
             metric=asked.metric,
             dataset=header["dataset"],
             models=tuple(
-                Candidate(
+                ComparedModel(
                     label,
                     run.name,
                     run.sha256,
@@ -94,10 +94,10 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
                 )
                 for label, run, hits in zip(labels, runs, clean, strict=True)
             ),
-            figures=runs[0].noise.with_snr(figures),
+            figures=runs[0].noise.with_snr(placings),
             differences=runs[0].noise.with_snr(differences),
             crossings=tuple(crossings(differences, runs[0].level)),
-            warnings=tuple(_warnings(runs, labels, figures, images)),
+            warnings=tuple(_warnings(runs, labels, placings, images)),
         )
 
 
@@ -128,7 +128,7 @@ def _check_alike(runs: Sequence[RunHits]) -> None:
 
 
 def _difference(first: RunHits, second: RunHits) -> tuple[str, str, str] | None:
-    """The first thing that two runs must agree in and don't: its name, and both values; None where they agree."""
+    """The first property in which two runs must agree and don't: its name, and both values; None where they agree."""
     if first.identity["data"] != second.identity["data"]:
         ours, theirs = (f"{run.description['dataset']!r} {run.identity['data'][:8]}" for run in (first, second))
         return "data", ours, theirs
@@ -141,7 +141,7 @@ def _whole(run: RunHits) -> bool:
 
 
 def _labels(runs: Sequence[RunHits]) -> list[str]:
-    """A name for each that tells it from the others: the model's, else with its digest, else with its run file."""
+    """A label for each run that tells it from the others: its model's name, else with the digest, else with the run file."""
 
     def distinct(labels: list[str]) -> list[str] | None:
         return labels if len(set(labels)) == len(labels) else None
@@ -151,8 +151,8 @@ def _labels(runs: Sequence[RunHits]) -> list[str]:
     return distinct(names) or distinct(digests) or [f"{run.name} ({run.path})" for run in runs]
 
 
-class _Table:
-    """Fills the figures and differences, one quantity and level at a time, so that only these hits are in memory."""
+class _Rankings:
+    """Computes placings and differences, one quantity and level at a time, so that only these hits are in memory."""
 
     def __init__(self, runs: Mapping[str, RunHits], asked: Asked, images: int) -> None:
         self.runs, self.asked, self.images = runs, asked, images
@@ -164,7 +164,7 @@ class _Table:
                     raise RunFileError(self._lack(some, level))
 
     def _levels(self, quantity: Quantity) -> list[float]:
-        """Asked for, and every run file has something of it; largest first."""
+        """The levels that are asked for and of which every run file has a part, the least noise first."""
         runs, sweep = list(self.runs.values()), _sweep(quantity)
         return [
             level
@@ -174,7 +174,7 @@ class _Table:
         ]
 
     def _lack(self, quantities: Sequence[Quantity], level: float | None) -> str:
-        """What the run files have not in common, and what each has."""
+        """The message where run files have too little in common: the part they don't share, and the parts that each has."""
         sweeps = " or ".join(map(_sweep, quantities))
         there = "; ".join(f"{run.path}: {_there(run)}" for run in self.runs.values())
         swept = next(iter(self.runs.values())).level
@@ -184,22 +184,22 @@ class _Table:
             f"{swept.flag}"
         )
 
-    def filled(self) -> tuple[list[Figure], list[Difference]]:
-        """Raises RunFileError where a cell has no complete draw."""
+    def filled(self) -> tuple[list[Placing], list[Difference]]:
+        """All placings and differences. Raises RunFileError where a cell has no complete draw."""
         raw: dict[tuple[Quantity, float], dict[Scale, dict[Pair, Found]]] = {}
-        own: dict[tuple[Quantity, float], dict[str, tuple[Placed, dict[Scale, tuple[float, Contrast | None]]]]] = {}
+        own: dict[tuple[Quantity, float], dict[str, tuple[ModelSide, dict[Scale, tuple[float, Contrast | None]]]]] = {}
         for quantity, level in self.places:
-            placed = {label: self._placed(run, quantity, level) for label, run in self.runs.items()}
-            own[quantity, level] = {label: (each, _own(each.side)) for label, each in placed.items()}
-            raw[quantity, level] = {scale: pairs(placed, scale) for scale in SCALES}
+            sides = {label: self._side(run, quantity, level) for label, run in self.runs.items()}
+            own[quantity, level] = {label: (each, _own(each.side)) for label, each in sides.items()}
+            raw[quantity, level] = {scale: pairs(sides, scale) for scale in SCALES}
         differences = list(judged(raw))
         return [
-            _figure(label, quantity, level, each, estimates, differences, list(self.runs))
+            _placing(label, quantity, level, each, estimates, differences, list(self.runs))
             for (quantity, level), models in own.items()
             for label, (each, estimates) in models.items()
         ], differences
 
-    def _placed(self, run: RunHits, quantity: Quantity, level: float) -> Placed:
+    def _side(self, run: RunHits, quantity: Quantity, level: float) -> ModelSide:
         found = run.side(_sweep(quantity), _cells(run, quantity), level, self.asked.metric, self.images)
         if found is None:
             raise RunFileError(
@@ -208,7 +208,7 @@ class _Table:
             )
         draws, side = found
         most = self.asked.draws or len(draws)
-        return Placed(run, draws[:most], side.first(most))
+        return ModelSide(run, draws[:most], side.first(most))
 
 
 def _sweep(quantity: Quantity) -> Literal["all", "single"]:
@@ -238,15 +238,15 @@ def _own(side: Side) -> dict[Scale, tuple[float, Contrast | None]]:
     return found
 
 
-def _figure(
+def _placing(
     label: str,
     quantity: Quantity,
     level: float,
-    placed: Placed,
+    model: ModelSide,
     estimates: Mapping[Scale, tuple[float, Contrast | None]],
     differences: Sequence[Difference],
     labels: Sequence[str],
-) -> Figure:
+) -> Placing:
     standings = {}
     for scale, (mean, law) in estimates.items():
         better, tied = 0, []
@@ -260,7 +260,7 @@ def _figure(
                 tied.append(each.second if each.first == label else each.first)
             elif (each.mean < 0.0) if each.first == label else (each.mean > 0.0):
                 better += 1
-        top = 1.0 / float(placed.side.clean.mean()) if scale == "normalized" else 1.0
+        top = 1.0 / float(model.side.clean.mean()) if scale == "normalized" else 1.0
         standings[scale] = Standing(
             mean,
             None if law is None else _within(law.interval(fixed=True), top),
@@ -268,26 +268,26 @@ def _figure(
             better + 1,
             tuple(sorted(tied, key=labels.index)),
         )
-    return Figure(
+    return Placing(
         label,
         quantity,
         level,
-        len(placed.run.selected),
-        len(placed.draws),
+        len(model.run.selected),
+        len(model.draws),
         standings["normalized"],
         standings["absolute"],
     )
 
 
 def _within(interval: Interval, top: float | None) -> Interval:
-    """Cut off at 0 and at `top`, as `estimates.estimate` does."""
+    """The interval cut off at 0 and at `top`, as `estimates.estimate` does."""
     return max(interval[0], 0.0), interval[1] if top is None else min(interval[1], top)
 
 
 def _warnings(
-    runs: Sequence[RunHits], labels: Sequence[str], figures: Sequence[Figure], images: int
+    runs: Sequence[RunHits], labels: Sequence[str], placings: Sequence[Placing], images: int
 ) -> Iterator[Notice]:
-    fewest = min(figure.draws for figure in figures)
+    fewest = min(placing.draws for placing in placings)
     if fewest == 1:
         yield Notice(
             "one_draw",
@@ -304,7 +304,7 @@ def _warnings(
                 "fewer_images",
                 f"{label}: only the first {images:,} of its {run.images:,} images, which all have, are used",
             )
-        told = {(figure.quantity, figure.level) for figure in figures if figure.model == label}
+        told = {(placing.quantity, placing.level) for placing in placings if placing.model == label}
         broken = {
             level: count
             for quantity, level in sorted(told, key=lambda place: run.level.order(place[1]))

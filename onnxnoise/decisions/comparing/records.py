@@ -14,14 +14,14 @@ Quantity = Literal["all", "a_avr"]
 Scale = Literal["normalized", "absolute"]
 QUANTITIES: tuple[Quantity, ...] = ("all", "a_avr")
 QUANTITY_OF: dict[str, Quantity] = {"all": "all", "single": "a_avr"}
-"""Which sweep is ranked by what."""
+"""The quantity that models are ranked by, for each sweep."""
 
 SCALES: tuple[Scale, ...] = ("normalized", "absolute")
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A model compared: what stands beside its ranks. `label` tells it from the others; accuracies are fractions of 1."""
+class ComparedModel:
+    """A model that is compared. `label` tells it from the others; `clean_accuracy` is a fraction of 1."""
 
     label: str
     name: str
@@ -37,10 +37,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a model stands in one ranking at one level: its mean, 95 % intervals (None with one draw), rank and ties.
+    """The standing of a model in one ranking at one level: its mean, 95 % intervals (None with one draw), rank and ties.
 
     `rank` is 1 + the number of models that are better beyond a tie; with one draw ties can't be told, and it follows the means.
-    `tied` has the labels of those that it is tied with.
+    `tied` has the labels of the models that it is tied with.
     """
 
     mean: float
@@ -51,8 +51,8 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One model at one level: the accuracy with noise in all layers together (`all`), or its mean over layers one at a time."""
+class Placing:
+    """One model's standings at one level: by the accuracy with noise in `all` layers, or its mean over single noisy layers."""
 
     model: str
     quantity: Quantity
@@ -68,8 +68,8 @@ class Figure:
 class Difference:
     """`first` - `second` in one ranking at one level, with its 95 % interval (other draws, other images like these).
 
-    `p` is two-sided, `p_holm` adjusted over the ranking; `tied` where it is above 0.05. All four are None with one draw.
-    `paired` is by image, or by image and draw.
+    `p` is two-sided, `p_holm` adjusted over the ranking, and `tied` says that `p_holm` is above 0.05. These three and the
+    interval are None with one draw. `paired` says by what the hits of the two models are paired.
     """
 
     first: str
@@ -88,11 +88,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Between two levels the order of two models changes.
+    """A change in the order of two models between two levels.
 
     `better_above` leads at `high`, the level of less noise, and `better_below` at `low`, the one of more.
 
-    `clear` where they are no tie at either end; otherwise only the means cross.
+    It is `clear` where the two aren't tied at either level; otherwise only the means cross.
     """
 
     better_above: str
@@ -113,8 +113,8 @@ class Comparison(Measured):
 
     metric: Metric
     dataset: dict[str, str | int]
-    models: tuple[Candidate, ...]
-    figures: tuple[Figure, ...]
+    models: tuple[ComparedModel, ...]
+    figures: tuple[Placing, ...]
     differences: tuple[Difference, ...]
     crossings: tuple[Crossing, ...]
     warnings: tuple[Notice, ...]

@@ -12,7 +12,7 @@ from onnxnoise.results.run_hits import RunHits, same_layers
 from onnxnoise.statistics.contrasts import Contrast, Measure, Side, absolute, difference, holm, normalized
 
 ERROR = 0.05
-"""The chance that any two equal models of one ranking are told apart."""
+"""The chance, at most, that any two equal models of one ranking are told apart."""
 
 Pair = tuple[str, str]
 Found = tuple[float, Contrast | None, bool]
@@ -20,8 +20,8 @@ Found = tuple[float, Contrast | None, bool]
 
 
 @dataclass(frozen=True)
-class Placed:
-    """One model's side at one level, with its draws' numbers."""
+class ModelSide:
+    """One model's hits at one level (`side`), with the numbers of their draws."""
 
     run: RunHits
     draws: list[int]
@@ -32,10 +32,10 @@ def scaled(side: Side, scale: Scale) -> Measure:
     return normalized(side) if scale == "normalized" else absolute(side)
 
 
-def pairs(placed: Mapping[str, Placed], scale: Scale) -> dict[Pair, Found]:
-    """(mean, law, paired by draw) of every pair's difference."""
+def pairs(models: Mapping[str, ModelSide], scale: Scale) -> dict[Pair, Found]:
+    """The difference of every pair of models: (mean, law, whether paired by draw)."""
     found = {}
-    for (first, one), (second, other) in combinations(placed.items(), 2):
+    for (first, one), (second, other) in combinations(models.items(), 2):
         by_draw = same_layers(one.run, other.run)
         sides = [one.side, other.side]
         if by_draw:
@@ -49,7 +49,7 @@ def pairs(placed: Mapping[str, Placed], scale: Scale) -> dict[Pair, Found]:
 def judged(
     raw: Mapping[tuple[Quantity, float], Mapping[Scale, Mapping[Pair, Found]]],
 ) -> Iterator[Difference]:
-    """Every difference with its tie or none, Holm's method over the pairs and levels of a ranking."""
+    """Every difference, which is a tie or not by Holm's method over the pairs and levels of its ranking."""
     for quantity in dict.fromkeys(quantity for quantity, _ in raw):
         for scale in SCALES:
             rows = [
@@ -78,7 +78,7 @@ def judged(
 
 
 def crossings(differences: Sequence[Difference], level: Level) -> Iterator[Crossing]:
-    """Clear crossings between the nearest levels that are no tie; elsewhere those of the means of neighbouring levels."""
+    """Clear crossings between the nearest levels without a tie; where there are none, crossings of neighbouring means."""
     curves: dict[tuple[Quantity, Scale, str, str], list[Difference]] = {}
     for each in sorted(differences, key=lambda each: level.order(each.level)):
         curves.setdefault((each.quantity, each.scale, each.first, each.second), []).append(each)

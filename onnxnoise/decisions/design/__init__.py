@@ -1,1 +1,1 @@
-"""What to build: the most noise that is bearable, layers to keep digital, one chip as a file."""
+"""Answers for who designs hardware: the most noise that is bearable, layers to keep digital, one chip as a file."""

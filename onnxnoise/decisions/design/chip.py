@@ -25,14 +25,14 @@ Array = npt.NDArray[Any]
 
 METADATA_KEY = "onnxnoise.decisions.design.chip"
 _LARGEST_FILE = 2**31 - 2**20
-"""Bytes that a protobuf message can have, with room for the nodes."""
+"""The most bytes of weights inside a file: a protobuf message can have 2 GiB, and the nodes need room too."""
 
 _IMAGE_TYPES = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}
 
 
 @dataclass(frozen=True)
 class Chip(MeasuredAt):
-    """A written chip: which noise is on how many of the model's `parameters`, and how many variances it made negative.
+    """A written chip: its noise, the number of noisy `parameters`, and of variances that the noise made negative.
 
     `layers` are the indices of the noisy layers; `model` has name and sha256 of the file the chip was made from.
     """
@@ -72,8 +72,8 @@ def apply(
     >>> chip.layers, chip.parameters
     ((1, 2), 512)
 
-    Raises UsageError for noise, a level or a draw that is none and a pattern that matches nothing, ModelError for a model that
-    can't be used, RunFileError where `out` can't be written.
+    Raises UsageError for unknown noise, an impossible level or draw, and a pattern that matches nothing; ModelError for a model
+    that can't be used; RunFileError where `out` can't be written.
     """
     spec = BenchSpec(
         model,
@@ -92,7 +92,7 @@ def apply(
 
 
 def write_chip(spec: BenchSpec, out: str | Path, draw: int) -> Chip:
-    """Write the model of `spec` as draw number `draw` stores it, at the spec's one level; as `apply`, which see."""
+    """Write the model of `spec` as draw number `draw` stores it, at the spec's one level; see `apply`."""
     if draw < 0:
         raise UsageError("--draw: draws count from 0")
     setting, stored = spec.setting, only_level(spec)

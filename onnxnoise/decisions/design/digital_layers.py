@@ -1,4 +1,4 @@
-"""Which layers to keep digital, so that the rest of a network, all of it noisy, still meets a target."""
+"""Chooses layers to keep digital, so that the rest of a network, all of it noisy, still meets a target."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from onnxnoise.words import Metric
 SCHEMA = "onnxnoise/plan/1"
 FRESH_DRAWS = 10
 _HARDER = (1.0, 2.0, 4.0)
-"""Sensitivities are measured at the level and at these times as much noise, where more layers show what they cost."""
+"""Layers are rated with these multiples of the plan's noise: with more of it, more layers show what they cost."""
 
 _ROUNDS = 3
-"""Verifications on fresh draws before the plan that came closest is given back."""
+"""The most verifications on fresh draws; after these, the plan that came closest is returned."""
 
 
 @dataclass(frozen=True)
 class Plan(MeasuredModel, MeasuredAt):
-    """Layers kept digital (noise-free), and what the accuracy over the clean one is with noise in all `noisy` ones.
+    """Layers to keep digital (noise-free), and the accuracy over the clean one with noise in all `noisy` layers.
 
-    `share` is that of the digital layers' parameters in all parameters of noise layers, a fraction of 1. `without` is the
-    normalized accuracy with nothing kept digital; `verified`, with the plan, on `fresh_draws` draws of seed `fresh_seed`, which
-    had no part in the choice: `bench --sweep all --seed FRESH_SEED --draws FRESH_DRAWS --layers NOISY` measures the same. `met`
-    says whether its mean reaches the target.
+    `share` is the digital layers' share of the parameters of all noise layers, a fraction of 1. `without` is the normalized
+    accuracy with nothing kept digital, `verified` that with the plan on `fresh_draws` draws of seed `fresh_seed`, which had no
+    part in the choice: `bench --sweep all --seed FRESH_SEED --draws FRESH_DRAWS --layers NOISY` measures the same. `met` says
+    whether the mean of `verified` reaches the target.
     """
 
     target: float
@@ -67,7 +67,7 @@ def plan(
 
     Greedy: layers are ranked by the accuracy that noise in them alone costs (also per parameter), the shortest beginning of a
     ranking that meets the target is kept digital, then what turns out not to be needed is given back, largest first. The choice
-    is made on `spec.draws` draws and verified on fresh ones; where those miss the target, the search goes on with a higher one.
+    is made on `spec.draws` draws and verified on fresh ones; where those miss the target, layers are chosen for a higher one.
     No smaller set is ruled out. `max_share` is the largest share of parameters to keep digital; `spec.layers` are the layers that
     bear noise at all; `tell` is told of each evaluation.
 
@@ -75,7 +75,7 @@ def plan(
     >>> made.digital, made.share, made.met
     ((), 0.0, True)
 
-    Raises UsageError for values out of range, otherwise as `runner.bench`.
+    Raises UsageError for values out of range, and what `runner.bench` raises.
     """
     if snr is not None or level is not None:
         spec = replace(spec, snrs=None if snr is None else (snr,), levels=None if level is None else (level,))
@@ -87,17 +87,17 @@ def plan(
     if fresh_draws < 2:
         raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
     experiment = Experiment.opened(replace(spec, sweeps=("all",)))
-    search = _Search(experiment, stored, max_share, tell)
-    without = search.accuracy(experiment.subject.layers, spec.seed, spec.draws)
+    choice = _Choice(experiment, stored, max_share, tell)
+    without = choice.accuracy(experiment.subject.layers, spec.seed, spec.draws)
     goal = spec.target
     best: tuple[tuple[NoiseLayer, ...], Estimate, int] | None = None
     for attempt in range(1, _ROUNDS + 1):
-        digital = search.chosen(goal)
+        digital = choice.chosen(goal)
         fresh_seed = spec.seed + attempt
-        verified = search.accuracy(search.others(digital), fresh_seed, fresh_draws)
+        verified = choice.accuracy(choice.others(digital), fresh_seed, fresh_draws)
         if best is None or verified.mean > best[1].mean:
             best = (digital, verified, fresh_seed)
-        if verified.mean >= spec.target or not search.others(digital):
+        if verified.mean >= spec.target or not choice.others(digital):
             break
         goal += (1 - goal) / 2  # as much again between the target and the clean accuracy
     assert best is not None
@@ -107,13 +107,13 @@ def plan(
         **experiment.header,
         level=stored,
         target=spec.target,
-        metric=search.metric,
+        metric=choice.metric,
         draws=spec.draws,
         fresh_seed=fresh_seed,
         fresh_draws=fresh_draws,
         digital=tuple(layer_info(layer) for layer in digital),
-        noisy=tuple(layer.index for layer in search.others(digital)),
-        share=search.share(digital),
+        noisy=tuple(layer.index for layer in choice.others(digital)),
+        share=choice.share(digital),
         without=without,
         verified=verified,
         met=verified.mean >= spec.target,
@@ -122,12 +122,12 @@ def plan(
 
 
 def to_json(made: Plan) -> str:
-    """One JSON document, schema `onnxnoise/plan/1`."""
+    """The plan as one JSON document, schema `onnxnoise/plan/1`."""
     return measured_json(SCHEMA, made)
 
 
-class _Search:
-    """The evaluations of one plan, each a small run of its own; layers are rated in the run file, for later plans too."""
+class _Choice:
+    """The choice of digital layers, by small runs of its own; layers are rated in the run file, for later plans too."""
 
     def __init__(self, experiment: Experiment, level: float, max_share: float, tell: Callable[[str], None]) -> None:
         self.experiment, self.level, self.max_share, self.tell = experiment, level, max_share, tell
@@ -145,7 +145,7 @@ class _Search:
         return sum(layer.parameters for layer in digital) / self._parameters
 
     def accuracy(self, noisy: Sequence[NoiseLayer], seed: int, draws: int) -> Estimate:
-        """Normalized accuracy with noise in all of `noisy`; without any it is 1, exactly."""
+        """Normalized accuracy with noise in all of `noisy`; exactly 1 where there are none."""
         if not noisy:
             return Estimate(1.0, None, None)
         asked = (tuple(layer.index for layer in noisy), seed)
@@ -165,7 +165,7 @@ class _Search:
         return kept
 
     def chosen(self, target: float) -> tuple[NoiseLayer, ...]:
-        """The cheapest set found whose rest meets `target` on the draws of the choice, in canonical order."""
+        """The cheapest set found that meets `target` on the draws of the choice, in canonical order."""
         spec = self.experiment.spec
 
         def meets(digital: Sequence[NoiseLayer]) -> bool:
@@ -180,7 +180,7 @@ class _Search:
         return min(found, key=self.share)
 
     def _affordable(self, ranking: list[NoiseLayer]) -> list[NoiseLayer]:
-        """Those from the front that fit into `max_share` together; one too large is left out."""
+        """The layers of a ranking that fit into `max_share` together, taken from the front; one too large is passed over."""
         kept: list[NoiseLayer] = []
         for layer in ranking:
             if self.share([*kept, layer]) <= self.max_share:
@@ -200,7 +200,7 @@ class _Search:
         return tuple(sorted(kept, key=lambda layer: layer.index))
 
     def _ranked(self) -> list[list[NoiseLayer]]:
-        """Layers by what noise in them alone costs, and by that for each parameter; the costliest first."""
+        """Two rankings of the layers, costliest first: by the accuracy lost to noise in them alone, and by loss a parameter."""
         if self._rankings is None:
             swept = self.experiment.spec.level
             levels = tuple(swept.times(self.level, factor) for factor in _HARDER)
@@ -235,7 +235,7 @@ class _Search:
 
 
 def _shortest(layers: Sequence[NoiseLayer], enough: Callable[[Sequence[NoiseLayer]], bool]) -> Sequence[NoiseLayer]:
-    """The shortest beginning, of one layer or more, that is enough (if more layers are); all of them where none is known."""
+    """The shortest beginning of `layers`, of one layer or more, that is enough, given that longer ones are too; else all."""
     low, high = 0, len(layers)
     while high - low > 1:
         middle = (low + high) // 2

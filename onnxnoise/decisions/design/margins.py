@@ -26,20 +26,20 @@ from onnxnoise.words import Kind, Metric
 SCHEMA = "onnxnoise/margin/1"
 TOLERANCE = 0.05
 
-Subject = tuple[Literal["all", "single"], int | None]
-"""What bears noise: all layers, or the one of that index alone."""
+Curve = tuple[Literal["all", "single"], int | None]
+"""A curve of accuracy over level, by its noisy layers: all of them, or the single one of that index."""
 
-Crossing = Callable[[Estimate], float]
-"""The figure whose way over the target is looked for."""
+Statistic = Callable[[Estimate], float]
+"""The number of an estimate that is held against the target: its mean, or an end of its interval."""
 
 
 @dataclass(frozen=True)
 class Margin:
     """The noisiest level at which the accuracy over the clean one still meets the target, found to the tolerance.
 
-    `layer` is None for all layers together. `level` is the noisiest one tried that meets the target: the level without any noise
-    where not even the quietest of the range does, the range's noisiest where that one does already; `snr` is the same where it is
-    a signal-to-noise ratio. `interval` has two levels, the smaller first: beyond the one of more noise even the upper end of the
+    `layer` is None for all layers together. `level` is the noisiest level tried that meets the target: no noise at all where
+    not even the quietest of the range meets it, the range's noisiest where that one does; `snr` is the same where it is a
+    signal-to-noise ratio. `interval` has two levels, the smaller first: beyond the one of more noise even the upper end of the
     95 % `sampled` interval misses the target, from the one of less noise on the lower end meets it, too; None with one draw.
     `accuracy` is the estimate at `level`, None for no noise; `tried` are the levels that were measured.
     """
@@ -58,7 +58,7 @@ class Margin:
 class Margins(MeasuredModel):
     """Margins of one model: of all its layers together, or of each layer, in canonical order.
 
-    `range` has the noisiest and the quietest level between which they were looked for.
+    `range` has the noisiest and the quietest level between which the margins were looked for.
     """
 
     metric: Metric
@@ -75,17 +75,17 @@ def margin(
 ) -> Margins:
     """Find the noise margin for `spec.target` (a share of the clean accuracy) by bisection in the logarithm of the level.
 
-    `spec.sweeps` says of what: `all`, the layers together, or `single`, each layer. All levels share their draws, so the accuracy
-    falls smoothly; where it does not fall monotonously, one of its ways over the target is found. `tolerance` is the largest
-    ratio, less 1, between the level found and one that misses the target. `range_` are the levels between which it is looked for,
-    by default the noise model's own. What is measured goes to the run file, and is used from there.
+    `spec.sweeps` is `all` for the margin of all layers together, or `single` for that of each layer. All levels share their
+    draws, so the accuracy falls smoothly; where it crosses the target several times, one of the crossings is found. `tolerance`
+    is the largest ratio, less 1, between the level found and one that misses the target. `range_` are the levels between which
+    it is looked for, by default the noise model's own. All measurements are kept in the run file, and used from there.
 
     >>> spec = BenchSpec("resnet20-cifar10", sweeps=("all",), draws=2, limit=40, out="run.sqlite", target=0.5)
     >>> (found,) = margin(spec, tolerance=0.5).margins
     >>> found.layer, 1 < found.level < 100, found.interval[0] <= found.level <= found.interval[1]
     (None, True, True)
 
-    Raises UsageError for a tolerance or range that is none, otherwise as `runner.bench`.
+    Raises UsageError for an impossible tolerance or range, and what `runner.bench` raises.
     """
     level = spec.level
     low, high = range_ or sorted(level.search)
@@ -99,14 +99,14 @@ def margin(
         raise UsageError(f"--tolerance: {tolerance:g} is out of range; give a share from 0.001 to 1, 0.05 is 5 %")
     if len(spec.sweeps) != 1 or spec.sweeps[0] == "cumulative":
         raise UsageError("--sweep: a margin is of `all` layers together or of each `single` layer; name one of the two")
-    search_of = partial(Search, level=level, ends=(loud, quiet), tolerance=tolerance)
-    with measured_run(spec.at(loud, quiet), watching, schedule_for=lambda _: search_of) as run:
-        search = run.schedule
-        assert isinstance(search, Search)
+    bisection_of = partial(Bisection, level=level, ends=(loud, quiet), tolerance=tolerance)
+    with measured_run(spec.at(loud, quiet), watching, schedule_for=lambda _: bisection_of) as run:
+        bisection = run.schedule
+        assert isinstance(bisection, Bisection)
         ends_found = summarize(run.store, run.question)
         assert ends_found is not None, "a finished search has its clean pass"
         layers = {layer.index: layer for layer in ends_found.layers}
-        found = tuple(search.margin(run.store, subject, layers) for subject in search.subjects)
+        found = tuple(bisection.margin(run.store, curve, layers) for curve in bisection.curves)
     return Margins(
         noise=spec.setting,
         model=ends_found.model,
@@ -123,7 +123,7 @@ def margin(
 
 
 def to_json(margins: Margins) -> str:
-    """One JSON document, schema `onnxnoise/margin/1`; an infinite level is written 1e999."""
+    """The margins as one JSON document, schema `onnxnoise/margin/1`; an infinite level is written 1e999."""
     return measured_json(SCHEMA, margins)
 
 
@@ -139,17 +139,17 @@ def _lower(estimate: Estimate) -> float:
     return estimate.sampled[0] if estimate.sampled else estimate.mean
 
 
-class Search:
-    """A run's schedule: each round measures the next level of every bisection that is not done, found from the run file alone."""
+class Bisection:
+    """A run's schedule: each round measures the next level of every curve whose bisection isn't done, by the run file alone."""
 
     def __init__(
         self, question: Question, chunks: tuple[range, ...], *, level: Level, ends: Interval, tolerance: float
     ) -> None:
         self.question, self.chunks, self.level, self.ends, self.tolerance = question, chunks, level, ends, tolerance
-        self.subjects: list[Subject] = (
+        self.curves: list[Curve] = (
             [("all", None)] if question.sweeps == ("all",) else [("single", layer) for layer in question.layers]
         )
-        self._known: dict[Subject, dict[float, Estimate]] = {subject: {} for subject in self.subjects}
+        self._known: dict[Curve, dict[float, Estimate]] = {curve: {} for curve in self.curves}
 
     def about(self, level: Level) -> str:
         loud, quiet = map(level.number, self.ends)
@@ -157,9 +157,9 @@ class Search:
 
     def round(self, store: RunStore) -> list[Job]:
         done = store.done()
-        wanted: list[tuple[Subject, float]] = []
-        for subject in self.subjects:
-            wanted += [(subject, level) for level in dict.fromkeys(self._next(store, subject))]
+        wanted: list[tuple[Curve, float]] = []
+        for curve in self.curves:
+            wanted += [(curve, level) for level in dict.fromkeys(self._next(store, curve))]
         jobs = []
         for chunk in self.chunks:
             keys: list[TallyKey] = [(*CLEAN, chunk.start)]
@@ -168,13 +168,13 @@ class Search:
             jobs.append(Job(chunk, tuple(key for key in keys if key not in done)))
         return [job for job in jobs if job.keys]
 
-    def margin(self, store: RunStore, subject: Subject, layers: Mapping[int, LayerInfo]) -> Margin:
-        """Of a finished search."""
-        known = self._known[subject]
-        _, level = self._bisected(store, subject, _mean)
-        misses, _ = self._bisected(store, subject, _upper)
-        _, meets = self._bisected(store, subject, _lower)
-        layer = None if subject[1] is None else layers[subject[1]]
+    def margin(self, store: RunStore, curve: Curve, layers: Mapping[int, LayerInfo]) -> Margin:
+        """The margin of one curve, once its bisection is done."""
+        known = self._known[curve]
+        _, level = self._bisected(store, curve, _mean)
+        misses, _ = self._bisected(store, curve, _upper)
+        _, meets = self._bisected(store, curve, _lower)
+        layer = None if curve[1] is None else layers[curve[1]]
         return Margin(
             layer=layer.index if layer else None,
             name=layer.name if layer else None,
@@ -185,56 +185,56 @@ class Search:
             tried=tuple(sorted(known)),
         )
 
-    def _next(self, store: RunStore, subject: Subject) -> list[float]:
-        """Levels that the bisections of mean and interval ends need next; none when they are done."""
-        missing = [level for level in self.ends if self._at(store, subject, level) is None]
+    def _next(self, store: RunStore, curve: Curve) -> list[float]:
+        """The levels that the bisections of mean and interval ends need next; none when they are done."""
+        missing = [level for level in self.ends if self._at(store, curve, level) is None]
         if missing:
             return missing
         found = []
-        for crossing in (_mean, _upper, _lower):
-            middle = self._middle(*self._bisected(store, subject, crossing))
+        for statistic in (_mean, _upper, _lower):
+            middle = self._middle(*self._bisected(store, curve, statistic))
             if middle is not None:
                 found.append(middle)
         return found
 
-    def _bisected(self, store: RunStore, subject: Subject, crossing: Crossing) -> Interval:
-        """(quietest level known to miss the target, noisiest to meet it), as far as they are measured.
+    def _bisected(self, store: RunStore, curve: Curve, statistic: Statistic) -> Interval:
+        """(quietest level known to miss the target, noisiest known to meet it), by the levels measured so far.
 
-        Where the range's noisiest level meets the target, what misses it is endless noise; where its quietest one misses it, what
-        meets it is no noise.
+        Where the range's noisiest level meets the target, endless noise is taken to miss it; where the quietest one misses it,
+        no noise is taken to meet it.
         """
         loud, quiet = self.ends
         target = self.question.target
-        if self._meets(store, subject, loud, crossing, target):
+        if self._meets(store, curve, loud, statistic, target):
             return self.level.endless, loud
-        if not self._meets(store, subject, quiet, crossing, target):
+        if not self._meets(store, curve, quiet, statistic, target):
             return quiet, self.level.silent
         while (middle := self._middle(loud, quiet)) is not None:
-            if self._at(store, subject, middle) is None:
+            if self._at(store, curve, middle) is None:
                 break
-            if self._meets(store, subject, middle, crossing, target):
+            if self._meets(store, curve, middle, statistic, target):
                 quiet = middle
             else:
                 loud = middle
         return loud, quiet
 
     def _middle(self, loud: float, quiet: float) -> float | None:
-        """The level between two; None where they are close enough, or at an end of the range."""
+        """The level between two; None where they are close enough, or where one lies beyond the range."""
         low, high = sorted((loud, quiet))
         if low == 0 or high == inf or high / low <= 1 + self.tolerance:
             return None
         middle = self.level.between(low, high)
         return middle if low < middle < high else None
 
-    def _meets(self, store: RunStore, subject: Subject, level: float, crossing: Crossing, target: float) -> bool:
-        estimate = self._at(store, subject, level)
-        return estimate is not None and crossing(estimate) >= target
+    def _meets(self, store: RunStore, curve: Curve, level: float, statistic: Statistic, target: float) -> bool:
+        estimate = self._at(store, curve, level)
+        return estimate is not None and statistic(estimate) >= target
 
-    def _at(self, store: RunStore, subject: Subject, level: float) -> Estimate | None:
-        """The normalized accuracy, None where it is not measured yet."""
-        known = self._known[subject]
+    def _at(self, store: RunStore, curve: Curve, level: float) -> Estimate | None:
+        """The normalized accuracy at a level, None where it is not measured yet."""
+        known = self._known[curve]
         if level not in known:
-            sweep, layer = subject
+            sweep, layer = curve
             layers = self.question.layers if layer is None else (layer,)
             result = summarize(store, replace(self.question, levels=(level,), sweeps=(sweep,), layers=layers))
             if result is None or not result.cells:

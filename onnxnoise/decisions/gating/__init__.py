@@ -1,1 +1,1 @@
-"""Runs held against rules: a verdict, and the reports that pipelines read."""
+"""Gates, which hold runs against rules: the verdict, and the reports that pipelines read."""

@@ -37,11 +37,11 @@ def gate(
     spec: BenchSpec | None = None,
     watching: Watching = unwatched,
 ) -> GateVerdict:
-    r"""Hold a model (a path, or a bundled name) or a run file to rules: what `onnxnoise gate` does, as a record.
+    r"""Hold a model (a path, or a bundled name) or a run file to rules, as `onnxnoise gate` does; returns a record.
 
     `rules` is a rules file, by default the one of this folder (`rules.find_rules`). `spec` says how a model is benched, by
-    default as the rules file's `[bench]` does; of a run file only its `limit` counts. Raises OnnxNoiseError's subclasses
-    as `gate_run`, `gate_model` and `rules.load_rules`.
+    default as the rules file's `[bench]` does; for a run file only its `limit` counts. Raises OnnxNoiseError's subclasses
+    as `gate_run`, `gate_model` and `rules.load_rules` do.
 
     >>> _ = Path("rules.toml").write_text("[[rule]]\nname = 'far from the limit'\nsnr = 50\nmin = 0.3\n")
     >>> verdict = gate("resnet20-cifar10", "rules.toml", BenchSpec("resnet20-cifar10", limit=40, out="run.sqlite"))
@@ -57,7 +57,7 @@ def gate(
 
 
 def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict:
-    """Hold rules against the draws that the run file at `path` has: one look. `images`: only the first so many.
+    """Hold rules against all draws of the run file at `path`, in one look; `images` limits it to the first so many images.
 
     Raises RunFileError where a file can't be read, or lacks what a rule asks for; UsageError for a pattern that matches no layer.
     """
@@ -88,7 +88,7 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
 
 
 def _check_settings(run: RunHits, rules: Rules) -> None:
-    """A run file is gated as it is; RunFileError where it was measured in another way than the rules' [bench] asks for."""
+    """Raise RunFileError where the run file was measured in another way than the rules' [bench] asks for."""
     asked = dict(rules.bench)
     if asked.pop("protocol", None) is not None:
         asked |= {"bn": "group", "sigma_scope": "layer"}
@@ -102,11 +102,10 @@ def _check_settings(run: RunHits, rules: Rules) -> None:
 
 
 def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) -> GateVerdict:
-    """Measure draws of a model, up to the looks' 5, 10, 20 and 40, until every rule is decided; only the cells still open.
+    """Measure draws of a model, up to the looks at 5, 10, 20 and 40, until every rule is decided; decided cells get no more.
 
-    `spec` says how the model is benched; its levels, sweeps and draws are the rules'. Nothing that its run file has is measured
-    again.
-    Raises OnnxNoiseError's subclasses for whatever can't be used.
+    `spec` says how the model is benched; its levels, sweeps and draws are the rules'. Draws that its run file has are used.
+    Raises OnnxNoiseError's subclasses for a model, card, images or run file that can't be used.
     """
     check_levels(rules, spec.level)
     levels = spec.level.in_order(rule.level for rule in rules.rules)
@@ -136,7 +135,7 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
 
 
 class _Looks:
-    """A gate's schedule: draws up to the next look for the places still open, until none is, or all looks are taken."""
+    """A gate's schedule: draws up to the next look for the places still open, until all are decided or all looks taken."""
 
     def __init__(self, cases: Sequence[Case], images: int, chunks: tuple[range, ...], level: Level) -> None:
         self.cases, self.images, self.chunks, self.level = cases, images, chunks, level
@@ -146,7 +145,7 @@ class _Looks:
         return f"{counted(len(self.cases), 'rule')}, at most {LOOKS[-1]} draws"
 
     def round(self, store: RunStore) -> list[Job]:
-        """The jobs before the next look, or none when all is decided; looks where the draws are there."""
+        """The jobs before the next look, none when all is decided; takes each look whose draws are there."""
         while self.taken < len(LOOKS) and any(case.open for case in self.cases):
             done = store.done()
             wanted = ((chunk, self._keys(chunk.start)) for chunk in self.chunks)

@@ -44,7 +44,7 @@ def commands(verdict: GateVerdict, *, inconclusive_stops: bool) -> Iterator[str]
 
 @contextmanager
 def untrusted(stream: TextIO) -> Iterator[None]:
-    """While text from models is printed the runner obeys no workflow command in it: only the end of this block is one."""
+    """Keep the runner from obeying workflow commands in text that is printed in the block, which may come from models."""
     token = secrets.token_hex(16)
     stream.write(f"::stop-commands::{token}\n")
     stream.flush()
@@ -64,5 +64,5 @@ def markdown(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Data of a workflow command: only `%` and line ends mean something there, and no control character is left to begin with."""
+    """Untrusted text as data of a workflow command, where only `%` and line ends mean something; `safe` leaves no line end."""
     return safe(text).replace("%", "%25")

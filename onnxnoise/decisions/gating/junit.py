@@ -9,17 +9,18 @@ from xml.etree import ElementTree
 from onnxnoise.decisions.gating.records import GateVerdict, RuleVerdict
 
 Outcome = Literal["pass", "fail", "5"]
-"""What an inconclusive rule counts as: as in `--on-inconclusive`."""
+"""The outcome that an inconclusive rule counts as, in the words of `--on-inconclusive`."""
 
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 can't hold, escaped or not."""
 
 
 def junit_xml(verdict: GateVerdict, on_inconclusive: Outcome = "5") -> str:
-    """One document: a failed rule is a `failure`, an inconclusive one an `error`, or what `on_inconclusive` makes of it.
+    """The verdict as one document: a failed rule is a `failure`, an inconclusive one an `error` unless `on_inconclusive` says
+    otherwise.
 
     Readers differ in what they show: GitLab takes `classname` (the model) for the suite and shows the text of the element, not
-    its `message`; so the text has all there is to say. Names are untrusted: what XML can't hold is replaced.
+    its `message`; so the text has all there is to say. Names are untrusted: characters that XML can't hold are replaced.
     """
     counts = {"failures": 0, "errors": 0, "skipped": 0}
     suite = ElementTree.Element("testsuite", name="onnxnoise gate", tests=str(len(verdict.rules)), time="0")
@@ -67,5 +68,5 @@ def _kind(rule: RuleVerdict, on_inconclusive: Outcome) -> Literal["failure", "er
 
 
 def _held(text: str) -> str:
-    """Text that XML 1.0 can hold."""
+    """The text with a replacement for each character that XML 1.0 can't hold."""
     return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)

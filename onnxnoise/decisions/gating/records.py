@@ -13,9 +13,9 @@ SCHEMA = "onnxnoise/verdict/1"
 
 @dataclass(frozen=True)
 class CellVerdict:
-    """One place that a rule looks at (`layer` None: all layers, or their mean) and what its draws say.
+    """One place that a rule looks at (`layer` None: all layers, or their mean), its value and its verdict.
 
-    `low` and `high` are one-sided bounds at the error that the last look may use.
+    `low` and `high` are one-sided bounds of `value` at the error that the last look may use.
     """
 
     layer: int | None
@@ -31,9 +31,9 @@ class CellVerdict:
 
 @dataclass(frozen=True)
 class RuleVerdict:
-    """A rule with its verdict: `value`, which is `quantity`, was to be at least `limit`; of several layers the one that decides.
+    """A rule with its verdict: `value`, whose meaning is `quantity`, must be at least `limit`; of several layers, one decides.
 
-    `message` says why, for a person; it has names from the model in it: untrusted text.
+    `message` gives the reason to a person; it has names from the model in it: untrusted text.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A rule on its way to a verdict: which places it looks at, what their draws say, and how that reads."""
+"""A rule on its way to a verdict: the places that it looks at, the readings of their draws, and the words for them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from onnxnoise.words import SWEEPS
 
 @dataclass(frozen=True)
 class Place:
-    """One figure that a rule looks at: the mean over `layers`; `layer` and `name` where it is one layer's."""
+    """A place that a rule looks at, whose value is the mean over `layers`; `layer` and `name` where that is one layer."""
 
     layer: int | None
     name: str | None
@@ -30,12 +30,12 @@ class Place:
 
 
 def title(rule: Rule) -> str:
-    """How errors call a rule."""
+    """The rule's name as errors write it."""
     return f"rule {rule.name!r}"
 
 
 def places(rule: Rule, layers: Sequence[Selectable]) -> list[Place]:
-    """What a rule looks at, of the layers that bear noise; UsageError for a pattern that matches none."""
+    """The places that a rule looks at, of layers that bear noise; raises UsageError for a pattern that matches none."""
     if rule.sweep == "all":
         return [Place(None, None, (None,))]
     if rule.layer is None:
@@ -48,9 +48,9 @@ def places(rule: Rule, layers: Sequence[Selectable]) -> list[Place]:
 
 
 class Case:
-    """A rule and what is known of its places. One that has passed or failed at one look stays so.
+    """A rule and the readings of its places. A place that has passed or failed at one look stays so.
 
-    `baseline` is the open run file of a rule that is relative to one.
+    `baseline` is the open run file of a rule that is relative to a run file.
     """
 
     def __init__(self, rule: Rule, where: Sequence[Place], baseline: RunHits | None) -> None:
@@ -67,7 +67,7 @@ class Case:
 
     @property
     def open(self) -> list[Place]:
-        """Places that need more draws; none once the rule has failed."""
+        """The places that need more draws; none once the rule has failed."""
         if self.verdict == "fail":
             return []
         return [each for each in self.places if self._known(each) == "inconclusive"]
@@ -76,7 +76,7 @@ class Case:
         return self.readings[place].verdict if place in self.readings else "inconclusive"
 
     def look(self, run: RunHits, draws: int | None, error: float, images: int, *, rare: float) -> None:
-        """Read the open places from the draws numbered below `draws` (None: all there are); `error`, `rare` as `decisions.read`.
+        """Read the open places from the draws numbered below `draws` (None: from all); `error`, `rare` as `sequential.read`.
 
         Raises RunFileError where no draw is complete, there is no clean hit, or the baseline lacks what is needed.
         """
@@ -105,7 +105,7 @@ class Case:
     def _estimate(
         self, run: RunHits, place: Place, numbers: list[int], side: Side, images: int
     ) -> tuple[float, Contrast | None, Range]:
-        """The rule's value, its law (None with one draw), and what it can be."""
+        """The rule's value, its law (None with one draw), and the range of possible values."""
         if self.baseline is not None:
             return self._over_baseline(run, place, numbers, side, images)
         clean = float(side.clean.mean())
@@ -144,7 +144,7 @@ class Case:
         return side.mean / base.mean, ratio(side, base, by_draw=by_draw), Range(0.0, 1.0 / base.mean)
 
     def judged(self) -> RuleVerdict:
-        """The rule with its verdict; the place that decides is the lowest of those with that verdict."""
+        """The rule with its verdict; the place with that verdict and the lowest value decides."""
         rule, verdict = self.rule, self.verdict
         place = min(
             (each for each in self.readings if self.readings[each].verdict == verdict),
@@ -192,9 +192,9 @@ def _message(case: Case, place: Place, reading: Reading) -> str:
 
 
 def opened_baseline(rule: Rule, noise: NoiseSetting, data: str, images: int, stack: ExitStack) -> RunHits | None:
-    """The rule's baseline (None where it has none), held against what is gated: its noise setting and its data's digest.
+    """The rule's baseline (None where it has none), checked against the noise setting and the data's digest of the gated run.
 
-    Raises RunFileError where they can't be compared: it says what differs, or what the baseline has.
+    Raises RunFileError where the two can't be compared; the message says in what they differ, or what the baseline has.
     """
     if rule.baseline is None:
         return None
@@ -218,7 +218,7 @@ def opened_baseline(rule: Rule, noise: NoiseSetting, data: str, images: int, sta
 
 
 def check_there(run: RunHits, rule: Rule, place: Place) -> None:
-    """Raise RunFileError, which lists what the run file has, where it lacks what a rule looks at."""
+    """Raise RunFileError, which lists the cells that the run file has, where it lacks those that a rule looks at."""
     if run.has(rule.sweep, place.layers, rule.level):
         return
     there = ", ".join(

@@ -1,4 +1,4 @@
-"""Reads a gate's rules from TOML: `onnxnoise.toml`, or `[tool.onnxnoise.gate]` in pyproject.toml; what is unknown is an error."""
+"""Reads a gate's rules from TOML: `onnxnoise.toml`, or `[tool.onnxnoise.gate]` in pyproject.toml; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULT_CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Rule:
-    """What must hold: an accuracy under noise, relative to something, is at least `min`, or drops by `max_drop` at most.
+    """A rule: an accuracy under noise, relative to something, must be at least `min`, or drop by `max_drop` at most.
 
     `layer` is None (all layers together, or with the sweep `single` the mean over layers, `A_avr`), a pattern as of `--layers`
     (then every layer it names must hold; an index is one too) or `worst` (every layer must). `relative_to` is `clean`,
@@ -39,7 +39,7 @@ class Rule:
     | `absolute`  | accuracy >= min                   | accuracy - clean >= -max_drop          |
     | a run file  | accuracy / the baseline's >= min  | accuracy / the baseline's >= 1 - max_drop |
 
-    `key` is how the level is written, `snr` or `level`: the first is of gaussian noise only.
+    `key` is the key that the level was written with: `snr`, for gaussian noise only, or `level`.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Rule:
 
     @property
     def quantity(self) -> str:
-        """What the value is, in words."""
+        """The meaning of the rule's value, in words."""
         if self.relative_to == CLEAN:
             return "accuracy / clean"
         if self.relative_to == ABSOLUTE:
@@ -79,7 +79,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """A rules file: its rules in order, and from its `[bench]` table how a model is benched (texts and numbers as flags take)."""
+    """A rules file: its rules in order, and its `[bench]` table, which says how a model is benched in texts that flags take."""
 
     path: Path
     rules: tuple[Rule, ...]
@@ -87,7 +87,7 @@ class Rules:
 
 
 def find_rules(given: str | None) -> Path:
-    """The rules file: `given`, else onnxnoise.toml here, else pyproject.toml here; InputError where there is none."""
+    """The rules file: `given`, else onnxnoise.toml or pyproject.toml in this folder; raises InputError where there is none."""
     if given is not None:
         return Path(given)
     for name in (RULES_FILE, PROJECT_FILE):
@@ -100,7 +100,7 @@ def find_rules(given: str | None) -> Path:
 
 
 def load_rules(path: Path) -> Rules:
-    """The rules in `path`. Raises InputError: can't be read, no TOML, a key or value that no gate can use, or no rule at all."""
+    """The rules in `path`. Raises InputError where it can't be read, isn't TOML, has an unusable key or value, or no rule."""
     document = read_document(path, "rules file", InputError, "; pass --rules FILE")
     where = ""
     if path.name == PROJECT_FILE:
@@ -186,7 +186,7 @@ def _rule(path: Path, number: int, values: Mapping[str, object]) -> Rule:
 
 
 def _level(table: Table) -> tuple[Literal["snr", "level"], float]:
-    """How a rule's level is written, and the level itself."""
+    """The key that a rule's level is written with, and the level itself."""
     ratio = "a number above 0, sigma_w / sigma_noise (10 is noise of 10 %)"
     if "level" not in table.values:
         snr = table.number("snr", ratio, above=0.0, infinite=True)
@@ -201,7 +201,7 @@ def _level(table: Table) -> tuple[Literal["snr", "level"], float]:
 
 
 def check_levels(rules: Rules, level: Level) -> None:
-    """Raise InputError for a rule whose level is none of the noise that is gated."""
+    """Raise InputError for a rule whose level isn't one of the noise that is gated."""
     for rule in rules.rules:
         title = f"{rules.path}: rule {shown(rule.name)}"
         if rule.key == "snr" and level.name != "SNR":
@@ -225,7 +225,7 @@ def _layer(table: Table) -> str | None:
 
 
 def _relative_to(table: Table) -> tuple[str, Path | None]:
-    """What a rule's accuracy is relative to, and where that is a run file, its path."""
+    """The `relative_to` of a rule, and its path where that is a run file."""
     allowed = f"{CLEAN!r}, {ABSOLUTE!r} or the path of a baseline's run file"
     relative_to = table.values.get("relative_to", CLEAN)
     if not isinstance(relative_to, str) or not relative_to:
