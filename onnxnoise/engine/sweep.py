@@ -270,7 +270,7 @@ class ChunkSweep:
             self._types[position] = session.types(only(piece.run(cut[0]()), self.cutter.live(position)))
 
     def _onward(self, cut: Cut, start: int, stop: int, noisy: Noisy | None = None) -> Cut:
-        """The values at the later cut `stop`, made from those at `start`; each mini-batch's old values go as the new ones come."""
+        """The values at the later cut `stop`, made from those at `start`; a mini-batch's old values go as its new ones come."""
         if start == stop:
             return cut
         piece, names = self._piece(start, stop, noisy), self.cutter.live(stop)

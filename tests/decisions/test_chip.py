@@ -66,7 +66,7 @@ def test_its_weights_are_the_noise_by_hand(files: nets.Files, tmp_path: Path) ->
 def test_the_file_says_what_it_is(files: nets.Files, tmp_path: Path) -> None:
     made = chip.apply(str(files.model), snr=5.0, out=tmp_path / "a.onnx")
     about = {p.key: p.value for p in onnx.load(made.path).metadata_props}
-    record = json.loads(about[chip.METADATA_KEY])
+    record = json.loads(about["onnxnoise.chip"])
     assert (record["snr"], record["draw"], record["seed"], record["bn"]) == (5.0, 0, 40, "group")
     assert record["model"]["sha256"] == made.model["sha256"]
     assert record["path"] == "a.onnx", "nobody's folders are told"

@@ -23,7 +23,7 @@ from onnxnoise.words import DEFAULT_SEED, Analog, Policy, SigmaScope
 
 Array = npt.NDArray[Any]
 
-METADATA_KEY = "onnxnoise.decisions.design.chip"
+METADATA_KEY = "onnxnoise.chip"
 _LARGEST_FILE = 2**31 - 2**20
 """The most bytes of weights inside a file: a protobuf message can have 2 GiB, and the nodes need room too."""
 
