@@ -1,4 +1,4 @@
-"""What the rows behind the figures share: noise, estimates and single noisy layers, with the words that tooltips say."""
+"""The rows that several figures draw, and their common fields: noise, estimates, single noisy layers and tooltips' words."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BANDS = ("< 0.2", "0.2 to 0.5", "0.5 to 0.8", "0.8 to 0.9", "0.9 to 0.95", "0.95
 
 _BOUNDS = (0.2, 0.5, 0.8, 0.9, 0.95, 0.99)
 _STEP, _REACH = 0.008, 0.03
-"""Shares of the axis: from one run's marks to the next one's, and from the first one's to the last one's."""
+"""Shares of the axis: the distance from one run's marks to the next run's, and at most from the first's to the last's."""
 
 _ROW_NAME, _TIP_NAME = 30, 120
 
 
 def by_noise(view: View, cells: Sequence[Cell]) -> list[Cell]:
-    """Cells with the least noise first, those of one noise by layer."""
+    """The cells sorted: the least noise first, at equal noise by layer."""
     return sorted(cells, key=lambda cell: (view.level.order(cell.level), cell.layer or 0))
 
 
@@ -147,7 +147,7 @@ def _layer(view: View, cell: Cell) -> Datum:
 
 
 def _broken(cell: Cell) -> Datum:
-    """In how many draws a variance went negative, how many outputs were not finite, and both in words."""
+    """The number of draws in which a variance went negative, and of outputs that were not finite, in words too."""
     negative = sum(draw.negative_variances > 0 for draw in cell.draws)
     nonfinite = sum(draw.nonfinite for draw in cell.draws)
     return {

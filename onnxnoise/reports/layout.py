@@ -20,7 +20,7 @@ from onnxnoise.text import shortened
 Spec: TypeAlias = dict[str, Any]
 Concat = Literal["hconcat", "vconcat"]
 _ROW, _COLUMN, _WIDE = 360, 330, 760
-"""Widths of a chart in pixels, by the figure's place."""
+"""Widths of a chart in pixels, by the figure's slot."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Drawing:
 def drawings(found: Sequence[View], names: Sequence[str] = NAMES, *, selectable: bool = False) -> list[Drawing]:
     """The named figures that the runs have cells for: those of all runs, then each run's, both in the order of the registry.
 
-    Selectable ones let the reader choose a layer, and come with its curve.
+    With `selectable`, the reader can choose a layer on a figure that has a curve, and the curve comes with it.
     """
     numbers = count()
     chosen = [(name, figure(name)) for name in NAMES if name in names]
@@ -87,12 +87,12 @@ def datasets(found: Sequence[View], names: Sequence[str] = NAMES) -> dict[str, l
 def image(found: Sequence[View], made: Sequence[Drawing]) -> Spec:
     """One Vega-Lite specification with these drawings, light, under a title that says what the noise means."""
     alone = len(found) == 1
-    rows = [drawing for drawing in made if drawing.figure.place == "row"]
-    columns = [_arranged(found, each, "vconcat", _COLUMN) for each in made if each.figure.place == "column"]
+    rows = [drawing for drawing in made if drawing.figure.slot == "row"]
+    columns = [_arranged(found, each, "vconcat", _COLUMN) for each in made if each.figure.slot == "column"]
     if alone and columns and rows:  # a column is tall, its neighbour has two charts one above the other
         columns.append(_arranged(found, rows.pop(0), "vconcat", _ROW))
     beside = [_concat("hconcat", columns)] if columns else []
-    wide = [_arranged(found, each, "vconcat", _WIDE) for each in made if each.figure.place == "wide"]
+    wide = [_arranged(found, each, "vconcat", _WIDE) for each in made if each.figure.slot == "wide"]
     arranged = [_arranged(found, each, "hconcat", _ROW) for each in rows]
     parts = [*beside, *arranged, *wide] if alone else [*arranged, *beside, *wide]
     return {
@@ -149,7 +149,7 @@ def _concat(how: Concat, panels: Sequence[Spec]) -> Spec:
 
 
 def about(view: View) -> str:
-    """What a run's figures stand for, on one line."""
+    """A line that says to what a run's figures apply: noise, policy, metric, clean accuracy, images and draws."""
     result = view.result
     draws = sorted({len(cell.draws) for cell in result.cells})
     counts = " and ".join(str(number) for number in draws) or "no"

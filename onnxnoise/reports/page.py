@@ -68,7 +68,7 @@ def _head(found: Sequence[View]) -> list[str]:
 
 
 def _notes(found: Sequence[View]) -> list[str]:
-    """Sentences that say what keeps the runs from being complete, or from being compared."""
+    """Sentences about runs that are incomplete, or that differ so that they can't be compared."""
     notes = []
     for view in found:
         run = view.opened
@@ -85,7 +85,7 @@ def _notes(found: Sequence[View]) -> list[str]:
 
 
 def _common(found: Sequence[View], made: Sequence[Drawing]) -> list[str]:
-    """What all runs share: their figures, each with its table, and tables of structure and of depth."""
+    """The section of all runs together: their figures, each with its table, and tables of structure and of depth."""
     parts = ["<section>", "<h2>At a glance</h2>", tables.overview(found)]
     for drawing in made:
         if isinstance(drawing.figure, OfAllRuns):
@@ -96,7 +96,7 @@ def _common(found: Sequence[View], made: Sequence[Drawing]) -> list[str]:
 
 
 def _section(i: int, view: View, made: Sequence[Drawing]) -> list[str]:
-    """What belongs to one run: its warnings, its figures, each with its table, and the table of its layers."""
+    """The section of one run: its warnings, its figures, each with its table, and the table of its layers."""
     parts = [
         f'<section id="run-{i}" data-run="{i}">',
         f"<h2>{escape(view.label)}</h2>",

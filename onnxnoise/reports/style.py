@@ -1,4 +1,4 @@
-"""What the figures of a report share in looks: palette, axes, legends and the configuration of both themes."""
+"""The looks that all figures of a report share: palette, axes, legends and the configuration of both themes."""
 
 from __future__ import annotations
 
@@ -82,21 +82,21 @@ def _axis_title(level: Level) -> str:
 
 
 def _axis_labels(level: Level) -> str:
-    """A Vega expression that writes a label of two lines, level and percent, from `datum.value`: the noise in percent."""
+    """A Vega expression that writes a label of two lines, level and percent, from `datum.value`, the noise in percent."""
     number = f"format({level.inverse.replace('p', 'datum.value')}, '.3~g')"
     return f"datum.value == 0 ? ['clean', '0 %'] : [{number}, format(datum.value, '.3~g') + ' %']"
 
 
 def legend_labels(level: Level) -> str:
-    """A Vega expression that writes level and percent on one line from `datum.value`: the noise in percent."""
+    """A Vega expression that writes level and percent on one line from `datum.value`, the noise in percent."""
     return f"format({level.inverse.replace('p', 'datum.value')}, '.3~g') + ' (' + format(datum.value, '.3~g') + ' %)'"
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What the runs in a figure share: their labels, in order, their level, and the sizes of noise that have a tick.
+    """The axis that the runs in a figure share: their labels, in order, their level, and the sizes of noise with a tick.
 
-    `noises` are in percent and rise; no noise is not among them.
+    `noises` are in percent and rise from above 0.
     """
 
     runs: tuple[str, ...]
@@ -111,7 +111,7 @@ class Axis:
         return cls(tuple(view.label for view in found), level, tuple(noises))
 
     def noise(self, field: str = "place", *, clean: bool = True) -> alt.X:
-        """The noise in percent on a square-root scale; with `clean`, no noise has a tick too. Labels say level and percent."""
+        """The noise in percent on a square-root scale; with `clean`, 0 has a tick too. Labels say level and percent."""
         values = [0.0, *self.noises] if clean else list(self.noises)
         return alt.X(
             f"{field}:Q",
@@ -170,7 +170,7 @@ def layer_axis(title: str, layers: int) -> alt.X:
 
 
 def scale(domain: Sequence[str], values: Sequence[str]) -> alt.Scale:
-    """Each word of `domain` with a color or shape of its own, as far as `values` reach."""
+    """A scale that gives each word of `domain` a color or shape of its own, as long as there are `values`."""
     return alt.Scale(domain=list(domain), range=[values[i % len(values)] for i in range(len(domain))])
 
 

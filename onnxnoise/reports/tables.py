@@ -1,4 +1,4 @@
-"""The tables of the page: what they are made of, and those of no figure: overview, structure, depth, layers, provenance."""
+"""The parts of the page's tables, and the tables without a figure: overview, structure, depth, layers, provenance."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def share(estimate: Estimate | None, scale: int = 1) -> str:
 
 
 def interval(ends: Interval, scale: int, digits: int) -> str:
-    """The ends of an interval times `scale`, in brackets."""
+    """The ends of an interval times `scale`, in brackets, with `digits` decimals."""
     return f"[{', '.join(f'{scale * end:.{digits}f}' for end in ends)}]"
 
 
@@ -74,7 +74,7 @@ def noise(view: View, level: float) -> str:
 
 
 def overview(found: Sequence[View]) -> str:
-    """What each run measured: clean accuracy, layers, data, draws and policies."""
+    """A table of the runs: clean accuracy, layers, data, draws and policies."""
     rows = []
     for view in found:
         result = view.result
@@ -119,7 +119,7 @@ def level_headings(found: Sequence[View]) -> list[str]:
 
 
 def by_level(found: Sequence[View], content: Callable[[View, float], str]) -> list[list[str]]:
-    """A table's rows with a run each: its label, then the content of the run at each level that any run has."""
+    """A table's rows, one a run: its label, then the content of the run at each level that any run has."""
     return [[text(view.label), *(content(view, level) for level in _levels(found))] for view in found]
 
 
@@ -128,7 +128,7 @@ def _levels(found: Sequence[View]) -> list[float]:
 
 
 def structure(found: Sequence[View]) -> str:
-    """Layers and parameters of each run, by kind (Tables IV to VIII)."""
+    """A table of each run's layers and parameters, by kind (the paper's Tables IV to VIII)."""
     kinds = [kind for kind in KINDS if any(layer.kind == kind for view in found for layer in view.layers.values())]
     rows = []
     for view in found:
@@ -146,7 +146,7 @@ def structure(found: Sequence[View]) -> str:
 
 
 def depth(found: Sequence[View]) -> list[str]:
-    """Rank correlation of A_i with depth, with a hint; empty where no single sweep is complete."""
+    """A table of the rank correlation of A_i with depth, with a hint; empty where no single sweep is complete."""
     rows = []
     for view in found:
         for each in depths(view):
@@ -175,7 +175,7 @@ def depth(found: Sequence[View]) -> list[str]:
 
 
 def layers(view: View) -> str:
-    """Every noise layer: its structure and A_i at each level; a button shows its curve."""
+    """A table of every noise layer: its structure and A_i at each level; a button shows its curve."""
     cells = {(cell.layer, cell.level): cell for cell in view.cells("single")}
     levels = [level for level in view.levels if view.cells("single", level)]
     rows = []
@@ -215,7 +215,7 @@ def _marked(cell: Cell, estimate: Estimate | None) -> str:
 
 
 def provenance(found: Sequence[View]) -> str:
-    """What somebody needs to repeat the runs."""
+    """A table of all that somebody needs to repeat the runs."""
     parts = ["<section id=provenance>", "<h2>Provenance</h2>"]
     for view in found:
         result, opened = view.result, view.opened

@@ -39,7 +39,7 @@ class View:
 
     @property
     def level(self) -> Level:
-        """What the swept number of the run's noise is."""
+        """The kind of level that the run sweeps."""
         return level_of_noise(self.result.noise)
 
     @property
@@ -54,14 +54,14 @@ class View:
 
     @property
     def clean(self) -> float:
-        """Accuracy without noise, a fraction of 1."""
+        """The accuracy without noise, a fraction of 1."""
         clean = self.result.clean
         hits = clean.top5_hits if self.metric == "top5" else clean.top1_hits
         return (hits or 0) / clean.images
 
     @property
     def chance(self) -> float | None:
-        """Accuracy of guessing, a fraction of 1: 1 / classes, 5 / classes for top-5; None where the classes are not known."""
+        """The accuracy of guessing, a fraction of 1: 1 / classes, 5 / classes for top-5; None where classes aren't known."""
         classes = self.opened.classes
         return None if classes is None else (5 if self.metric == "top5" else 1) / classes
 
@@ -87,7 +87,7 @@ class View:
 
 
 def level_of(found: Sequence[View]) -> Level:
-    """The level that the axes and headings of these runs together are about."""
+    """The kind of level in the axes and headings of these runs together."""
     return found[0].level
 
 
@@ -129,7 +129,7 @@ def differences(found: Sequence[View]) -> list[tuple[str, list[str]]]:
 
 
 def _labels(runs: Sequence[OpenedRun]) -> list[str]:
-    """A label for each run: its model's name, and where several share the name, what tells them apart or their file's name."""
+    """A label for each run: its model's name; where several share it, also the trait they differ in, or the file's name."""
     names = [shortened(run.result.model["name"], _LABEL) for run in runs]
     labels = []
     for name, run in zip(names, runs, strict=True):
@@ -156,7 +156,7 @@ _LABELLED: tuple[Callable[[OpenedRun], str], ...] = (
 
 @dataclass(frozen=True)
 class Depth:
-    """Rank correlation of A_i with the layer's index at one level; `draws` has the rho of each draw alone."""
+    """The rank correlation of A_i with the layer's index at one level; `draws` has the rho of each draw alone."""
 
     level: float
     correlation: RankCorrelation | None
@@ -181,7 +181,7 @@ def depths(view: View) -> Iterator[Depth]:
 
 @dataclass(frozen=True)
 class Fall:
-    """Where the cumulative curve of one level meets chance: from `cell` on, no accuracy can be told from it.
+    """The place where the cumulative curve of one level meets chance: from `cell` on, no accuracy can be told from it.
 
     `cell` is None where the curve never meets it. `above` is the last L whose accuracy is surely above chance, and `below` the
     first L from which on all are surely below twice chance; None where there is no such L. With few draws the two lie far apart.
@@ -194,10 +194,10 @@ class Fall:
 
 
 def falls(view: View) -> Iterator[Fall]:
-    """Where the curve of each level of the cumulative sweep meets chance; nothing where chance is not known.
+    """The place where the curve of each level of the cumulative sweep meets chance; empty where chance isn't known.
 
     An accuracy can't be told from chance where the lower end of its 95 % interval (for other draws and images) is at or below
-    it; with one draw, which has no interval, where the accuracy itself is. Fewer draws so mean an earlier L.
+    it; with one draw, which has no interval, where the accuracy itself is. So fewer draws mean an earlier L.
     """
     chance = view.chance
     if chance is None:

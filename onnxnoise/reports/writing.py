@@ -18,7 +18,7 @@ from onnxnoise.words import METRICS, Metric
 _IMAGES, _TABLES = (".png", ".svg"), (".csv", ".json")
 ENDINGS = (".html", *_IMAGES, *_TABLES)
 _SCALE = 2
-"""Pixels of a PNG for one of the page's."""
+"""Pixels of a PNG for each pixel of the page, in both directions."""
 
 
 def report(

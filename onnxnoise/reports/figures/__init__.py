@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """A figure's name, as `--figure` takes it, and its file here; `asked` is one that an image has only where it is asked for."""
+    """A figure's name, as `--figure` takes it, and its file here; an `asked` one is in an image only if asked for by name."""
 
     name: str
     file: str
@@ -26,7 +26,7 @@ FIGURES = (
 )
 NAMES = tuple(entry.name for entry in FIGURES)
 IN_IMAGE = tuple(entry.name for entry in FIGURES if not entry.asked)
-"""The figures of an image for which `--figure` does not say any."""
+"""The figures of an image where `--figure` isn't given."""
 
 
 def figure(name: str) -> AnyFigure:

@@ -68,7 +68,7 @@ def single_draws(found: Sequence[View]) -> list[Datum]:
 
 
 def charts(found: Sequence[View], canvas: Canvas) -> list[alt.LayerChart]:
-    """Accuracy, and accuracy / clean."""
+    """Two charts: accuracy, and accuracy / clean."""
     if not any(view.cells("all") for view in found):
         return []
     axis = Axis.of(found)
@@ -79,7 +79,7 @@ def charts(found: Sequence[View], canvas: Canvas) -> list[alt.LayerChart]:
 
 
 def _top(found: Sequence[View]) -> float:
-    """Where the axis of accuracy / clean ends: above every draw, not above every interval."""
+    """The end of the axis of accuracy / clean: above every draw, but not above every interval."""
     return max([1.1, *(1.05 * (row["normalized"] or 0.0) for row in single_draws(found))])
 
 
@@ -100,7 +100,7 @@ def _chart(canvas: Canvas, axis: Axis, field: str, title: str, *, top: float) ->
 
 
 def table(found: Sequence[View]) -> str:
-    """Table III: all layers noisy, absolute and normalized."""
+    """The paper's Table III: accuracy with all layers noisy, absolute and normalized."""
 
     def absolute(view: View, level: float) -> str:
         cell = _cell(view, level)
@@ -131,6 +131,6 @@ FIGURE = OfAllRuns(
     note="bars: 95 % intervals, for other draws and other images like these; small dots: single draws",
     rows={"whole": means, "whole-draws": single_draws},
     charts=charts,
-    place="row",
+    slot="row",
     table=table,
 )

@@ -47,7 +47,7 @@ def averages(found: Sequence[View]) -> list[Datum]:
 
 
 def charts(found: Sequence[View], canvas: Canvas) -> list[alt.LayerChart]:
-    """A_avr as curves, and 100 - A_avr as bars."""
+    """Two charts: A_avr as curves, and 100 - A_avr as bars."""
     if not any(view.result.a_avr for view in found):
         return []
     axis = Axis.of(found)
@@ -66,7 +66,7 @@ def _curves(canvas: Canvas, axis: Axis) -> alt.LayerChart:
 
 
 def _bars(canvas: Canvas, axis: Axis) -> alt.LayerChart:
-    """The bars of the runs stand side by side at each noise."""
+    """A chart of 100 - A_avr, in which the runs' bars stand side by side at each noise."""
     offset = alt.XOffset("run:N", sort=list(axis.runs))
     bars = canvas.chart("averages").encode(x=axis.noise_band(), xOffset=offset)
     return layered(
@@ -77,7 +77,7 @@ def _bars(canvas: Canvas, axis: Axis) -> alt.LayerChart:
 
 
 def table(found: Sequence[View]) -> str:
-    """A_avr and 100 - A_avr in percent, by run and level."""
+    """A table of A_avr and 100 - A_avr in percent, by run and level."""
 
     def kept(view: View, level: float) -> str:
         return tables.share(_estimate(view, level), 100)
@@ -104,6 +104,6 @@ FIGURE = OfAllRuns(
     note="bars: 95 % intervals, for other draws and other images like these",
     rows={"averages": averages},
     charts=charts,
-    place="row",
+    slot="row",
     table=table,
 )

@@ -1,4 +1,4 @@
-"""What a figure is made of: title, note, the rows it draws, its charts, and where it stands in a report."""
+"""The parts of a figure: title, note, the rows it draws, its charts, and its slot in a report."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from onnxnoise.reports.chartdata import Datum
 from onnxnoise.reports.views import View
 
 Shown = TypeVar("Shown")
-Place = Literal["row", "column", "wide"]
-"""Where a figure stands in an image. `row`: its charts side by side. `column`: its charts one above the other, beside the
+Slot = Literal["row", "column", "wide"]
+"""The slot of a figure in an image. `row`: its charts side by side. `column`: its charts one above the other, beside the
 columns of the other runs. `wide`: its charts one above the other, over the image's whole width."""
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Where a figure is drawn: `run` is the position of the run that it shows, None for all runs.
+    """A place in a report in which a figure is drawn; `run` is the position of the run that it shows, None for all runs.
 
-    On a page the reader can choose a layer (`selectable`), in an image not.
+    On a page the reader can choose a layer (`selectable`), in an image they can't.
     """
 
     run: int | None
     selectable: bool
 
     def chart(self, rows: str) -> alt.Chart:
-        """A chart of those rows of the figure that it gives under this name."""
+        """An empty chart of the figure's rows of this name, to be given marks."""
         return alt.Chart(alt.NamedData(dataset(rows, self.run)))
 
 
@@ -39,18 +39,18 @@ def dataset(rows: str, run: int | None) -> str:
 
 @dataclass(frozen=True)
 class Figure(Generic[Shown]):
-    """A figure of what is shown, which is one run or all of them.
+    """A figure of a report, which shows one run or all of them.
 
     `title` stands above it, and `note` below says what its marks mean; its parts are separated by "; ". `rows` makes each of
     its data sets, by name; figures that draw the same rows name them alike. `charts` gives its charts, none where there is
-    nothing to draw. `place` is where it stands in an image, and `table` is HTML that stands below it on the page.
+    nothing to draw. `slot` says where it stands in an image, and `table` is HTML that stands below it on the page.
     """
 
     title: str
     note: str
     rows: Mapping[str, Callable[[Shown], list[Datum]]]
     charts: Callable[[Shown, Canvas], Sequence[alt.LayerChart]]
-    place: Place
+    slot: Slot
     table: Callable[[Shown], str] | None = None
 
 

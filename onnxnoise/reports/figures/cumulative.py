@@ -28,12 +28,12 @@ def means(view: View) -> list[Datum]:
 
 
 def reached(view: View) -> list[Datum]:
-    """The row of the first L of each level from which on accuracy can't be told from chance."""
+    """A row for each level: the first L from which on accuracy can't be told from chance."""
     return [_mean(view, fall.cell) for fall in falls(view) if fall.cell is not None]
 
 
 def chance(view: View) -> list[Datum]:
-    """The accuracy of guessing, in percent; no row where the number of classes is not known."""
+    """A row with the accuracy of guessing, in percent; no row where the number of classes isn't known."""
     return [] if view.chance is None else [{"accuracy": 100 * view.chance, "said": f"chance, {100 * view.chance:g} %"}]
 
 
@@ -87,7 +87,7 @@ def charts(view: View, canvas: Canvas) -> list[alt.LayerChart]:
 
 
 def table(view: View) -> str:
-    """From which L on a curve can't be told from chance; a hint instead where chance is not known."""
+    """A table of the L from which on each curve can't be told from chance; a hint instead where chance isn't known."""
     rows = []
     for fall in falls(view):
         cell = fall.cell
@@ -122,6 +122,6 @@ FIGURE = OfOneRun(
     note="bands: 95 % intervals; rings: from here on accuracy can't be told from chance",
     rows={"cumulative": means, "reached": reached, "chance": chance},
     charts=charts,
-    place="wide",
+    slot="wide",
     table=table,
 )

@@ -12,7 +12,7 @@ from onnxnoise.reports.style import LAYER_TIPS, NORMALIZED, Axis, layered, tips,
 from onnxnoise.reports.views import View
 
 ROW_HEIGHT = 15
-"""Pixels of a layer's row."""
+"""The height of a layer's row, pixels."""
 
 _ROW_LABEL = 210
 _ROWS = {"single": single, "draws": draws}
@@ -78,12 +78,12 @@ FIGURE = OfOneRun(
     note="▲ noise made a batch norm's variance negative; ✕ outputs were not finite (in some draw)",
     rows=_ROWS,
     charts=charts,
-    place="column",
+    slot="column",
     curve=OfOneRun(
         title="One layer",
         note="band: 95 % interval; small dots: single draws",
         rows=_ROWS,
         charts=curve,
-        place="column",
+        slot="column",
     ),
 )

@@ -25,7 +25,7 @@ from onnxnoise.reports.style import (
 from onnxnoise.reports.views import View
 
 HEIGHT = 120
-"""Pixels of the chart of one noise."""
+"""The height of the chart of one noise, pixels."""
 
 
 def charts(view: View, canvas: Canvas) -> list[alt.LayerChart]:
@@ -69,5 +69,5 @@ FIGURE = OfOneRun(
     note="faint lines: single draws; dots: their mean; ▲ and ✕ as on the heat map",
     rows={"single": single, "draws": draws},
     charts=charts,
-    place="wide",
+    slot="wide",
 )
