@@ -1,1 +1,1 @@
-"""Run files, and what is computed from their tallies; nothing here knows ONNX."""
+"""Run files, and the results that are computed from their tallies; nothing here knows ONNX."""

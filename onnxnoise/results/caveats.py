@@ -10,7 +10,7 @@ from onnxnoise.records import Cell, CleanHits, NoiseSetting, Notice
 
 FEW_DRAWS = 10
 _NAMED = 5
-"""How many cells a message names; the rest it counts."""
+"""The number of cells that a message names; it counts the rest."""
 
 
 def notices(
@@ -58,7 +58,7 @@ def _few_chunked(cells: Sequence[Cell]) -> Iterator[Notice]:
 
 
 def _imprecise(cells: Sequence[Cell], precision: float, draws: int, level: Level) -> Iterator[Notice]:
-    """About cells that got all the draws that were allowed and are still less precise than asked for."""
+    """The warning about cells that got all draws allowed and are still less precise than asked for."""
     wide = [cell for cell in cells if cell.precise is False and len(cell.draws) >= draws]
     if wide:
         named = ", ".join(
@@ -75,7 +75,7 @@ def _imprecise(cells: Sequence[Cell], precision: float, draws: int, level: Level
 
 
 def _negative_variances(bn: str, cells: Sequence[Cell]) -> Iterator[Notice]:
-    """About variances below 0: in how many layers and draws, by the single sweep if there is one."""
+    """The warning about variances below 0: the numbers of layers and draws, by the single sweep if there is one."""
     sweep = next((name for name in ("single", "all") if any(cell.sweep == name for cell in cells)), "cumulative")
     told = [(cell, draw) for cell in cells if cell.sweep == sweep for draw in cell.draws]
     seen = [(cell, draw) for cell, draw in told if draw.negative_variances]

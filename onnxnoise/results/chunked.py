@@ -1,4 +1,4 @@
-"""The answer of a chunked run, in which each chunk of images meets draws of its own, and how many more draws each cell needs."""
+"""The answer of a chunked run, in which each chunk of images meets draws of its own, and the draws that each cell needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxnoise.words import METRICS, Metric
 
 
 def answer_chunked(store: RunStore, question: Question) -> Answer | None:
-    """What is there: cells differ in how many draws and chunks they have. None before a clean pass of a chunk is there."""
+    """The answer from all tallies that are there; cells differ in their draws and chunks. None before a chunk's clean pass."""
     clean = _clean_chunks(store, question)
     if not clean:
         return None
@@ -40,7 +40,7 @@ def answer_chunked(store: RunStore, question: Question) -> Answer | None:
 
 
 def next_draws(store: RunStore, question: Question) -> dict[CellKey, int]:
-    """How many draws each cell must have before it is looked at again; cells that have enough are absent.
+    """The number of draws that each cell must have before it is looked at again; cells that have enough are absent.
 
     The numbers depend on the tallies alone, so any process that goes on with the run file decides the same.
     """
@@ -75,7 +75,7 @@ def _met(store: RunStore, key: CellKey, clean: Mapping[int, Tally], question: Qu
 
 
 def _wanted(met: Sequence[Meeting], question: Question) -> int | None:
-    """As `StoppingRule.next`, for a cell whose draws so far are `met`; those after a missing number don't count."""
+    """The answer of `StoppingRule.next` for a cell whose draws so far are `met`; draws after a missing number don't count."""
     drawn = {meeting.hits.draw for meeting in met}
     together = next(draw for draw in range(len(drawn) + 1) if draw not in drawn)
     return question.stopping.next(

@@ -16,9 +16,9 @@ from onnxnoise.words import METRICS
 
 
 def answer_crossed(store: RunStore, question: Question) -> Answer | None:
-    """What is complete: cells with all draws on all images, and averages of all layers. None before the clean pass is.
+    """The answer from complete cells, with all draws on all images, and averages of all layers. None before the clean pass.
 
-    One cell's hits are held at a time, and their sum over layers.
+    Only one cell's hits are held in memory at a time, with their sum over layers.
     """
     chunks = [chunk for chunk in store.chunks() if chunk.start < question.images]
     clean = by_draw(store.tallies("clean"), chunks, question.images).get(0)

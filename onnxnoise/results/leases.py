@@ -1,4 +1,4 @@
-"""Which process measures what at this moment, in a run file that several share, so that nothing is measured twice."""
+"""Leases in a run file that several processes share: each takes the tallies it measures, so that none is measured twice."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from onnxnoise.results.database import Database, Owner
 from onnxnoise.results.store import RunStore
 
 _BEAT = 10.0
-"""Seconds between two signs of life."""
+"""Seconds between two signs of life of a process."""
 
 _EXPIRY = 60.0
 """Seconds after its last sign of life until the leases of a process end, where nobody here can see whether it lives."""
 
 _POLL, _LONGEST = 0.1, 5.0
-"""Seconds between two looks at what others do, and until a waiting process asks again what is left."""
+"""Seconds between two looks at the others' leases, and until a waiting process asks again for tallies that are left."""
 
 
 class Leases:
@@ -68,7 +68,7 @@ class Leases:
             return any(owner.number != self._number for owner in self._database.owners())
 
     def wait(self) -> None:
-        """Wait until others have no more leases, or one of them is gone, or it is worth looking again at what is left."""
+        """Wait until others have no more leases, or one of them is gone, or it is time to look again for tallies to lease."""
         began = time.monotonic()
         while time.monotonic() - began < _LONGEST:
             with self._database.transaction():
@@ -83,13 +83,13 @@ class Leases:
                 self._show(store.database)
 
     def _show(self, database: Database) -> None:
-        """Say in the run file that this process lives."""
+        """Write into the run file that this process lives."""
         pid = os.getpid()
         with database.transaction():
             database.keep_owner(Owner(self._number, _place(), pid, _born(pid) or 0, time.time()))
 
     def _drop_dead(self) -> bool:
-        """End the leases of processes that are gone; whether there were any."""
+        """End the leases of processes that are gone; return whether there were any."""
         dead = [owner.number for owner in self._database.owners() if owner.number != self._number and not _lives(owner)]
         for number in dead:
             self._database.drop_owner(number)
@@ -113,7 +113,7 @@ def _place() -> str:
 
 
 def _born(pid: int) -> int | None:
-    """When a process began, in the system's clock ticks; None if it is gone, or the system doesn't tell."""
+    """The time at which a process began, in the system's clock ticks; None if it is gone, or the system doesn't tell."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -18,8 +18,8 @@ from onnxnoise.results.store import RunStore, difference
 class Merged(Measured):
     """A joined run file.
 
-    `sources`: each one's path, its tallies, and how many of these were there already. `empty`: the chunks of which no tally is
-    there.
+    `sources` has for each one its path, the number of its tallies, and how many of these were there already. `empty` has the
+    chunks without any tally.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class Merged(Measured):
 
 
 def merge(sources: Sequence[Path], out: Path) -> Merged:
-    """Write everything that `sources` hold to the run file `out`, all of it or nothing; one that is there is added to.
+    """Add all tallies of `sources` to the run file `out`, which may be there already; all of them are written, or none.
 
     Raises RunFileError, naming what differs, where they are not parts of one run: another model, data, seed, policy or
     choice of layers, images cut or decoded otherwise, or the same tally with other hits.
@@ -83,7 +83,7 @@ def _check_layouts(stores: Sequence[RunStore]) -> None:
 
 
 def _joined(target: Database, source: Database) -> tuple[int, int]:
-    """Add what `source` holds to `target`; (tallies of `source`, how many of them the target had)."""
+    """Add the tallies of `source` to `target`; returns (their number, how many of them the target had)."""
     target.add_chunks(source.chunks())
     digests = {start: digest for start, digest in source.digests().items() if digest is not None}
     kept = target.digests()

@@ -1,4 +1,4 @@
-"""A question to a run file, of which cells and images it is, and the answer: cells and averages as far as they are measured."""
+"""A question to a run file, about some cells and images, and the answer: cells and averages as far as they are measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CellKey = tuple[Sweep, int | None, float]
 
 @dataclass(frozen=True)
 class Question:
-    """Which part of a run file is asked for; `layers` are the indices of the `single` and `cumulative` sweeps.
+    """The part of a run file that is asked for; `layers` are the indices of the `single` and `cumulative` sweeps.
 
     `target` is the share of the clean accuracy that a draw must keep to count in a yield. In a chunked run `draws` is the most
     that a cell may have, and `precision` the half-width of `sampled` at which the cell stops; None: at the most draws.
@@ -33,22 +33,22 @@ class Question:
 
     @property
     def stopping(self) -> StoppingRule:
-        """When a cell of a chunked run has draws enough."""
+        """The rule that decides when a cell of a chunked run has draws enough."""
         return StoppingRule(self.precision or 0.0, self.draws)
 
     @property
     def planned(self) -> int:
-        """Passes over all images: one for each draw of each cell."""
+        """The number of passes over all images: one for each draw of each cell."""
         return len(self.levels) * self.draws * sum(len(self.layers_of(sweep)) for sweep in self.sweeps)
 
     def layers_of(self, sweep: Sweep) -> tuple[int | None, ...]:
-        """The layers of a sweep's cells; `all` has one cell, of no one layer."""
+        """The layers of a sweep's cells; None stands for the one cell of `all`."""
         return (None,) if sweep == "all" else self.layers
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run file holds of a question; `planned` counts passes."""
+    """The answer of a run file to a question, as far as it is measured; `planned` counts passes."""
 
     clean: CleanHits
     cells: list[Cell]

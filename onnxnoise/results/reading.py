@@ -1,4 +1,4 @@
-"""A run file by itself becomes a result: what was asked of it, how far it got, and the largest part that is complete."""
+"""Reads a run file by itself into a result: the largest part that is complete, and how far its last command got."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _SWEEPS: tuple[Sweep, ...] = get_args(Sweep)
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """What a run file holds: the result of its largest part that is complete, and how far its last command got.
+    """A run file that was read: the result of its largest complete part, and how far its last command got.
 
-    `classes` is how many the data set has, None if the file doesn't say. The last command that measured asked for `planned`
+    `classes` is the data set's number of them, None if the file doesn't say. The last command that measured asked for `planned`
     passes, of which `measured` are there; a pass is one image (in a chunked run one chunk of images) once through the network.
     """
 
@@ -39,14 +39,14 @@ class OpenedRun:
 
 
 def results_of(path: Path | str, metric: Metric | None = None) -> Result:
-    """The result of what is complete in a run file. Raises RunFileError as `open_run_file` does."""
+    """The result of the complete parts of a run file. Raises RunFileError as `open_run_file` does."""
     return open_run_file(path, metric).result
 
 
 def open_run_file(path: Path | str, metric: Metric | None = None) -> OpenedRun:
-    """Read a run file that must be there. `metric` is the one that tables show, by default that of its last command.
+    """Read a run file, which must exist. `metric` is the one that tables show, by default that of its last command.
 
-    Raises RunFileError for a file that is no run file, a damaged one, and one without a complete clean pass.
+    Raises RunFileError for a file that isn't a run file, is damaged, or has no complete clean pass.
     """
     path = Path(path)
     if path.is_file() and not is_database(path):
@@ -56,11 +56,11 @@ def open_run_file(path: Path | str, metric: Metric | None = None) -> OpenedRun:
 
 
 def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
-    """The parts of a run file that are complete, one for each number of draws, all of the same images; all of a chunked run.
+    """Questions for the complete parts of a run file, one for each number of draws, all of the same images.
 
     Of all numbers of images (whole chunks from the first on) the one with the most image passes is chosen; then each (sweep,
     SNR) gets the number of draws at which the most passes are complete. The list has one Question unless draws differ, and
-    none if no clean pass is complete.
+    none if no clean pass is complete. A chunked run has one Question, for all of it.
     """
     if is_chunked(store.identity):
         return _of_chunked(store, metric)
@@ -84,7 +84,7 @@ def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
 
 
 def _of_chunked(store: RunStore, metric: Metric) -> list[Question]:
-    """One question for all that a chunked run has, whose cells need not be complete; none before its first tally."""
+    """One Question for the whole of a chunked run, whose cells need not be complete; none before its first tally."""
     done = store.done()
     begun = {(sweep, level) for sweep, _, level, _, _ in done if sweep != "clean"}
     sweeps = tuple(sweep for sweep in _SWEEPS if any(sweep == name for name, _ in begun))
@@ -98,13 +98,13 @@ def _of_chunked(store: RunStore, metric: Metric) -> list[Question]:
 
 
 def _spec(store: RunStore) -> dict[str, Any]:
-    """What the last command that measured asked for; empty if the file doesn't say."""
+    """The spec of the last command that measured, as the file keeps it; empty if the file doesn't say."""
     runs = store.runs()
     return {**runs[-1].get("spec", {})} if runs else {}
 
 
 def _reach(done: Iterable[TallyKey], starts: Sequence[int]) -> dict[tuple[str, float], dict[int | None, list[int]]]:
-    """By (sweep, level) and layer, how many chunks from the first on the draws 0, 1, ... all have: numbers that never grow."""
+    """The number of chunks, from the first on, that draw 0 has, that draws 0 and 1 have, and so on, by (sweep, level) and layer."""
     there: dict[tuple[str, float], dict[int | None, dict[int, set[int]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(set))
     )
@@ -124,7 +124,7 @@ def _reach(done: Iterable[TallyKey], starts: Sequence[int]) -> dict[tuple[str, f
 
 
 def _draws(cells: Iterable[Sequence[int]], chunks: int) -> tuple[int, int]:
-    """(draws, passes): the number of draws at which the most passes over the first `chunks` are complete, and that most."""
+    """(draws, passes): the number of draws with the most complete passes over the first `chunks` chunks, and their number."""
     complete = sorted((sum(count >= chunks for count in counts) for counts in cells), reverse=True)
     passes = [(number * (i + 1), number) for i, number in enumerate(complete)]
     most, draws = max(passes, default=(0, 0))
@@ -134,7 +134,7 @@ def _draws(cells: Iterable[Sequence[int]], chunks: int) -> tuple[int, int]:
 def _products(
     draws: Mapping[tuple[str, float], int], order: Level
 ) -> list[tuple[int, tuple[Sweep, ...], tuple[float, ...]]]:
-    """Products (draws, sweeps, SNRs) that together are all (sweep, SNR) pairs; a single one where draws and SNRs are the same."""
+    """Products (draws, sweeps, levels) that together have all (sweep, level) pairs; one product where all draws are the same."""
     levels: dict[tuple[int, Sweep], list[float]] = defaultdict(list)
     for sweep in _SWEEPS:
         for (name, level), number in draws.items():
@@ -169,7 +169,7 @@ def _opened(store: RunStore, metric: Metric | None) -> OpenedRun:
 
 
 def _classes(store: RunStore) -> int | None:
-    """The number of the data's classes: what the file says, or, of one made before files said it, what its data set has."""
+    """The number of the data's classes: as the file says, or, if it was made before files said it, that of its data set."""
     told = store.description.get("classes")
     known = KNOWN.get(store.identity.get("preprocessing", {}).get("dataset"))
     return int(told) if told else known.classes if known else None
@@ -196,7 +196,7 @@ def _merged(parts: Sequence[Result]) -> Result:
 
 
 def _progress(store: RunStore, spec: Mapping[str, Any]) -> tuple[int, int]:
-    """(measured, planned) image passes of what `spec`, the last command's, asked for; of what is begun where it says nothing."""
+    """(measured, planned) image passes for the last command's `spec`; where it is empty, for the cells that are begun."""
     done = store.done()
     sizes = {chunk.start: len(chunk) for chunk in store.chunks()}
     begun = {(sweep, level) for sweep, _, level, _, _ in done if sweep != "clean"}

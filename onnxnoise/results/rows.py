@@ -22,7 +22,7 @@ KINDS: tuple[RowKind, ...] = get_args(RowKind)
 
 @dataclass(frozen=True)
 class RunRow:
-    """What every row says about its run. All shares are fractions of 1; an empty field is None.
+    """The fields that every row has about its run. All shares are fractions of 1; an empty field is None.
 
     model: the model's name · model_sha256: of its file · dataset: name of the images · images: how many · seed: of the noise ·
     noise: the noise model · bn: batch-norm policy · sigma_scope: tensor or layer · scale: what max |w| is taken over · analog:
@@ -156,7 +156,7 @@ def load(path: Path | str, rows: Literal["draws"]) -> list[DrawRow]: ...
 @overload
 def load(path: Path | str, rows: Literal["averages"]) -> list[AverageRow]: ...
 def load(path: Path | str, rows: RowKind = "cells") -> Sequence[Row]:
-    """The rows of a run file, which `pandas.DataFrame` takes as they are; of an unfinished run those that are complete.
+    """The rows of a run file, which `pandas.DataFrame` takes as they are; for an unfinished run, the complete rows.
 
     `rows`: one a cell (CellRow, mean and intervals), a draw (DrawRow, counts) or an average (AverageRow, A_avr); columns are
     their fields. Raises RunFileError for a file that can't be read, UsageError for an unknown `rows`.
@@ -186,7 +186,7 @@ def rows_of(result: Result, rows: RowKind) -> list[Row]:
 
 
 def to_csv(rows: Sequence[Row], kind: RowKind) -> str:
-    """A line of column names, then a line a row; None is an empty field, names are quoted where they need it."""
+    """The rows as CSV: a line of column names, then a line a row; None is an empty field, names are quoted where needed."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in fields(_TYPES[kind])])
@@ -195,7 +195,7 @@ def to_csv(rows: Sequence[Row], kind: RowKind) -> str:
 
 
 def to_json_rows(rows: Sequence[Row]) -> str:
-    """A list of objects, strict JSON in ASCII; `pandas.read_json` takes it. An infinite level is written 1e999."""
+    """The rows as a JSON list of objects, strict and in ASCII, for `pandas.read_json`; an infinite level is written 1e999."""
     return "[\n" + ",\n".join(strict_json(asdict(row), indent=None).rstrip() for row in rows) + "\n]\n"
 
 

@@ -1,4 +1,4 @@
-"""Reads the hits of run files image by image, for comparisons: which images each draw got right."""
+"""Reads the hits of run files image by image, for comparisons of the images that each draw got right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from onnxnoise.words import Metric, Sweep
 
 
 class RunHits(Closing):
-    """An open run file, to be read; `images` is how many the clean pass has covered. Use `opened` in a `with` statement.
+    """An open run file, to be read; `images` is the number that the clean pass has covered. Use `opened` in a `with` statement.
 
     Raises RunFileError for a file that can't be read, one without a clean pass, and a chunked run, whose draws don't meet the
     same images.
@@ -77,14 +77,14 @@ class RunHits(Closing):
         return str(self.identity["model"])
 
     def levels(self, sweep: Sweep) -> list[float]:
-        """The levels at which the sweep has any tally, the least noise first."""
+        """The levels at which the sweep has at least one tally, the least noise first."""
         return self.level.in_order(level for kind, level in self._cells if kind == sweep)
 
     def sweeps(self) -> list[str]:
         return sorted({kind for kind, _ in self._cells})
 
     def has(self, sweep: Sweep, layers: Iterable[int | None], level: float) -> bool:
-        """Whether every one of these cells has any tally."""
+        """Whether every one of these cells has at least one tally."""
         return set(layers) <= self._cells.get((sweep, level), set())
 
     def clean(self, metric: Metric, images: int) -> Bits:
@@ -98,7 +98,7 @@ class RunHits(Closing):
         return bits[:images]
 
     def nonfinite(self, sweep: Sweep, layers: Iterable[int | None], level: float) -> int:
-        """How many outputs of these cells were not finite."""
+        """The number of outputs of these cells that were not finite."""
         cells = (self.store.tallies(sweep, layer, level) for layer in layers)
         return sum(int.from_bytes(tally.nonfinite, "big").bit_count() for cell in cells for tally in cell)
 
@@ -141,7 +141,7 @@ def _table(run: RunHits) -> list[tuple[int, str, tuple[tuple[int, ...], ...]]]:
 
 
 def is_run_file(name: str) -> bool:
-    """Whether a name on the command line is a run file's rather than a model's: by its first bytes, else its ending."""
+    """Whether a name on the command line is a run file's rather than a model's, by its first bytes, else by its ending."""
     path = Path(name)
     with suppress(OSError):
         if is_database(path):

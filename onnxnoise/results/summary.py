@@ -1,4 +1,4 @@
-"""From the run file's tallies to the result that is printed and written."""
+"""Makes the result, which is printed and written, from the run file's tallies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from onnxnoise.results.store import RunStore
 
 
 def summarize(store: RunStore, question: Question) -> Result | None:
-    """The result of what is complete in `store`; None before the clean pass is. Cells that lack draws or images are left out.
+    """The result of the complete cells in `store`; None before the clean pass is complete.
 
-    In a chunked run, where each chunk of images meets draws of its own, it is the result of what is there. Raises RunFileError
-    if the file can't be read.
+    Cells that lack draws or images are left out, but not in a chunked run, where each chunk of images meets draws of its own.
+    Raises RunFileError if the file can't be read.
     """
     identity, description = store.identity, store.description
     chunked, setting = is_chunked(identity), setting_of(identity)
@@ -49,7 +49,7 @@ def summarize(store: RunStore, question: Question) -> Result | None:
 
 
 def kept_header(identity: Mapping[str, Any], description: Mapping[str, Any], images: int) -> dict[str, Any]:
-    """The header of what a run file holds of its first `images` images, from its identity and description."""
+    """The header of a result on the first `images` images of a run file, from the file's identity and description."""
     model = description["model"], identity["model"]
     dataset = description["dataset"], images, identity["data"]
     return header(setting_of(identity), identity["provider"], model, dataset)

@@ -15,7 +15,7 @@ from onnxnoise.words import Metric
 
 @dataclass(frozen=True)
 class HitBits:
-    """What one draw did to each of the images asked for, in order: top1 and nonfinite (images,), top5 (images,) or (0,).
+    """The hits of one draw on the images asked for, in order: top1 and nonfinite (images,), top5 (images,) or (0,).
 
     The clean pass has the same form. `top5` is empty with five classes or fewer.
     """
@@ -52,18 +52,18 @@ def draw_hits(draw: int, noisy: HitBits, clean: HitBits) -> DrawHits:
 
 
 def number(bits: Bits) -> int:
-    """How many bits are set."""
+    """The number of bits that are set."""
     return int(np.count_nonzero(bits))
 
 
 def number_or_none(bits: Bits) -> int | None:
-    """How many bits are set; None where there are no bits."""
+    """The number of bits that are set; None where there are no bits."""
     return number(bits) if bits.size else None
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """One draw of a chunked run and its chunk of images, which begins at `start`: the hits, and what the draw changed.
+    """One draw of a chunked run on its chunk of images, which begins at `start`: the hits, and the changes to the clean ones.
 
     `top5` is None with five classes or fewer.
     """
@@ -74,7 +74,7 @@ class Meeting:
     top5: ChunkHits | None
 
     def changes(self, metric: Metric) -> ChunkHits:
-        """What the draw changed by a metric; by top-1 where there is no top-5."""
+        """The hits that the draw lost and gained by a metric; by top-1 where there is no top-5."""
         return self.top5 if metric == "top5" and self.top5 is not None else self.top1
 
 
@@ -89,7 +89,7 @@ def meetings(tallies: Iterable[Tally], clean: Mapping[int, Tally], images: int) 
 
 
 def by_chunk(met: Iterable[Meeting], metric: Metric) -> dict[int, ChunkHits]:
-    """What all draws together changed in each chunk, by the chunk's start."""
+    """The hits that all draws together lost and gained in each chunk, by the chunk's start."""
     chunks: dict[int, ChunkHits] = {}
     for meeting in met:
         changes = meeting.changes(metric)

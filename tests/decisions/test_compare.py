@@ -17,6 +17,8 @@ from onnxnoise.decisions.comparing.ranking import Asked, compare
 from onnxnoise.decisions.comparing.records import Difference
 from onnxnoise.decisions.comparing.ties import crossings
 from onnxnoise.errors import RunFileError
+from onnxnoise.noise.models import level_of
+from onnxnoise.records import NoiseSetting
 from onnxnoise.results.run_hits import RunHits
 from onnxnoise.spec import BenchSpec
 
@@ -239,9 +241,11 @@ def a_difference(snr: float, mean: float, tied: bool | None) -> Difference:
     ],
 )
 def test_crossings(curve: list[tuple[float, float, bool | None]], found: list[tuple[Any, ...]]) -> None:
-    rows = [a_difference(*point) for point in curve]
+    rows, snr = [a_difference(*point) for point in curve], level_of(NoiseSetting(seed=40))
     for order in (rows, rows[::-1]):
-        seen = [(each.better_above, each.better_below, each.high, each.low, each.clear) for each in crossings(order)]
+        seen = [
+            (each.better_above, each.better_below, each.high, each.low, each.clear) for each in crossings(order, snr)
+        ]
         assert seen == found
 
 
