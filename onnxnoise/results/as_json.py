@@ -58,6 +58,6 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 
 
 def strict_json(content: dict[str, Any], indent: int | None = 1) -> str:
-    """The content as strict JSON in ASCII; an infinite level is written 1e999, which readers take for infinity or the largest number."""
+    """The content as strict JSON in ASCII; an infinite level is written 1e999, which readers take for infinite or very large."""
     text = json.dumps(content, indent=indent)
     return _TOKEN.sub(lambda token: "1e999" if token[0] == "Infinity" else token[0], text) + "\n"

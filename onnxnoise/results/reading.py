@@ -104,7 +104,7 @@ def _spec(store: RunStore) -> dict[str, Any]:
 
 
 def _reach(done: Iterable[TallyKey], starts: Sequence[int]) -> dict[tuple[str, float], dict[int | None, list[int]]]:
-    """The number of chunks, from the first on, that draw 0 has, that draws 0 and 1 have, and so on, by (sweep, level) and layer."""
+    """The numbers of chunks, from the first on, that draw 0, draws 0 and 1, ... have in common, by (sweep, level) and layer."""
     there: dict[tuple[str, float], dict[int | None, dict[int, set[int]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(set))
     )

@@ -1,1 +1,1 @@
-"""A run from start to end: the experiment is opened, what its run file lacks is scheduled, measured by workers and kept."""
+"""A run from start to end: the experiment is opened; tallies that its run file lacks are scheduled, measured and kept."""

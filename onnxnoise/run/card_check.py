@@ -20,7 +20,7 @@ _MISSING_PARAMETERS = ("decomposed_batchnorm", "unattached")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that both a card (`card`) and the file (`file`) tell; either is None where it tells nothing.
+    """A statement that both a card (`card`) and the file (`file`) can make; either is None where it says nothing.
 
     Accuracies are fractions of 1. `agrees` is None where there is nothing to compare. `why` explains it in a sentence, which is
     untrusted text: it can have names from the file.
@@ -40,10 +40,10 @@ def check_card(subject: Subject, card: Card) -> tuple[Finding, ...]:
 
 
 def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding:
-    """Whether `hits` of `images` (at least 1) without noise can be the card's accuracy: within its binomial 99.9 % interval.
+    """The finding whether `hits` of `images` (at least 1) without noise lie in the binomial 99.9 % interval of a card's accuracy.
 
-    The card's is the measured one, else the published one. The most common reason for another is a wrong `[input]`. A card
-    without one agrees with nothing, and where guessing could have as many hits, the finding says so.
+    The card's accuracy is the measured one, else the published one. The most common reason for another one is a wrong
+    `[input]`. A card without any agrees with nothing, and where guessing could have as many hits, the finding says so.
     """
     clean = expected_clean(card, metric)
     what, found = f"clean {metric}", hits / images
@@ -65,9 +65,9 @@ def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding
 
 
 def card_text(card: Card) -> list[tuple[str, str]]:
-    """A card for a person: pairs (`table.key`, value) in the order of a card's keys, presets filled in.
+    """A card as people read it: pairs (`table.key`, value) in the order of a card's keys, presets filled in.
 
-    Untrusted text; a value can have several lines (`model.recipe`). Keys that the card leaves out are left out.
+    The values are untrusted text, some of several lines (`model.recipe`). Keys that the card leaves out are left out.
     """
     rows = []
     for table, keys in KEYS.items():
@@ -103,7 +103,7 @@ def _structure(network: Network, card: Card) -> tuple[Finding, Finding]:
 
 
 def _why(network: Network, has: str, codes: tuple[str, ...]) -> str:
-    """What the file has, then what the network's notices with these codes tell."""
+    """The explanation `has`, followed by the messages of the network's notices with these codes."""
     return ". ".join([has, *(notice.message for notice in network.notices if notice.code in codes)])
 
 
@@ -145,7 +145,7 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
 
 
 def _numbers(image: ImageInput, as_they_are: bool, scale: float | None) -> Finding:
-    """Whether the file's type can hold the card's numbers: uint8 takes pixels alone."""
+    """The finding whether the file's type can hold the card's numbers: uint8 takes pixels alone."""
     said = "pixels from 0 to 255" if as_they_are and (scale or image.dtype == "uint8") else "(pixel/scale - mean)/std"
     if image.dtype == "uint8" and not as_they_are:
         why = "uint8 pixels go in as they are: set scale = 1, mean = 0 and std = 1, or another preset, in [input]"

@@ -28,10 +28,10 @@ from onnxnoise.words import Metric
 Array = npt.NDArray[Any]
 
 _COSTLY = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"))
-"""Operators that somebody should know of where the provider leaves them to the CPU."""
+"""Operators whose cost makes it worth a notice where the provider leaves them to the CPU."""
 
 _WORKING_BYTES = 600 << 20
-"""Memory for the sessions' activations, libraries, and images decoded ahead."""
+"""Bytes of memory for the sessions' activations, libraries, and images decoded ahead."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Experiment:
 
     @property
     def noise(self) -> NoiseSetting:
-        """All that the noise of a draw follows from, besides the draw's number and the level."""
+        """The noise setting: with the draw's number and the level, it decides the noise."""
         return self.spec.setting
 
     @property
     def header(self) -> dict[str, Any]:
-        """The header of what this experiment measures, as `records.header` gives it."""
+        """The header of this experiment's results, as `records.header` gives it."""
         network, images = self.subject.network, self.images
         model, dataset = (network.name, network.sha256), (images.name, self.count, images.digest)
         return header(self.noise, self.provider.name, model, dataset)
@@ -103,21 +103,21 @@ class Experiment:
         return probe(self.subject.network, self.provider, self.inputs(np.zeros((fixed or 1, side, side, 3), np.uint8)))
 
     def batch_size(self, images: int) -> int:
-        """Images in a mini-batch, so that the mini-batches of a chunk are about equal."""
+        """The number of images in a mini-batch, chosen so that the mini-batches of a chunk are about equal."""
         if self.subject.network.image.batch is not None:
             return self.subject.network.image.batch
         largest = self.provider.batch_limits.images(self.probe.cut_bytes)
         return ceil(images / ceil(images / largest))
 
     def chunk_size(self) -> int:
-        """Images whose pixels, inputs and values at the largest cut fit the memory that the model leaves."""
+        """The number of images whose pixels, inputs and values at the largest cut fit the memory that the model leaves."""
         pixels = self.probe.input_bytes + 6 * self.card.input.size**2
         most = self.provider.chunk_images(self.probe.cut_bytes, pixels, self._host_bytes())
         fixed = self.subject.network.image.batch or 1
         return max(fixed, most // fixed * fixed)
 
     def together(self, images: int) -> int:
-        """How many variants `cumulative` carries at a time, each with values of a chunk, in the memory that the model leaves."""
+        """The number of variants that `cumulative` carries at a time, each with a chunk's values, in the memory left."""
         return max(1, self.provider.value_bytes(self._host_bytes()) // (images * self.probe.stage_bytes) - 1)
 
     def _host_bytes(self) -> int:
@@ -140,7 +140,7 @@ class Experiment:
             )
 
     def notices(self) -> Iterator[Notice]:
-        """What somebody should know of how card and provider fit the model."""
+        """Warnings about the fit of card and provider to the model."""
         if self.provider.note:
             yield Notice("gpu_unused", self.provider.note)
         yield from self._structure()

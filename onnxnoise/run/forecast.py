@@ -21,15 +21,15 @@ from onnxnoise.spec import BenchSpec
 
 SCHEMA = "onnxnoise/forecast/1"
 _LAYERS = 8
-"""Layers that are timed; each of the others is assumed to cost their average."""
+"""The number of layers that are timed; each of the others is assumed to cost their average."""
 
 _FEWEST_DRAWS = 32
-"""Draws of a cell that stops early, at its second look."""
+"""The draws of a cell that stops early, at its second look."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Work that is still to be done: `passes` are images times cells times draws, `sessions` those that ONNX Runtime must make.
+    """The work that is left: `passes` are images times cells times draws, `sessions` must be made by ONNX Runtime.
 
     `seconds` is the time that this machine is expected to take, without decoding images.
     """
@@ -41,7 +41,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Forecast(Measured):
-    """What a run asks for, and what of it is left to do. With a precision, `least` is the work if every cell is soon precise.
+    """The size of a run, and the work that is left. With a precision, `least` is the work if every cell is soon precise.
 
     `seconds_an_image` is the time of one clean pass over an image. `draws` is the most that a cell gets, `budget` is in seconds.
     """
@@ -62,7 +62,7 @@ class Forecast(Measured):
 
 
 def forecast(spec: BenchSpec) -> Forecast:
-    """Look at what `bench` would measure, time a small part of it, and keep nothing; raises what `bench` raises."""
+    """Forecast the work that `bench` would do, from timing a small part of it; keeps nothing, and raises what `bench` raises."""
     with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
         experiment = Experiment.opened(spec)
         usual = Path(spec.out or experiment.subject.network.run_file)
@@ -93,12 +93,12 @@ def forecast(spec: BenchSpec) -> Forecast:
 
 
 def to_json(told: Forecast) -> str:
-    """One JSON document, schema `onnxnoise/forecast/1`."""
+    """The forecast as one JSON document, schema `onnxnoise/forecast/1`."""
     return measured_json(SCHEMA, told)
 
 
 def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
-    """(the fewest jobs that can be left, the most)."""
+    """The jobs that are left: (the fewest possible, the most possible)."""
     schedule = run.schedule
     if not isinstance(schedule, Chunked):
         return run.todo, run.todo

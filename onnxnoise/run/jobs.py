@@ -1,4 +1,4 @@
-"""Measures a job: the images of one chunk are decoded and swept, the same way in whichever process does it."""
+"""Measures a job: the images of one chunk are decoded and swept, in the same way in every process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxnoise.records import CHUNKED, ImageChunk, Tally, TallyKey, Variant
 from onnxnoise.run.experiment import Experiment
 
 _PIECE = 64
-"""Images decoded at a time; between them the decoder looks whether anybody still wants them."""
+"""The number of images decoded at a time; in between, the decoder checks whether it should stop."""
 
 Step = Callable[[Tally], None]
 
@@ -44,7 +44,7 @@ class TallyGroup:
 
 
 def identity(experiment: Experiment) -> dict[str, Any]:
-    """What must be equal for tallies to belong together, as the run file keeps it."""
+    """The properties that tallies must share to belong together, as the run file keeps them."""
     spec, network = experiment.spec, experiment.subject.network
     return {
         "model": network.sha256,
@@ -61,9 +61,9 @@ def identity(experiment: Experiment) -> dict[str, Any]:
 def measure(
     experiment: Experiment, jobs: Iterable[Job], step: Step, threads: int | None = None
 ) -> Iterator[TallyGroup]:
-    """Each job's tallies in order, in one group for each layer. Meanwhile the next job is taken and its chunk decoded.
+    """Yield each job's tallies in order, one group for each layer; meanwhile the next job is taken and its chunk decoded.
 
-    `step` is told of each tally; `threads` None: one for each core. Raises DataError for images that can't be read,
+    `step` is called with each tally; `threads` None: one for each core. Raises DataError for images that can't be read,
     ModelError for a model that does not run on them.
     """
     stop = Event()
@@ -82,7 +82,7 @@ def measure(
 
 
 def decoded(images: ImageSource, chunk: range, threads: int | None = None, stop: Event | None = None) -> ImageChunk:
-    """The images of one chunk. An InterruptedError ends it soon after `stop` is set."""
+    """The images of one chunk, decoded. Raises InterruptedError soon after `stop` is set."""
     pieces = [chunk[i : i + _PIECE] for i in range(0, len(chunk), _PIECE)]
     pixels, labels = np.empty(0, np.uint8), np.empty(len(chunk), np.int64)
     for piece in images.chunks(pieces, threads=threads):

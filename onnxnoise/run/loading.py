@@ -18,7 +18,7 @@ from onnxnoise.words import Analog, Policy
 
 @dataclass(frozen=True)
 class Subject:
-    """A model file's classifier, its network with all noise layers, and `layers`, those that were selected."""
+    """A loaded model file: its classifier, its network with all noise layers, and the selected ones among these, `layers`."""
 
     classifier: Classifier
     network: Network
@@ -37,9 +37,8 @@ def open_model(
     """The noise layers of the ONNX file `model`, or of the bundled card of that name.
 
     `bn` is the batch-norm policy, `analog` says which initializers bear noise, `layers` is a pattern as of `--layers`. Where
-    several outputs could be the logits, `output`
-    names them, or a card (`card`, or one that `card_of` finds) tells how many columns they have. Raises ModelError if the file
-    can't be used, UsageError for a pattern that matches nothing.
+    several outputs could be the logits, `output` names them, or a card (`card`, or one that `card_of` finds) tells how many
+    columns they have. Raises ModelError if the file can't be used, UsageError for a pattern that matches nothing.
     """
     path = _path(model)
 
@@ -86,7 +85,7 @@ def _path(model: str) -> Path:
 
 
 def card_of(model: str, path: Path, card: str | None, metadata: Mapping[str, str]) -> Card:
-    """The card that a run of `model` uses: `card`, else a bundled model's own, else the one that `find_card` finds or misses."""
+    """The card that a run of `model` uses: `card`, else a bundled model's own, else that of `find_card`; raises CardError."""
     return find_card(path, card or (None if is_file(Path(model)) else model), metadata)
 
 

@@ -26,20 +26,20 @@ from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics.stopping import chunk_images
 
 SHARD_MEMORY = 2 << 30
-"""Bytes that a shard's chunks are sized for where --memory says nothing: its machine's own memory must not decide."""
+"""Bytes of memory that a shard's chunks are sized for without --memory: its machine's own memory must not decide."""
 
 
 BUDGET_PRECISION = 0.01
-"""Precision that chunks are sized for in a run with --budget and no --precision."""
+"""The precision that chunks are sized for in a run with --budget and no --precision."""
 
 
 ScheduleOf = Callable[[Question, tuple[range, ...]], Schedule]
-"""Makes a schedule from the question and the chunks of images."""
+"""A function that makes a schedule from the question and the chunks of images."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run whose file is open. `todo` is the first round of what the file still lacks."""
+    """A run whose file is open. `todo` is the first round of jobs for tallies that the file lacks."""
 
     experiment: Experiment
     question: Question
@@ -94,14 +94,14 @@ def open_run(
 
 
 def chunked_size(experiment: Experiment, images: int, most: Callable[[], int]) -> int:
-    """Images in a chunk of a chunked run: as few as the precision asks for, and no more than memory has room for."""
+    """The number of images in a chunk of a chunked run: as few as the precision asks for, and no more than fit the memory."""
     fixed = experiment.subject.network.image.batch or 1
     wanted = min(most(), chunk_images(images, experiment.spec.precision or BUDGET_PRECISION))
     return max(fixed, wanted // fixed * fixed)
 
 
 def shard_size(experiment: Experiment, images: int) -> int:
-    """Images in a chunk of a sharded run, where every shard has as many chunks; no machine's memory or devices change it."""
+    """The number of images in a chunk of a sharded run, chosen so that all shards have equally many chunks on any machine."""
     spec = experiment.spec
     _, shards = spec.shard or (1, 1)
     anywhere = replace(spec, memory=spec.memory or SHARD_MEMORY)

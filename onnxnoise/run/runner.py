@@ -1,4 +1,4 @@
-"""A whole run: it measures and keeps what the run file lacks, then draws the result from the file."""
+"""A whole run, which measures and keeps the tallies that the run file lacks, then makes the result from the file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from onnxnoise.words import Metric
 
 
 def bench(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor | None = None) -> Result:
-    """Measure a noise profile, or what is missing of it in the run file, and return its result.
+    """Measure a noise profile, or the part of it that its run file lacks, and return its result.
 
-    `executor` measures if given: any concurrent.futures.Executor, its workers finding model and data under the same paths.
-    Raises OnnxNoiseError's subclasses with what to do; a KeyboardInterrupt leaves everything measured so far in the run file.
+    `executor` measures if given: any concurrent.futures.Executor whose workers find model and data under the same paths.
+    Raises OnnxNoiseError's subclasses, whose messages say what to do; a KeyboardInterrupt leaves all tallies so far in the run
+    file.
 
     >>> spec = BenchSpec("resnet20-cifar10", snrs=(20.0,), sweeps=("all",), draws=2, limit=40, out="run.sqlite")
     >>> result = bench(spec)
@@ -50,7 +51,7 @@ def bench(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor
 
 @dataclass(frozen=True)
 class Shard(Measured):
-    """The state of shard `number` of `count`: it has measured `images` of `images_in_all`; its run file is `path`."""
+    """The state of shard `number` of `count`, which has measured `images` of `images_in_all`; its run file is `path`."""
 
     number: int
     count: int
@@ -60,7 +61,7 @@ class Shard(Measured):
 
 
 def measure_shard(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor | None = None) -> Shard:
-    """Measure what is missing of one shard, as `bench` does for a whole run; raises what `bench` raises."""
+    """Measure the part of one shard that its run file lacks, as `bench` does for a whole run; raises what `bench` raises."""
     if spec.shard is None:
         raise UsageError("--shard: which one? Write for example --shard 3/8")
     with measured_run(spec, watched_by(watcher), executor=executor) as run:
@@ -78,7 +79,7 @@ def measured_run(
     executor: Executor | None = None,
     schedule_for: Callable[[Experiment], ScheduleOf] | None = None,
 ) -> Iterator[Run]:
-    """A run whose file has all that its schedule asked for; what the file lacks is measured first.
+    """Open a run, measure the tallies that its schedule asks for and its file lacks, then yield the run.
 
     `schedule_for` tells how the schedule of an experiment is made; by default it asks for every cell of the spec. Raises what
     `bench` raises.

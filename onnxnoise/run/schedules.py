@@ -1,4 +1,4 @@
-"""Schedules: which of the tallies that a question needs, and a run file lacks, are measured in the next round."""
+"""Schedules, which choose the tallies to measure in the next round, among those that a question needs and a run file lacks."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ CLEAN = ("clean", None, float("inf"), 0)
 
 
 class Schedule(Protocol):
-    """Decides from a run file what is measured next."""
+    """A plan that decides from a run file which tallies are measured next."""
 
     def about(self, level: Level, /) -> str:
-        """Levels and draws, for people; `level` says how the levels are called."""
+        """The levels and draws in words for people; `level` is their kind."""
 
     def round(self, store: RunStore) -> list[Job]:
-        """What to measure before the next decision, by chunk, in order; empty when the question is answered."""
+        """The jobs to measure before the next decision, by chunk, in order; empty when the question is answered."""
 
 
 @dataclass(frozen=True)
 class Crossed:
-    """The crossed design, in which every draw meets every image: one round measures all."""
+    """The schedule of the crossed design, in which every draw meets every image: one round measures all."""
 
     question: Question
     chunks: tuple[range, ...]
@@ -59,7 +59,7 @@ class Crossed:
 
 @dataclass(frozen=True)
 class Chunked:
-    """The chunked design: draw d meets chunk d modulo their number, and a round takes every cell to its next look."""
+    """The schedule of the chunked design: draw d meets chunk d mod their number; a round takes each cell to its next look."""
 
     question: Question
     chunks: tuple[range, ...]

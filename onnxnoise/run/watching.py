@@ -12,16 +12,16 @@ from onnxnoise.run.opening import Run
 
 
 class Watcher(Protocol):
-    """Somebody who is told how a run goes."""
+    """The interface of a watcher, whose methods are called as a run goes on."""
 
     def started(self, run: Run) -> None:
-        """Everything is open and checked; nothing was measured in this process yet."""
+        """The run is open and checked; this process has measured nothing yet."""
 
     def planned(self, jobs: Sequence[Job]) -> None:
         """A round begins, which will measure these jobs."""
 
     def measured(self, tally: Tally) -> None:
-        """One pass over a chunk is done, clean ones included. Called in the thread that runs `bench`."""
+        """One pass over a chunk is done, a noisy or a clean one. Called in the thread that runs `bench`."""
 
 
 class Silent:
@@ -33,14 +33,14 @@ class Silent:
 
 
 Watching = Callable[[], AbstractContextManager[Watcher]]
-"""Makes a watcher for a run; the block ends when the run does."""
+"""A function that makes a watcher for a run, as a context manager; its block ends when the run does."""
 
 
 def unwatched() -> AbstractContextManager[Watcher]:
-    """Makes a watcher that shows nothing."""
+    """A context manager with a watcher that shows nothing."""
     return nullcontext(Silent())
 
 
 def watched_by(watcher: Watcher | None) -> Watching:
-    """Gives every run the same watcher, which its owner ends; None shows nothing."""
+    """A function that gives every run the same watcher, which its owner ends; None stands for one that shows nothing."""
     return lambda: nullcontext(watcher or Silent())

@@ -1,4 +1,4 @@
-"""An execution provider, and what follows from where it keeps values: mini-batches, chunks, threads, worker processes."""
+"""An execution provider, and all that depends on where it keeps values: mini-batches, chunks, threads, worker processes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CUDA_OPTIONS = (
     ("arena_extend_strategy", "kSameAsRequested"),
 )
 _LEAST_GPU_BYTES = 2 << 30
-"""Memory that a GPU is taken to have to spare where the driver tells none."""
+"""Bytes of memory that a GPU is assumed to have to spare where the driver doesn't say."""
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How large a mini-batch may be: `bytes` at the largest cut, but never less than `fewest` or more than `most` images."""
+    """The largest mini-batch: `bytes` at the largest cut, but never less than `fewest` or more than `most` images."""
 
     bytes: int
     fewest: int
@@ -58,17 +58,17 @@ class Provider:
     """A mini-batch's values should stay in a core's cache."""
 
     largest_chunk: ClassVar[int] = 1000
-    """Images: beyond this a chunk costs memory and progress, and its sessions are long paid for."""
+    """The most images in a chunk: more would cost memory and delay progress, while its sessions are long paid for."""
 
     def lanes(self, threads: int | None = None, /) -> int:
-        """How many mini-batches run at a time, each on one thread of `threads`; None: one thread for each core.
+        """The number of mini-batches that run at a time, each on one of `threads` threads; None: one thread for each core.
 
         A mini-batch to a core beats all cores on one mini-batch, and no result depends on the number of threads.
         """
         return threads or cores().threads
 
     def value_bytes(self, host_bytes: int, /) -> int:
-        """Bytes that values at cuts may take, where `host_bytes` of host memory are left."""
+        """The bytes that values at cuts may take, where `host_bytes` of host memory are left."""
         return host_bytes
 
     def chunk_images(self, cut_bytes: int, pixel_bytes: int, host_bytes: int) -> int:
@@ -94,7 +94,7 @@ class CudaProvider(Provider):
     largest_chunk: ClassVar[int] = 10_000
 
     def lanes(self, _threads: int | None = None, /) -> int:
-        """One thread keeps a GPU busy."""
+        """One mini-batch at a time, since one thread keeps a GPU busy."""
         return 1
 
     def value_bytes(self, _host_bytes: int, /) -> int:

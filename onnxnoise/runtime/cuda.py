@@ -1,4 +1,4 @@
-"""What CUDA needs and whether it is here: ONNX Runtime's package, NVIDIA's driver with its GPUs, the libraries."""
+"""Checks whether all that CUDA needs is here: ONNX Runtime's package, NVIDIA's driver with its GPUs, the libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WINDOWS = platform.system() == "Windows"
 _DRIVER, _MANAGEMENT = ("nvcuda.dll", "nvml.dll") if _WINDOWS else ("libcuda.so.1", "libnvidia-ml.so.1")
 _PROVIDER = "onnxruntime_providers_cuda.dll" if _WINDOWS else "libonnxruntime_providers_cuda.so"
 _CUDNN = "cudnn64_9.dll" if _WINDOWS else "libcudnn.so.9"
-"""ONNX Runtime opens it at the first convolution only; its provider library doesn't ask for it."""
+"""The library cuDNN, which ONNX Runtime opens at the first convolution; its provider library doesn't ask for it."""
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
@@ -134,10 +134,10 @@ def _version() -> str | None:
 
 
 def faults(capi: Path, cuda: str | None, *, built_in: bool) -> Iterator[Fault]:
-    """What stands in the way of CUDA; what must be repaired first comes first, and nothing comes where all is there.
+    """The faults that keep CUDA from working, in the order in which they must be repaired; none where all is there.
 
-    `capi` is the folder with ONNX Runtime's libraries, `cuda` the CUDA version it was built for (None: it doesn't say),
-    `built_in` whether it knows CUDA at all. Libraries in NVIDIA's Python packages are found only after
+    `capi` is the folder with ONNX Runtime's libraries, `cuda` the CUDA version it was built for (None: it doesn't say), and
+    `built_in` says whether it knows CUDA at all. Libraries in NVIDIA's Python packages are found only after
     `onnxruntime.preload_dlls()`.
     """
     installed = packages()
@@ -196,9 +196,10 @@ def _get_gpu_package(installed: tuple[Package, ...]) -> str:
 
 
 def _missing(provider: Path, major: int | None) -> dict[str, str]:
-    """Libraries besides the driver that ONNX Runtime's CUDA provider can't find, cuDNN last, each with the system's reason.
+    """The libraries besides the driver that ONNX Runtime's CUDA provider can't find, cuDNN last, with the system's reasons.
 
-    On Linux the system's loader names the first that the provider's own file asks for. Windows' does not: there they are tried.
+    On Linux the system's loader names the first of those that the provider's own file asks for. On Windows it doesn't, so
+    there each library is tried.
     """
     if not provider.exists():
         return {}

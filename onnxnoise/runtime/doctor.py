@@ -1,4 +1,4 @@
-"""What onnxnoise finds on this machine: versions, providers that really work, devices, memory, and what should be repaired."""
+"""Examines this machine for onnxnoise: versions, providers that really work, devices, memory, and problems to repair."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Examination:
-    """All that was found, sizes in bytes. `auto` is the provider that --provider auto takes, None where nothing works."""
+    """All findings about a machine, sizes in bytes. `auto` is the provider that --provider auto takes, None where none works."""
 
     system: str
     python: str
@@ -161,7 +161,7 @@ def _problems(providers: tuple[ProviderState, ...], note: str, memory: machine.M
 
 
 def _requirements() -> Iterator[Problem]:
-    """Packages that are older than onnxnoise's own metadata asks for."""
+    """The problem of each package that is older than onnxnoise's own metadata asks for."""
     for line in (metadata.requires(_OURS) or ()) if _version(_OURS) else ():
         found = _AT_LEAST.match(line)
         if found is None or _EXTRAS.search(line):
@@ -179,7 +179,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _doubles() -> Iterator[Problem]:
-    """Packages that onnxnoise needs and that lie in several folders of the path, of which Python takes the first."""
+    """The problem of each package that onnxnoise needs and that lies in several folders of the path; Python takes the first."""
     for name in (*_SHOWN[:5], "onnxruntime", "onnxruntime-gpu"):
         places = {str(each.locate_file("")): each.version for each in metadata.distributions(name=name)}
         if len(places) > 1:

@@ -1,4 +1,4 @@
-"""Keeps ONNX Runtime from copying large matrices: as inputs of a graph they are used where they lie."""
+"""Keeps ONNX Runtime from copying large matrices, by making them inputs of a graph, which are used where they lie."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxnoise.runtime.protos import nested
 LARGE_BYTES = 64 << 20
 
 _INDIFFERENT = frozenset(("Gather", "Gemm", "MatMul"))
-"""Operators that run the same kernel on an input as on a constant (one that is not prepacked)."""
+"""Operators that run the same kernel on an input as on a constant that isn't prepacked."""
 
 
 def as_inputs(

@@ -50,7 +50,7 @@ def normalize(stub: bytes, folder: Path, source: str) -> onnx.ModelProto:
 
 
 def _optimized(stub: bytes, folder: Path, scratch: Path, *, beside: str | None = None) -> onnx.ModelProto:
-    """The optimized graph, by way of a file in `scratch`; `beside` names a second file that takes all large tensors."""
+    """The optimized graph, written to a file in `scratch` and read again; `beside` names a second file for large tensors."""
     options = session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.disable_prepacking", "1")

@@ -1,4 +1,4 @@
-"""Small questions to ONNX nodes: an attribute, the graphs inside, the names that are read."""
+"""Answers small questions about ONNX nodes: an attribute, the graphs inside, the names that are read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """The nodes and all those in their subgraphs."""
+    """The nodes, and all nodes in their subgraphs."""
     for node in nodes:
         yield node
         for graph in subgraphs(node):
@@ -30,7 +30,7 @@ def nested(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def reads(node: onnx.NodeProto) -> list[str]:
-    """Names a node needs: its operands, then what its subgraphs take from outside; empty optional operands left out."""
+    """The names that a node needs: its operands without empty ones, then the values that its subgraphs take from outside."""
     names = [name for name in node.input if name]
     for graph in subgraphs(node):
         inner = {i.name for i in (*graph.input, *graph.initializer)}

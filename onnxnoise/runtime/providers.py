@@ -21,7 +21,7 @@ _PROOF = """<ir_version: 8, opset_import: ["": 13]> proof (float[1, 3, 4, 4] x) 
 
 
 def find_provider(request: str) -> Provider:
-    """`auto` (CUDA where a GPU works, else CPU), `cpu`, `cuda` or a provider's full name; raises ProviderError."""
+    """The provider of `auto` (CUDA where a GPU works, else CPU), `cpu`, `cuda` or a full name; raises ProviderError."""
     wanted = _SHORT.get(request.lower(), request)
     if wanted == "auto":
         return _automatic()
@@ -47,7 +47,7 @@ def available_providers() -> tuple[str, ...]:
 
 
 def cuda_faults() -> tuple[cuda.Fault, ...]:
-    """What stands in the way of CUDA as far as can be seen without trying; what must be repaired first comes first."""
+    """The faults that keep CUDA from working, as far as they show without trying it, in the order of repair."""
     capi, built_for = Path(ort.__file__).parent / "capi", getattr(ort, "cuda_version", None) or None
     with quiet():
         _preload()
@@ -55,7 +55,7 @@ def cuda_faults() -> tuple[cuda.Fault, ...]:
 
 
 def _automatic() -> Provider:
-    """CUDA if the driver shows a GPU and it works; where there is none nothing is tried, since that prints errors."""
+    """CUDA if the driver shows a GPU and it works, else the CPU. Without a GPU CUDA isn't tried, since that prints errors."""
     seen = cuda.driver()
     if seen is None or not seen.gpus:
         return Provider(CPU)
@@ -80,7 +80,7 @@ def _cuda() -> Provider:
 
 
 def _preload() -> None:
-    """Load CUDA's and cuDNN's libraries from NVIDIA's Python packages, where they are; it prints what it misses."""
+    """Load CUDA's and cuDNN's libraries from NVIDIA's Python packages, if these are there; missing ones are printed."""
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
 

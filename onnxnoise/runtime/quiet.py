@@ -1,4 +1,4 @@
-"""Keeps what ONNX Runtime's C++ code prints from the user's terminal."""
+"""Keeps the output of ONNX Runtime's C++ code from the user's terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 
 @contextmanager
 def quiet() -> Iterator[Callable[[], str]]:
-    """Nothing printed in the block reaches standard error, or Python's standard output; yields a function that returns it.
+    """Catch all that is printed to standard error, or Python's standard output, in the block; yields a function to read it.
 
     ONNX Runtime's log level doesn't cover this: protobuf, provider libraries and `preload_dlls` print on their own.
     """

@@ -37,7 +37,7 @@ def session_options() -> Any:
 
 
 def reason(error: Exception) -> str:
-    """ONNX Runtime's first line without its error code and the place in its source."""
+    """The first line of ONNX Runtime's message, without its error code and the place in its source."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])
     return re.sub(r"(Exception during \w+: )?\S*/onnxruntime\S*:\d+ .*?\) ", "", line).strip()
@@ -89,7 +89,7 @@ class Session:
             raise ProviderError(f"ONNX Runtime fell back from {provider.name} to {self.provider}")
 
     def placement(self) -> dict[str, Counter[str]]:
-        """How many nodes of each operator each provider runs, by provider; empty where ONNX Runtime can't tell (before 1.24)."""
+        """The number of nodes of each operator that each provider runs; empty where ONNX Runtime can't tell (before 1.24)."""
         placed: dict[str, Counter[str]] = {}
         if hasattr(self._session, "get_provider_graph_assignment_info"):
             for part in self._session.get_provider_graph_assignment_info():
@@ -97,7 +97,7 @@ class Session:
         return placed
 
     def seconds(self, feeds: Mapping[str, Value], runs: int = 3) -> float:
-        """Wall time of the fastest of `runs`, after one that warms up (kernels chosen, memory allocated, device awake)."""
+        """Wall time of the fastest of `runs` runs, after one that warms up (kernels chosen, memory allocated, device awake)."""
         self.run(feeds)
         taken = []
         for _ in range(runs):
@@ -142,5 +142,5 @@ def to_host(value: Value) -> Array:
 
 
 def types(values: Mapping[str, Value]) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """ONNX element type and shape of each value."""
+    """The ONNX element type and shape of each value."""
     return {name: (value.element_type(), tuple(value.shape())) for name, value in values.items()}

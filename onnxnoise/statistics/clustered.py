@@ -11,11 +11,11 @@ the ratio estimate of cluster sampling with its linearized variance (W. Cochran,
 which holds the draws' share of it and the images'. `sampled` is A with the reaches of `intervals.Law`: V has K-1 degrees of
 freedom, the decisions are the sum_k c_k clean hits, since the images are the sample, and the third cumulants are
 K^2 / ((K-1)(K-2)) * sum_k (...)^3. Those of losses and of gains are taken apart: where few of either were seen, they cancel in A
-but not in what else might have been seen. `fixed` is None: one draw a chunk can't tell how much of V
-is the draws'. So are spread, worst draw and yield: a draw has met its own chunk only.
+but not in changes that might have been seen. `fixed` is None: one draw a chunk can't tell how much of V
+is due to the draws. Spread, worst draw and yield are None too: a draw has met its own chunk only.
 
 `A_avr` is the mean over layers of A, each from all the chunks that its layer has. A chunk stays one cluster: its u_k is the
-mean of the layers', 0 for a layer that has not met it. As degrees of freedom count the chunks of the layer that has fewest.
+mean of the layers', 0 for a layer that has not met it. Its degrees of freedom are those of the layer with the fewest chunks.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ChunkHits:
 
     @property
     def whole(self) -> int:
-        """Hits of its draws if nothing had changed."""
+        """The hits that the draws would have if nothing had changed: draws times clean hits."""
         return self.draws * self.clean
 
 

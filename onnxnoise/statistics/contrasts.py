@@ -32,7 +32,7 @@ Counts = npt.NDArray[np.int64]
 
 
 class Measure(NamedTuple):
-    """A value with its x_dj (draws, images), its y_j (images,), and the decisions that it is a share of."""
+    """A value with its x_dj (draws, images), its y_j (images,), and the number of decisions that it is a share of."""
 
     value: float
     hits: Array
@@ -50,7 +50,7 @@ class Contrast:
     draws: int
 
     def interval(self, confidence: float = 0.95, *, fixed: bool = False) -> Interval:
-        """Two-sided, symmetric in probability; at 95 % as `estimates.estimate` has it, but not cut off at 0 or 1."""
+        """The two-sided interval, symmetric in probability; at 95 % that of `estimates.estimate`, but not cut off at 0 or 1."""
         error = 1.0 - confidence
         return self._around(reaches((self.fixed,) if fixed else self._laws, error / 2.0, error))
 
@@ -59,7 +59,7 @@ class Contrast:
         return self._around(reaches(self._laws, error, error))
 
     def p_above(self, limit: float) -> float:
-        """The smallest error at which the truth is known to be above `limit`: the lower bound of `bounds` is there then."""
+        """The smallest error at which the truth is known to be above `limit`: that of `bounds` with its lower end at `limit`."""
         return self._p(BELOW, self.value - limit)
 
     def p_below(self, limit: float) -> float:
@@ -87,7 +87,7 @@ class Contrast:
 def contrast(value: float, terms: Sequence[Array], images: Array, decisions: float) -> Contrast | None:
     """The laws of an estimate `value` from `terms`, each (draws, images), and the images' own term (images,).
 
-    `decisions` is how many images an unseen change of one is a share of, in the unit of `value`: the clean hits for a
+    `decisions` is the number of images of which one unseen change is a share, in the unit of `value`: the clean hits for a
     normalized accuracy. None where a term has a single draw: nothing shows how chips differ. Formulas: top of this file.
     """
     draws = min(len(term) for term in terms)
@@ -134,7 +134,7 @@ def _moments(term: Array) -> _Moments:
 
 @dataclass(frozen=True)
 class Side:
-    """Hits of one model in one place, to be held against another's or a limit.
+    """Hits of one model in one place, to be compared with another model's or with a limit.
 
     `hits` (draws, images) are summed over `layers` layers; `clean` (images,) are the model's hits without noise.
     """
@@ -149,16 +149,16 @@ class Side:
         return float(self.hits.mean()) / self.layers
 
     def chosen(self, rows: Sequence[int]) -> Side:
-        """The same with only the draws at these positions."""
+        """The side with only the draws at these positions."""
         return Side(self.hits[list(rows)], self.layers, self.clean)
 
     def first(self, draws: int) -> Side:
-        """The same with only its first draws."""
+        """The side with only its first `draws` draws."""
         return Side(self.hits[:draws], self.layers, self.clean)
 
     @property
     def each(self) -> Array:
-        """Share of the layers that are hits, by draw and image (draws, images)."""
+        """The share of the layers in which an image is a hit, by draw and image (draws, images)."""
         return self.hits.astype(np.float64) / self.layers
 
 
@@ -176,16 +176,16 @@ def absolute(side: Side) -> Measure:
 
 
 def difference(first: Measure, second: Measure, *, by_draw: bool) -> Contrast | None:
-    """`first` - `second`, which must be of the same images; `by_draw` says that they also met the same noise.
+    """The contrast `first` - `second` of measures on the same images; `by_draw` says that they also met the same noise.
 
-    Then both must have the same draws, in the same order.
+    With `by_draw` both must have the same draws, in the same order. None where one has a single draw.
     """
     value, images = first.value - second.value, first.images - second.images
     return contrast(value, _paired(first.hits, second.hits, by_draw), images, min(first.decisions, second.decisions))
 
 
 def ratio(first: Side, second: Side, *, by_draw: bool) -> Contrast | None:
-    """Accuracy of `first` over that of `second` (above 0) on the same images, linearized in both; `by_draw` as `difference`."""
+    """The accuracy of `first` over that of `second` (above 0) on the same images, linearized; `by_draw` as in `difference`."""
     base = second.mean
     value = first.mean / base
     terms = _paired(first.each / base, second.each * (value / base), by_draw)

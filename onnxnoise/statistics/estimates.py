@@ -26,7 +26,7 @@ from onnxnoise.statistics.intervals import SHAPED, Component, Law, reaches_95, t
 
 @dataclass(frozen=True)
 class HitSums:
-    """Integer sums over images: all that an estimate needs. Those of two chunks of images add up with `+`."""
+    """Integer sums over images: all that an estimate needs. The sums of two chunks of images add up with `+`."""
 
     layers: int
     images: int
@@ -84,7 +84,7 @@ class LayerSum:
         self.layers += 1
 
     def sums(self) -> HitSums:
-        """The sums of what was added. Raises ValueError before anything was."""
+        """The sums of all layers added. Raises ValueError where none was added."""
         total = self._total
         if total.size == 0:
             raise ValueError("an estimate needs at least one layer, draw and image")
@@ -185,7 +185,7 @@ def passing(values: Sequence[float], target: float) -> Yield:
 
 
 def _deviation(ratios: Sequence[float]) -> float | None:
-    """Standard deviation over draws; None of one."""
+    """The standard deviation over draws; None with one draw."""
     if len(ratios) == 1:
         return None
     mean = math.fsum(ratios) / len(ratios)

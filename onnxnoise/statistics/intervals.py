@@ -1,7 +1,7 @@
-"""How far an estimate may lie from the truth: the law by which it scatters, and the reach of its bounds on each side.
+"""The law by which an estimate scatters around the truth, and the reach of its bounds on each side.
 
-Estimates here are means over draws and images (`two_way`) or over chunks of images (`clustered.py`). A `Law` has what is known of
-how such a mean scatters: its variance V, its third cumulant, its degrees of freedom f and the decisions that it is a mean of.
+Estimates here are means over draws and images (`two_way`) or over chunks of images (`clustered.py`). A `Law` describes the
+scatter of such a mean: its variance V, third cumulant, degrees of freedom f and the number of decisions that it is a mean of.
 A bound that the truth lies beyond with probability `tail` is t(f) * sqrt(V) away, with departures for the wide side where that
 plain formula was measured to miss (tests/test_coverage.py):
 
@@ -10,8 +10,8 @@ plain formula was measured to miss (tests/test_coverage.py):
   term of a studentized mean, skewness * (1 + 2 t^2) / 6 (P. Hall, The Bootstrap and Edgeworth Expansion, 1992). Doubled, the
   term gives the exact Poisson bounds on few events (5.9 for one seen; exactly 5.6) and makes up for few draws showing less
   skewness than they come from.
-* Rule of three: what was seen in no decision may still happen in -log(error) / decisions of them, 3 / decisions at 95 %.
-  Each side reaches at least that far.
+* Rule of three: a change that was seen in no decision may still happen in a share of -log(error) / decisions, 3 / decisions at
+  95 %. Each side reaches at least that far.
 
 With two-way random effects, draws and images, there are two laws: `fixed` for other draws on these images, whose variance is
 V_draw, and `sampled` for other draws on other images. From the mean squares of the layout (draws, images), per draw and image,
@@ -36,7 +36,7 @@ from typing import Final, Literal
 from onnxnoise.statistics.distributions import quantile, upper_tail
 
 SHAPED = 5
-"""Draws from which on their third moment is used: of three or four, it says next to nothing."""
+"""The number of draws from which on their third moment is used: that of three or four draws says next to nothing."""
 
 _SKEWED = 0.1
 """The skewness of a Poisson count of 100, whose exact and normal bounds differ by a tenth."""
@@ -48,7 +48,7 @@ ABOVE: Final = 1
 
 @dataclass(frozen=True)
 class Law:
-    """How an estimate scatters: `variance` in its unit squared, `thirds` cubed, and degrees of freedom.
+    """The law by which an estimate scatters: `variance` in its unit squared, `thirds` in its unit cubed, degrees of freedom.
 
     `thirds` are the third cumulants that lengthen the tail below and the tail above: of one distribution, the same number with
     either sign. `decisions` is the number of images of which an unseen change is a share, in the estimate's unit, and `draws` how
@@ -67,7 +67,7 @@ class Law:
         return skewness if skewness > _SKEWED else 0.0
 
     def reach(self, end: End, tail: float, error: float) -> float:
-        """How far a bound lies from the estimate: by Student's t at probability `tail`, by the rule of three at `error`."""
+        """The distance of a bound from the estimate: by Student's t at probability `tail`, by the rule of three at `error`."""
         least = -math.log(error) / self.decisions / self.draws
         if self.variance <= 0.0:
             return least
@@ -90,13 +90,13 @@ class Law:
 
 
 def reaches(laws: Iterable[Law], tail: float, error: float) -> tuple[float, float]:
-    """How far the bounds below and above lie from the estimate: the farthest of several laws."""
+    """The distances of the bounds below and above from the estimate: the farthest of several laws."""
     both = [(law.reach(BELOW, tail, error), law.reach(ABOVE, tail, error)) for law in laws]
     return max(below for below, _ in both), max(above for _, above in both)
 
 
 def reaches_95(*laws: Law) -> tuple[float, float]:
-    """How far a two-sided 95 % interval reaches below and above the estimate."""
+    """The distances that a two-sided 95 % interval reaches below and above the estimate."""
     return reaches(laws, 0.025, 0.05)
 
 
@@ -110,7 +110,7 @@ class Component:
 
     @classmethod
     def of(cls, variance: float, freedom: int) -> Component:
-        """The component of a mean square with so many degrees of freedom; of none at all, it varies by nothing."""
+        """The component of a mean square with `freedom` degrees of freedom; 0 count as 1, since the variance is 0 then."""
         freedom = max(freedom, 1)
         return cls(variance, variance**2 / freedom, float(freedom))
 
@@ -120,7 +120,7 @@ class Component:
 
 
 def _satterthwaite(variance: float, squares: float, least: float) -> float:
-    """Degrees of freedom of a sum of components, of whose variance^2 / freedom `squares` is the sum; at least `least`."""
+    """Degrees of freedom of a sum of components; `squares` is the sum of their variance^2 / freedom. At least `least`."""
     return max(variance**2 / squares, least) if squares > 0.0 else least
 
 

@@ -13,10 +13,10 @@ the rule, and (1 - max(q, rare))^draws, the chance of seeing none, must be no mo
 Where draws are measured on demand `rare` is `RARE`: a rule of confidence 0.95 passes at 40 draws, sooner where the limit is far.
 A run file has the draws it has: there it is `RARE_IN_A_FILE`, for which 9 draws do. A collapse of fewer chips can stay unseen.
 
-Measured over the whole sequence with the limit at the truth itself, the worst case (tests/test_gate_statistics.py; 2,000 runs
-of 200 images a family, confidence 0.95): false passes in 3.2 % of runs where draws vary normally, 2.5 % where they are skewed
-and 3.5 % with a log-normal tail (9 and 15 % by the bounds alone), and 1.6 % at most where 50, 30, 20, 15 or 10 % of chips
-collapse (up to 47 % by the bounds alone). Out of reach: 10 % where one chip in twenty does. False failures: 2.1 % at most.
+Measured over the whole sequence with the limit at the truth itself, the worst case (tests/decisions/test_gate_statistics.py;
+2,000 runs of 200 images a family, confidence 0.95): false passes in 3.2 % of runs where draws vary normally, 2.5 % where they
+are skewed and 3.5 % with a log-normal tail (9 and 15 % by the bounds alone), and 1.6 % at most where 50, 30, 20, 15 or 10 % of
+chips collapse (up to 47 % by the bounds alone). Out of reach: 10 % where one chip in twenty does. False failures: 2.1 % at most.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ SPENT = (0.125, 0.125, 0.25, 0.5)
 """Shares of a rule's error that the looks may use."""
 
 RARE, RARE_IN_A_FILE = 0.1, 0.3
-"""Shares of collapsing chips that a verdict rules out: where draws are measured on demand, and where a file has what it has."""
+"""Shares of collapsing chips that a verdict rules out: where draws are measured on demand, and where a file's must do."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The lowest and the highest value that is possible."""
+    """The lowest and the highest possible value of an estimate."""
 
     low: float
     high: float
@@ -48,10 +48,10 @@ class Range:
 
 @dataclass(frozen=True)
 class Reading:
-    """One place of a rule at one look: the estimate, its one-sided bounds at the error of this look, and what is known.
+    """One place of a rule at one look: the estimate, its one-sided bounds at the error of this look, and the verdict.
 
     `p_pass` and `p_fail` are the smallest errors at which it would pass or fail; they and the bounds are None with one draw.
-    `lacking` is how many draws there must be before collapses can be ruled out, None where that is not what it lacks.
+    `lacking` is the number of draws needed to rule out collapses, None where the verdict doesn't wait for that.
     """
 
     draws: int
@@ -72,9 +72,9 @@ def look_errors(confidence: float) -> tuple[float, ...]:
 def read(
     contrast: Contrast, limit: float, possible: Range, error: float, *, peers: int = 1, rare: float = RARE
 ) -> Reading:
-    """Hold one place against "at least `limit`" at one look; `peers` is the number of places of the rule.
+    """The reading of one place for the rule "at least `limit`" at one look; `peers` is the number of places of the rule.
 
-    `error` is what this look may spend, `rare` the smallest share of collapsing chips to rule out.
+    `error` is the error that this look may spend, `rare` the smallest share of collapsing chips to rule out.
     """
     value, draws = contrast.value, contrast.draws
     low, high = contrast.bounds(error)
@@ -112,5 +112,5 @@ def least_draws(hidden: float, error: float) -> int:
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict of several together: fail beats inconclusive beats pass."""
+    """The verdict of several places together: fail beats inconclusive beats pass."""
     return "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"

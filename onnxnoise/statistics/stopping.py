@@ -1,4 +1,4 @@
-"""When a cell that is measured to a precision has draws enough.
+"""The rule by which a cell that is measured to a precision has draws enough.
 
 Looking at an interval after every draw, and stopping when it happens to be narrow, would favour draws that happen to agree:
 a cell whose chips collapse now and then would stop before the first collapse. So a cell is looked at after 16, 32, 48, 64, 96,
@@ -19,7 +19,7 @@ _FIRST = 16
 _IN_A_ROW = 2
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 16, 256
 _PER_PRECISION = 0.5
-"""A chunk's images times the precision: then a cell that loses hardly a hit is known to half the precision at its first look."""
+"""A chunk's images times the precision, so that a cell that loses hardly a hit is known to half the precision at first look."""
 
 
 def half_width(estimate: Estimate) -> float:
@@ -28,7 +28,7 @@ def half_width(estimate: Estimate) -> float:
 
 
 def chunk_images(images: int, precision: float) -> int:
-    """Images in a chunk, of `images` in all: 50 for a precision of 0.01.
+    """The number of images in a chunk, of `images` in all: 50 for a precision of 0.01.
 
     Many draws on few images beat few draws on many, down to some 16 images, where the fixed cost of a draw begins to count.
     Few images are cut into 32 chunks, since a cell meets no fewer draws.
@@ -39,7 +39,7 @@ def chunk_images(images: int, precision: float) -> int:
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When a cell is looked at, and when it stops: at a half-width of `sampled` of `precision`, or given up at `max_draws`."""
+    """The rule by which a cell stops: when the half-width of `sampled` is at most `precision`, or at `max_draws` draws."""
 
     precision: float
     max_draws: int = 64
@@ -55,7 +55,7 @@ class StoppingRule:
         yield self.max_draws
 
     def next(self, draws: int, width: Callable[[int], float]) -> int | None:
-        """How many draws a cell that has `draws` needs before it is looked at again; None when it has enough.
+        """The number of draws that a cell with `draws` of them needs before it is looked at again; None when it has enough.
 
         `width(n)` is the half-width that its first n draws give. The answer depends on nothing else, so a run that was
         interrupted goes on as it would have.

@@ -1,1 +1,1 @@
-"""Those who measure: this process, other processes of this machine, the workers of a cluster."""
+"""The workers that measure a run: this process, other processes of this machine, or the workers of a cluster."""

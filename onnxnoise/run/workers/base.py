@@ -18,33 +18,33 @@ from onnxnoise.run.jobs import Job, Step, TallyGroup, measure
 from onnxnoise.run.workers.worker import Order, perform
 
 _MOST = 64.0
-"""The most passes over a chunk in a job: they pay for decoding and the clean prefix, and a worker that dies loses few."""
+"""The most passes over a chunk in a job: enough to make up for decoding and the clean prefix, few for a worker to lose."""
 
 _PIECES = 4
 """The fewest jobs for each worker, so that all end at about the same time."""
 
 _LIVES = 3
-"""How often workers may die without anything measured in between."""
+"""The number of times that workers may die without any tally measured in between."""
 
 Perform = Callable[[Order, Job], list[TallyGroup]]
 
 
 class Workers(Protocol):
-    """Whoever measures the jobs of a run. `experiment` is the run's; `members` says for the record who they are."""
+    """The workers that measure the jobs of a run. `experiment` is the run's; `members` describes them for the run file."""
 
     experiment: Experiment
     members: str
 
     def chunk_size(self) -> int:
-        """Images whose values fit into the memory that each worker has."""
+        """The number of images whose values fit into the memory that each worker has."""
 
     def divided(self, jobs: Sequence[Job]) -> list[Job]:
-        """The same tallies in jobs of the right size; the first is cheap, where it may show early what is wrong."""
+        """The tallies of `jobs` in jobs of the right size; the first job is cheap where it may show early what is wrong."""
 
     def measure(self, jobs: Iterable[Job], step: Step) -> Iterator[TallyGroup]:
-        """The tallies of `jobs`, in any order; a job is taken when it can soon be measured. `step` is told of each tally.
+        """Yield the tallies of `jobs`, in any order; a job is taken when it can soon be measured. `step` is called with each.
 
-        Raises what `jobs.measure` raises, and ProviderError where there is nobody to measure.
+        Raises what `jobs.measure` raises, and ProviderError where there is no worker.
         """
 
 
@@ -133,7 +133,7 @@ class ExecutorWorkers:
 
     @contextmanager
     def _surviving_deaths(self, job: Job, executor: Executor, again: list[Job]) -> Iterator[None]:
-        """A job whose executor lost a worker is done again: every job that such an executor was given fails in the same way."""
+        """Schedule the job again if its executor has lost a worker, as every job given to such an executor fails alike."""
         try:
             yield
         except BrokenExecutor as error:
@@ -149,11 +149,11 @@ class ExecutorWorkers:
 
 
 def divided(jobs: Sequence[Job], layers: int, workers: int, noise: Callable[[float], float]) -> list[Job]:
-    """The same keys in jobs of about equal cost: at most 64 passes over the chunk, and at least four jobs for each worker.
+    """The tallies of `jobs` in jobs of about equal cost: at most 64 passes over a chunk each, and at least four a worker.
 
-    A pass with noise from layer L of `layers` on costs what is left of the network. The first chunk's clean pass comes first,
-    alone; `noise` is a key that sorts levels, the least noise first. A cumulative sweep is cut between variants, since each
-    carries its own noisy values from layer to layer.
+    A pass with noise from layer L of `layers` on costs as much as the rest of the network. The first chunk's clean pass comes
+    first, alone; `noise` is a key that sorts levels, the least noise first. A cumulative sweep is cut between variants, since
+    each carries its own noisy values from layer to layer.
     """
     total = sum(_cost(key, layers) for job in jobs for key in job.keys)
     most = max(1.0, min(_MOST, total / (_PIECES * workers)))

@@ -24,7 +24,7 @@ from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
 
 MEMORY = 2 << 30
-"""Bytes for a worker where --memory says nothing: this machine's memory says nothing about a worker's."""
+"""Bytes of memory for a worker without --memory: this machine's memory tells nothing about a worker's."""
 
 _CONNECT, _NOBODY = 10.0, 60.0
 """Seconds to wait for the scheduler, and for a first worker."""
@@ -88,7 +88,7 @@ async def _answered(address: str) -> None:
 
 @dataclass(frozen=True)
 class _Elsewhere(Experiment):
-    """A run that is measured on other machines: this one only looks at its graph, on the CPU (`here`)."""
+    """An experiment that is measured on other machines; this machine only looks at its graph, on the CPU (`here`)."""
 
     here: Experiment
 
@@ -154,14 +154,14 @@ class _DaskWorkers(ExecutorWorkers):
 
     @contextmanager
     def _surviving_deaths(self, *_: object) -> Iterator[None]:
-        """Dask itself gives a dead worker's tasks to others."""
+        """Do nothing, since Dask itself gives a dead worker's tasks to others."""
         with _told(self.scheduler.address):
             yield
 
 
 @contextmanager
 def _told(address: str) -> Iterator[None]:
-    """Turn Dask's own errors into ones for the person who must act."""
+    """Turn Dask's own errors in the block into errors for the person who must act."""
     from distributed import KilledWorker
 
     try:
@@ -184,7 +184,7 @@ def _told(address: str) -> Iterator[None]:
 
 
 def _perform(order: Order, job: Job) -> list[TallyGroup]:
-    """Measure on a Dask worker, with the threads that it was given, and only as long as somebody waits for the result."""
+    """Measure a job on a Dask worker, with the worker's threads, and only as long as somebody waits for the result."""
     from distributed import get_worker
 
     worker = get_worker()

@@ -1,4 +1,4 @@
-"""Chooses who measures a run: this process, an executor's workers, processes of this machine or a Dask cluster."""
+"""Chooses the workers of a run: this process, an executor's workers, processes of this machine or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MANY = 16
 
 @contextmanager
 def open_workers(spec: BenchSpec, executor: Executor | None = None) -> Iterator[Workers]:
-    """The workers that the spec asks for, with the experiment opened, until the end of the block.
+    """Yield the workers that the spec asks for, with the experiment opened; they end with the block.
 
-    An `executor` takes their place. It may be any that takes picklable functions and arguments, and it stays open. Raises what
-    `Experiment.opened`, `worker_processes` and `dask_workers` raise.
+    The workers of an `executor` take their place. It may be any that takes picklable functions and arguments, and it stays
+    open. Raises what `Experiment.opened`, `worker_processes` and `dask_workers` raise.
     """
     if executor is not None:
         own, size = executor, getattr(executor, "_max_workers", _MANY)

@@ -24,7 +24,7 @@ from onnxnoise.runtime.base import Provider
 
 @contextmanager
 def worker_processes(experiment: Experiment, workers: int, threads: int | None = None) -> Iterator[ExecutorWorkers]:
-    """Processes as many as `workers`, each with its share of the memory: one GPU each, or a share of the cores (`threads`).
+    """Start `workers` processes, each with its share of the memory, and one GPU or a share of the cores (`threads`).
 
     They end with the block, and with this process, however it ends. Raises UsageError for more workers than GPUs.
     """
@@ -78,7 +78,7 @@ class _Quiet(ProcessPoolExecutor):
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Processes that are made in the block inherit a mask that blocks SIGINT."""
+    """Make the processes that are started in the block inherit a mask that blocks SIGINT."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

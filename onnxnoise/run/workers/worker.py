@@ -1,4 +1,4 @@
-"""A worker process measures jobs: it opens model, card and images once and checks that they are the run's."""
+"""A worker process, which measures jobs: it opens model, card and images once and checks that they are the run's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _opened: dict[Order, Experiment] = {}
 
 @dataclass(frozen=True)
 class Order:
-    """All that a worker must know about a run, besides its jobs: paths and digests, no array.
+    """The order to a worker: all that it must know about a run besides its jobs, as paths and digests without any array.
 
     `identity` is the run file's, as JSON; `host` and `release` are the machine that hands out the jobs and its onnxnoise.
     """
