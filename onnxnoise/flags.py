@@ -19,11 +19,11 @@ _Record = TypeVar("_Record")
 
 
 class Given(dict[str, Any]):
-    """The flags of BenchSpec and Preset that are given, by field: texts, or a bool for a switch."""
+    """The flags of BenchSpec and Shorthand that are given, by field: texts, or a bool for a switch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
+class Shorthand:
     """A name for several of BenchSpec's flags."""
 
     protocol: str | None = flag(
@@ -38,7 +38,7 @@ class Preset:
 
 def bench_flags(command: str) -> dict[str, Flag]:
     """The flags that say how a model is benched, by field: those that `command` takes, or a rules file's `[bench]` (`rules`)."""
-    both = {**flags_of(Preset), **flags_of(BenchSpec)}
+    both = {**flags_of(Shorthand), **flags_of(BenchSpec)}
     return {name: each for name, each in both.items() if each.taken_by(command)}
 
 

@@ -353,7 +353,7 @@ class BenchSpec:
         return self.chain.levels if self.snrs is None else self.snrs
 
     def at(self, *levels: float) -> BenchSpec:
-        """The same spec with these levels in place of its own."""
+        """A copy of the spec with these levels in place of its own."""
         return replace(self, snrs=None, levels=levels)
 
     def _check_noise(self) -> None:

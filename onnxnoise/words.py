@@ -8,7 +8,7 @@ Sweep = Literal["single", "cumulative", "all"]
 Policy = Literal["group", "raw", "affine", "fold", "clean"]
 SigmaScope = Literal["tensor", "layer"]
 Analog = Literal["all", "kernels"]
-"""Which initializers bear noise: all of a layer's, or only the kernels of convolutions, dense and recurrent layers."""
+"""The initializers that bear noise: all of a layer's, or only the kernels of convolutions, dense and recurrent layers."""
 
 Metric = Literal["top1", "top5"]
 Kind = Literal["conv", "dense", "batchnorm", "norm", "recurrent", "embedding", "scale", "parameter"]

@@ -63,7 +63,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredClean:
     """`[measured]`: the clean accuracy (fraction of 1) that this project found, on so many `images` of `data`."""
 
     metric: Metric | None
@@ -82,7 +82,7 @@ class Card:
     input: InputSpec
     structure: Structure
     published: Published
-    measured: Measured
+    measured: MeasuredClean
 
     @property
     def classes(self) -> int:
@@ -154,7 +154,7 @@ def load_card(path: Path) -> Card:
             note=structure.text("note"),
         ),
         published=_published(tables["published"]),
-        measured=Measured(
+        measured=MeasuredClean(
             metric=measured.choice("metric", METRICS),
             clean=_accuracy(measured, "clean"),
             images=measured.integer("images", 1, 10**9),

@@ -79,5 +79,5 @@ def expected_clean(card: Card, metric: Metric) -> float | None:
 
 
 def plausible(hits: int, images: int, accuracy: float) -> bool:
-    """Whether so many hits lie in the binomial 99.9 % interval of an accuracy (a fraction of 1)."""
+    """Whether `hits` of `images` lie in the binomial 99.9 % interval of an accuracy (a fraction of 1)."""
     return 2 * binomial_tail(hits, images, accuracy) >= 0.001

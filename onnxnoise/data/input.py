@@ -1,4 +1,4 @@
-"""How an image becomes a model's input: the statements of a card's `[input]`, with presets and defaults filled in."""
+"""The way from an image to a model's input: a card's `[input]`, with presets and defaults filled in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CARD_LAYOUTS: tuple[CardLayout, ...] = ("auto", "nchw", "nhwc")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How an image becomes the model's input, `(pixel/scale - mean)/std`, with the name of the card's data set.
+    """The rule by which an image becomes the model's input, `(pixel/scale - mean)/std`, with the name of the card's data set.
 
     With `resize` (shorter side, pixels) the image is resized, then `crop` (side, pixels) is cut from its centre. With
     `crop` alone it is only cut; with neither it is stretched to `size` x `size`. `size` is always the input's side.

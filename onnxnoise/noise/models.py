@@ -91,7 +91,7 @@ def level_of(setting: NoiseSetting) -> Level:
 
 
 def parse_chain(text: str) -> tuple[NoiseStep, ...]:
-    """The steps that `STEP[+STEP...]` names; raises UsageError for a text that is no chain.
+    """The steps that `STEP[+STEP...]` names; raises UsageError for a text that isn't a chain.
 
     >>> parse_chain("relative:range=1")
     (NoiseStep(name='relative', level=None, parameters=(('range', 1.0),)),)

@@ -90,7 +90,7 @@ def card_of(model: str, path: Path, card: str | None, metadata: Mapping[str, str
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file or folder; there is none where the system finds the name too long."""
+    """Whether a file or folder of this name exists; a name too long for the system is taken for one that doesn't."""
     try:
         return path.exists()
     except OSError:

@@ -16,7 +16,7 @@ _FEWEST = 10
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """`rho`, in [-1, 1], of so many `pairs`, with its 95 % `interval`, and the two-sided `p_value` of "no correlation"."""
+    """The correlation `rho`, in [-1, 1], of `pairs` pairs, its 95 % `interval`, and the two-sided `p_value` of "none"."""
 
     rho: float
     pairs: int

@@ -70,8 +70,8 @@ def to_input(
     """The model's input, (n, 3, height, width) or (n, height, width, 3), from RGB pixels uint8 (n, height, width, 3).
 
     `dtype` is the model's: floats are `(pixel/scale - mean)/std`, computed in float64 and rounded to float32 once;
-    uint8 takes the pixels as they are. Raises CardError where the card's numbers are none that uint8 can hold, and ModelError
-    for any other type.
+    uint8 takes the pixels as they are. Raises CardError for a card whose numbers uint8 can't hold, and ModelError for any
+    other type.
     """
     count, height, width, _ = pixels.shape
     channels = (0, 1, 2) if spec.color == "rgb" else (2, 1, 0)

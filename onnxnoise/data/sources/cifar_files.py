@@ -25,7 +25,7 @@ PICKLE, GZIP = b"\x80", b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class Form:
-    """How one of the two sets is stored. A record is the label bytes (the last is the class), then 3 planes 32 x 32.
+    """The form of one of the two sets. A record has the label bytes (the last is the class), then 3 planes 32 x 32.
 
     `label_counts` are the numbers of labels, `label_keys` the pickle's names for them; `files` are the names of the test part
     in the two official versions, which come in one of `folders` or `archives`.

@@ -57,7 +57,7 @@ def gate(
 
 
 def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict:
-    """Hold rules against all draws of the run file at `path`, in one look; `images` limits it to the first so many images.
+    """Hold rules against all draws of the run file at `path`, in one look, on the first `images` images (default: all).
 
     Raises RunFileError where a file can't be read, or lacks what a rule asks for; UsageError for a pattern that matches no layer.
     """

@@ -109,7 +109,7 @@ class _Scheduler:
         self._size, self._asked, self._seen = 0, 0.0, time.monotonic()
 
     def size(self) -> int:
-        """The number of workers; raises ProviderError where for a minute there was none, or no scheduler."""
+        """The number of workers; raises ProviderError after a minute without a worker or a scheduler."""
         now = time.monotonic()
         if now - self._asked > _RECOUNT:
             self._asked = now
