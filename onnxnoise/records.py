@@ -180,7 +180,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class ImageChunk:
-    """Images that travel together: pixels uint8 RGB (n, height, width, 3), labels int64 (n,), the first one's position."""
+    """Images that travel together: pixels uint8 RGB (n, height, width, 3), labels int64 (n,); the first is image `start`."""
 
     start: int
     pixels: Pixels
@@ -215,6 +215,7 @@ class Estimate:
 
 
 WEIGHT, BIAS = 0, 1
+RECURRENCE = 1
 SCALE, MEAN, VARIANCE, CAFFE_SCALE, CAFFE_BIAS = 0, 2, 3, 4, 5
 """Roles of initializers in a layer: the `k` by which their noise is drawn. A batch norm's bias has the role of any bias."""
 
@@ -432,11 +433,3 @@ class ImageInput:
 
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-
-
-WEIGHT, BIAS = 0, 1
-RECURRENCE = 1
-
-
-SCALE, MEAN, VARIANCE, CAFFE_SCALE, CAFFE_BIAS = 0, 2, 3, 4, 5
-"""Roles of initializers, the `k` of their noise, whichever others are there; a batch norm's bias has the role of any bias."""

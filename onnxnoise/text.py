@@ -29,16 +29,6 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def noise_percent(snr: float) -> float:
-    """sigma_noise as a percentage of sigma_w: 20 for an SNR of 5, 0 for an infinite one."""
-    return 100.0 / snr
-
-
-def noise_text(snr: float) -> str:
-    """An SNR as tables and charts write it, with its percentage."""
-    return f"SNR {snr:g} ({noise_percent(snr):.3g} %)"
-
-
 def quoted(text: str) -> str:
     """A text that someone typed, in quotes and without hidden characters; over 40 characters, only the first 37 of them."""
     return repr(text.strip() if len(text) <= 40 else f"{text[:37]}...")

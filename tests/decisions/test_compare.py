@@ -292,7 +292,7 @@ def test_refused(runs: list[Path], models: list[Path], files: nets.Files, folder
     Path("empty.sqlite").touch()
     refused(compared(runs[0], "empty.sqlite"), 3, "empty.sqlite")
     with pytest.raises(RunFileError, match="not all of them SNR 7 in the sweep all"):
-        compare(runs, Asked(snrs=(5.0, 7.0), quantities=("all",)))
+        compare(runs, Asked(levels=(5.0, 7.0), quantities=("all",)))
 
 
 def test_cards_of_single_models(files: nets.Files, models: list[Path]) -> None:
