@@ -194,7 +194,7 @@ class Fall:
 
 
 def falls(view: View) -> Iterator[Fall]:
-    """The place where the curve of each level of the cumulative sweep meets chance; empty where chance isn't known.
+    """The Fall of the cumulative sweep's curve at each level; empty where chance isn't known.
 
     An accuracy can't be told from chance where the lower end of its 95 % interval (for other draws and images) is at or below
     it; with one draw, which has no interval, where the accuracy itself is. So fewer draws mean an earlier L.

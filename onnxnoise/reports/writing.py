@@ -29,7 +29,7 @@ def report(
     figure: str | None = None,
     rows: str | None = None,
 ) -> list[OpenedRun]:
-    """Write what run files hold to `output`: .html (a page), .png or .svg (its figures), .csv or .json (rows); returns the runs.
+    """Write a report of runs to `output`: .html (a page), .png or .svg (its figures), .csv or .json (rows); return the runs.
 
     `metric` is top1 or top5, by default what the runs were asked for. `figure` chooses an image's figures by their names
     (figures.NAMES), as "heatmap,all". `rows` is one of rows.KINDS, cells by default. Raises UsageError for an unknown ending,
