@@ -11,6 +11,7 @@ import onnx
 
 from onnxnoise.errors import ModelError
 from onnxnoise.model.file import ModelFile, read_names
+from onnxnoise.model.opsets import current
 from onnxnoise.model.refusals import check_inputs, refuse_dropout, refuse_unmeasurable
 from onnxnoise.model.shapes import check_sizes, infer_shapes, infer_types
 from onnxnoise.model.stub import INLINE_BYTES
@@ -46,8 +47,9 @@ def prepared(file: ModelFile) -> Prepared:
     from onnxnoise.model.passes import control_flow, in_order, shapes
 
     refuse_unmeasurable(file)
+    stub = current(file.stub, file.path)
     try:
-        model = ir.serde.deserialize_model(file.stub)
+        model = ir.serde.deserialize_model(stub)
         ir.external_data.set_base_dir(model.graph, file.folder)
         for step in (
             common.InlinePass(),
