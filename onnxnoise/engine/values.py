@@ -67,7 +67,10 @@ def room(types: Types, batches: int, provider: Provider) -> Iterator[Values | No
         count = min(together, batches - start)
         slabs = {name: np.empty((count, *array.shape[1:]), array.dtype) for name, array in empty.items()}
         for i in range(count):
-            yield {name: session.to_device(slab[i], provider) for name, slab in slabs.items()}
+            rows = {
+                name: slab[i : i + 1].reshape(slab.shape[1:]) for name, slab in slabs.items()
+            }  # of a scalar a view too
+            yield {name: session.to_device(row, provider) for name, row in rows.items()}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from onnxnoise.model.logits import find_logits
 from onnxnoise.model.prepare import prepared
 from onnxnoise.model.refusals import refuse_chance, refuse_mixing
 from onnxnoise.model.repeats import stored_once
-from onnxnoise.model.shapes import infer_shapes
+from onnxnoise.model.shapes import infer_shapes, infer_types
 from onnxnoise.records import ImageInput, Shape
 from onnxnoise.runtime import session
 from onnxnoise.runtime.optimizer import normalize
@@ -84,14 +84,16 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
     # a node of the message itself would keep all its tensors in memory
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in optimized.graph.node if n.op_type != "Constant"]
     metadata = {p.key: p.value for p in file.stub.metadata_props}
-    logits, columns = find_logits(optimized, Graph(nodes, constants), path, output, lambda: classes(metadata))
+    shapes, types = infer_shapes(optimized), infer_types(optimized)
+    graph = Graph(nodes, constants, shapes)
+    logits, columns = find_logits(
+        optimized.graph.output, graph, image.name, path, output, lambda: classes(metadata), types
+    )
     refuse_chance(needed(nodes, logits), constants, file.stub, path)
     nodes, constants = stored_once(needed(nodes, logits), constants, image.batch)
     nodes, constants = split_attention(nodes, constants)
     used = {name for node in nodes for name in reads(node)}
     domains = {node.domain for node in nested(nodes)} | {""}
-    if image.name not in used:
-        raise ModelError(f"{path}: output {logits!r} does not depend on the image input {image.name!r}")
     classifier = Classifier(
         name=path.stem,
         path=path,
@@ -103,7 +105,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
         logits=logits,
         classes=columns,
         metadata=metadata,
-        shapes=infer_shapes(optimized),
+        shapes=shapes,
         origins=ready.origins,
         raw=file.stub,
     )

@@ -52,6 +52,7 @@ def read_model(path: Path) -> ModelFile:
         stub.ParseFromString(encoded)
     except (DecodeError, RuntimeError) as error:
         raise ModelError(f"{path}: {_not_onnx(path, str(error))}") from None
+    _unify_domain(stub)
     for part, found in (("graph", stub.graph.node), ("IR version", stub.ir_version), ("opset", stub.opset_import)):
         if not found:
             raise ModelError(f"{path}: {_not_onnx(path, f'it has no {part}')}")
@@ -183,3 +184,19 @@ def _located(tensor: onnx.TensorProto, path: Path) -> tuple[str, Path]:
             f"which has {found:,}; the data file is cut short or from another export"
         )
     return location, file
+
+
+def _unify_domain(stub: onnx.ModelProto) -> None:
+    """Spell ONNX's own domain as the empty string everywhere, in place; a file of IR 1 or 2 that names no opset has the first."""
+    for holder in (stub, *stub.functions):
+        named = [each for each in holder.opset_import if each.domain == "ai.onnx"]
+        for each in named:
+            if any(not other.domain for other in holder.opset_import):
+                holder.opset_import.remove(each)
+            else:
+                each.domain = ""
+    if not stub.opset_import and 0 < stub.ir_version < 3:
+        stub.opset_import.add(domain="", version=1)
+    for node in all_nodes(stub):
+        if node.domain == "ai.onnx":
+            node.domain = ""

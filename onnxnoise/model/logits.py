@@ -2,65 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import onnx
 
 from onnxnoise.errors import ModelError, UsageError
-from onnxnoise.model.graph import LAYOUT, QUANTIZE, Graph
+from onnxnoise.model.graph import SHAPE_OF, Graph
 from onnxnoise.model.shapes import dims, printed
+from onnxnoise.model.tails import is_row, ranked_value
 from onnxnoise.records import Shape
-from onnxnoise.runtime.protos import attribute
 
 _FLOAT = onnx.TensorProto.FLOAT
 
 
 def find_logits(
-    model: onnx.ModelProto, graph: Graph, path: Path, wanted: str | None, classes: Callable[[], int | None]
+    outputs: Iterable[onnx.ValueInfoProto],
+    graph: Graph,
+    image: str,
+    path: Path,
+    wanted: str | None,
+    classes: Callable[[], int | None],
+    types: Mapping[str, int],
 ) -> tuple[str, int | None]:
     """(name of the value that ranks the classes, its number of columns where the file says).
 
-    `wanted` names an output, `classes` gives the number of columns that the logits should have. Raises ModelError where no
-    output, or more than one, could be the logits; UsageError where `wanted` is no output.
+    `graph` has the known shapes, `image` is its input, `types` has the known element types by name. `wanted` names an output,
+    `classes` gives the number of columns that the logits should have. Raises ModelError where no output, or more than one, could
+    be the logits; UsageError where `wanted` is no output.
     """
-    outputs = {o.name: o for o in model.graph.output}
-    if wanted is not None:
-        if wanted not in outputs:
-            raise UsageError(f"{path} has no output {wanted!r}; it has {', '.join(outputs)}")
-        outputs = {wanted: outputs[wanted]}
-    fitting: dict[str, int | None] = {}
-    for name, info in outputs.items():
-        shape = dims(info)
-        if info.type.tensor_type.elem_type == _FLOAT and _is_row(shape):
-            fitting[name] = None if shape is None else next((d for d in shape[1:] if d != 1), None)
+    named = {info.name: info for info in outputs}
+    if wanted is not None and wanted not in named:
+        raise UsageError(f"{path} has no output {wanted!r}; it has {', '.join(named)}")
+    seen = _made_from(graph, image)
+    choice = {name: info for name, info in named.items() if name == (wanted or name)}
+    fitting: dict[str, tuple[str, int | None]] = {}
+    for name, info in choice.items():
+        value = ranked_value(graph, graph.shapes, name, info.type.tensor_type.elem_type)
+        shape = dims(info) if value == name else graph.shapes.get(value, dims(info))
+        element = info.type.tensor_type.elem_type if value == name else types.get(value, _FLOAT)
+        if name in seen and element == _FLOAT and is_row(shape):
+            fitting[name] = value, None if shape is None else next((d for d in shape[1:] if d != 1), None)
     if not fitting:
-        listed = ", ".join(f"{name!r} {printed(dims(info))}" for name, info in outputs.items())
+        if wanted is not None and wanted not in seen:
+            raise ModelError(f"{path}: output {wanted!r} does not depend on the image input {image!r}")
+        listed = ", ".join(_described(info) for info in choice.values())
         raise ModelError(
-            f"{path}: no classifier output among {listed}; one float row of class scores an image is needed"
+            f"{path}: no classifier output among {listed}; one float row of class scores an image is needed: "
+            "export the network without what follows them (ArgMax, boxes, masks)"
         )
-    if len(fitting) > 1 and (count := classes()) in fitting.values():
-        fitting = {name: columns for name, columns in fitting.items() if columns == count}
-    values = {_before_softmax(graph, name): columns for name, columns in fitting.items()}
+    if len(fitting) > 1 and (count := classes()) in [columns for _, columns in fitting.values()]:
+        fitting = {name: each for name, each in fitting.items() if each[1] == count}
+    values = dict(fitting.values())
     if len(values) > 1:
-        listed = ", ".join(f"{name!r} ({columns or '?'} columns)" for name, columns in fitting.items())
+        listed = ", ".join(f"{name!r} ({columns or '?'} columns)" for name, (_, columns) in fitting.items())
         raise ModelError(f"{path}: several outputs could be the logits: {listed}; say which with --output NAME")
     return next(iter(values.items()))
 
 
-def _is_row(shape: Shape | None) -> bool:
-    """Whether a value can be one row of class scores an image: (N, classes), or (N, classes, 1, 1) and the like."""
-    return shape is None or (len(shape) >= 2 and sum(d != 1 for d in shape[1:]) == 1)
+def _made_from(graph: Graph, image: str) -> set[str]:
+    """Names of the values that depend on what is in the images."""
+    seen, waiting = {image}, [image]
+    while waiting:
+        for user in graph.consumers.get(waiting.pop(), ()):
+            node = graph.nodes[user]
+            new = [name for name in node.output if name and name not in seen and node.op_type not in SHAPE_OF]
+            seen.update(new)
+            waiting += new
+    return seen
 
 
-def _before_softmax(graph: Graph, output: str) -> str:
-    """The input of a final Softmax or LogSoftmax (only layout and quantization after it), else `output` itself."""
-    name = output
-    while (maker := graph.producer.get(name)) is not None:
-        node = graph.nodes[maker]
-        if node.op_type in ("Softmax", "LogSoftmax") and not node.domain:
-            return str(node.input[0]) if attribute(node, "axis", -1) != 0 else output
-        if node.op_type not in LAYOUT | QUANTIZE:
-            break
-        name = node.input[0]
-    return output
+def _described(info: onnx.ValueInfoProto) -> str:
+    """An output's name, type and shape."""
+    tensor = info.type.tensor_type
+    kind = (
+        onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if info.type.HasField("tensor_type") else "no tensor"
+    )
+    shape: Shape | None = dims(info)
+    return f"{info.name!r} {kind} {'of unknown shape' if shape is None else printed(shape)}"

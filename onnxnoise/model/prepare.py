@@ -11,8 +11,10 @@ import onnx
 
 from onnxnoise.errors import ModelError
 from onnxnoise.model.file import ModelFile, read_names
+from onnxnoise.model.growth import check_growth
+from onnxnoise.model.opsets import current
 from onnxnoise.model.refusals import check_inputs, refuse_dropout, refuse_unmeasurable
-from onnxnoise.model.shapes import check_sizes, infer_shapes, infer_types
+from onnxnoise.model.shapes import infer_shapes, infer_types
 from onnxnoise.model.stub import INLINE_BYTES
 from onnxnoise.runtime.protos import nested
 
@@ -46,8 +48,9 @@ def prepared(file: ModelFile) -> Prepared:
     from onnxnoise.model.passes import control_flow, in_order, shapes
 
     refuse_unmeasurable(file)
+    stub = current(file.stub, file.path)
     try:
-        model = ir.serde.deserialize_model(file.stub)
+        model = ir.serde.deserialize_model(stub)
         ir.external_data.set_base_dir(model.graph, file.folder)
         for step in (
             common.InlinePass(),
@@ -63,7 +66,7 @@ def prepared(file: ModelFile) -> Prepared:
         first = ir.serde.serialize_model(model)
         check_inputs(first, file.path)
         refuse_dropout(first, file.path)
-        check_sizes(first, file.path)
+        check_growth(first, infer_shapes(first, values=False), file.path)
         if control_flow.lift_bodies(first):
             model = ir.serde.deserialize_model(first)
             ir.external_data.set_base_dir(model.graph, file.folder)

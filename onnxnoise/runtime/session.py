@@ -133,7 +133,7 @@ class Session:
 
 def to_device(array: Array, provider: Provider) -> Value:
     """The array as a value on the provider's device; in host memory it aliases `array`, which must not change afterwards."""
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), provider.device, 0)
+    return ort.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"), provider.device, 0)  # a scalar stays one
 
 
 def to_host(value: Value) -> Array:

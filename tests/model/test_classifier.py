@@ -296,7 +296,7 @@ def test_statistics_of_the_batch_are_training_mode(fill: tuple[int, int] | None,
         ("(float[N,3,8,8] x, float[1,5] a) => (float[1,5] y) { y = Relu(a) }", [], "its outputs depend on no input"),
         ("(float[N,12] x, float[5,12] fw) => (float[N,5] y) { y = Gemm<transB = 1>(x, fw) }", [], "no image input: input 'x' of type FLOAT and shape [?]x12"),
         ("(int64[N,3,8,8] x, float[4,3,3,3] w) => (float[N,4] y) { c = Cast<to=1>(x) h = Conv(c, w) g = GlobalAveragePool(h) y = Flatten(g) }", [], "type INT64"),
-        ("(float[N,3,8,8] x, float[4,3,3,3] w) => (float[N,4,6,6] y) { y = Conv(x, w) }", [], "no classifier output among 'y' [?]x4x6x6"),
+        ("(float[N,3,8,8] x, float[4,3,3,3] w) => (float[N,4,6,6] y) { y = Conv(x, w) }", [], "no classifier output among 'y' float [?]x4x6x6"),
         ("(bfloat16[N,3,8,8] x, bfloat16[4,3,3,3] w) => (bfloat16[N,4,6,6] y) { y = Conv(x, w) }", [], "bfloat16"),
     ],
 )  # fmt: skip
