@@ -137,7 +137,7 @@ def hit_bits(model: str, policy: Policy, folder: Path) -> dict[tuple[str, int | 
     out = folder / f"{Path(model).stem}-{policy}.sqlite"
     asked = ASKED[policy]
     result = bench(spec(model, policy, out=str(out)))
-    assert (result.clean.images, len(result.cells)) == (IMAGES, (len(result.selected) + 1) * len(asked.swept))
+    assert (result.clean.images, len(result.cells)) == (IMAGES, (len(result.selected) + 1) * len(asked.snrs))
     assert result.clean.top1_hits > 0.85 * IMAGES
     with RunStore.existing(out) as store:
         cells = [("clean", None, float("inf")), *((cell.sweep, cell.layer, cell.snr) for cell in result.cells)]
@@ -153,7 +153,7 @@ def spec(model: str, policy: Policy, out: str | None = None) -> BenchSpec:
     return BenchSpec(
         model,
         data="cifar10-sample",
-        snrs=asked.swept,
+        snrs=asked.snrs,
         draws=1,
         layers=asked.layers,
         bn=policy,

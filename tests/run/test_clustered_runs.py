@@ -131,7 +131,7 @@ def test_a_nested_run_file_s_figures_are_those_of_the_lists(images: int, made: M
 
 
 def test_a_part_of_a_nested_run(made: Made) -> None:
-    result = made.result(draws=20, sweeps=("all",), snrs=(10.0,), precision=None)
+    result = made.result(draws=20, sweeps=("all",), levels=(10.0,), precision=None)
     assert [len(cell.draws) for cell in result.cells] == [20]
     assert result.cells[0].normalized_top1 == estimate_chunks(made.expected(("all", None, 10.0), range(20)))
     assert (result.cells[0].precise, result.precision) == (None, None)

@@ -17,6 +17,7 @@ from support.command import onnxnoise, refused
 
 from onnxnoise.errors import DataError, ModelError, ProviderError, UsageError
 from onnxnoise.machine import cores
+from onnxnoise.noise.gaussian import SNR
 from onnxnoise.records import Tally, TallyKey
 from onnxnoise.run import runner
 from onnxnoise.run.experiment import Experiment
@@ -66,7 +67,7 @@ def keys(start: int, layers: int, draws: int) -> tuple[TallyKey, ...]:
 @pytest.mark.parametrize(("chunks", "layers", "draws"), [(1, 1, 1), (1, 40, 3), (7, 3, 2), (3, 113, 10)])
 def test_jobs_are_divided_without_loss(chunks: int, layers: int, draws: int, workers: int) -> None:
     jobs = [Job(range(8 * i, 8 * i + 8), keys(8 * i, layers, draws)) for i in range(chunks)]
-    pieces = divided(jobs, layers, workers)
+    pieces = divided(jobs, layers, workers, SNR.order)
     assert pieces[0] == Job(jobs[0].chunk, (jobs[0].keys[0],)), "the clean pass comes first, alone"
     assert sorted(str(key) for piece in pieces for key in piece.keys) == sorted(
         str(key) for job in jobs for key in job.keys
@@ -86,7 +87,7 @@ def test_jobs_are_divided_without_loss(chunks: int, layers: int, draws: int, wor
 
 def test_a_cumulative_sweep_is_divided_between_variants() -> None:
     job = Job(range(8), tuple(key for key in keys(0, 50, 4) if key[0] == "cumulative"))
-    pieces = divided([job], 50, 2)
+    pieces = divided([job], 50, 2, SNR.order)
     assert len(pieces) == 8
     assert {len(piece.keys) for piece in pieces} == {50}
     assert all(len({key[2:4] for key in piece.keys}) == 1 for piece in pieces)
