@@ -1,1 +1,1 @@
-"""From any exporter's ONNX file to a normalized network with its noise layers."""
+"""Turns any exporter's ONNX file into a normalized network with its noise layers."""

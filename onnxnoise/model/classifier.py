@@ -1,4 +1,4 @@
-"""From an ONNX file to a normalized classifier: one image input, logits, every weight a float32 constant."""
+"""Makes a normalized classifier of an ONNX file: one image input, logits, every weight a float32 constant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _RENAMED = re.compile(r"^(?:UnsqueezeElimination_|ConvAddFusion_(?:Add_)?B_)+")
 
 
 Classes = Callable[[Mapping[str, str]], int | None]
-"""Takes a file's metadata, gives the number of columns of its logits; called only where several outputs could be the logits."""
+"""A function from a file's metadata to the number of columns of its logits, called where several outputs could be those."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Classifier:
     raw: onnx.ModelProto
 
     def behind(self, constant: str) -> tuple[str, ...]:
-        """The file's tensors of more than one element behind a constant: itself, or what normalizing computed it of."""
+        """The file's tensors of more than one element behind a constant: itself, or those that it was computed from."""
         name = _RENAMED.sub("", constant)
         return self.origins.get(name, (name,))
 
@@ -114,7 +114,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
 
 
 def _explained(message: str, stub: onnx.ModelProto, path: Path) -> str:
-    """ONNX Runtime's refusal with what to do about it, where that is known."""
+    """The message for ONNX Runtime's refusal, with what to do about it where that is known."""
     if newest := re.search(r"support for domain ai\.onnx is till opset (\d+)", message):
         opset = next((each.version for each in stub.opset_import if each.domain in ("", "ai.onnx")), "?")
         return (

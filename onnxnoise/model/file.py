@@ -34,7 +34,7 @@ class ModelFile:
 
 
 def read_model(path: Path) -> ModelFile:
-    """Read the graph of the ONNX file at `path`; raises ModelError if it is no ONNX file, is cut short, or lacks its data."""
+    """Read the graph of the ONNX file at `path`; raises ModelError if it isn't an ONNX file, is cut short, or lacks its data."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             digest = hashlib.sha256(data)
@@ -99,7 +99,7 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def read_names(graph: onnx.GraphProto) -> set[str]:
-    """Names that any node of a graph or of its subgraphs reads, and those of the outputs of these graphs."""
+    """The names that nodes of a graph or of its subgraphs read, and the names of these graphs' outputs."""
     inner = list(graphs(graph))
     return {name for each in inner for node in each.node for name in node.input if name} | {
         info.name for each in inner for info in each.output

@@ -48,7 +48,7 @@ def split_attention(
 
 
 def _slots(node: onnx.NodeProto) -> list[tuple[int, int, str]]:
-    """(operand, axis of its columns, what it is) of the tensors of three layers in a node."""
+    """(operand, axis of its columns, its meaning) of the tensors of three layers in a node."""
     if node.op_type == "MultiHeadAttention":
         return [(3, 0, "bias")]
     return [(1, 1, "weight"), (2, 0, "bias")] if len(node.input) > 1 and _MERGED.fullmatch(node.input[1]) else []

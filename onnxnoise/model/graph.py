@@ -1,4 +1,4 @@
-"""Who makes and who uses each value of a flat list of ONNX nodes."""
+"""An index of the node that makes, and the nodes that use, each value of a flat list of ONNX nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxnoise.runtime.protos import attribute, reads
 
 Array = npt.NDArray[Any]
 Place = tuple[int, int]
-"""(node, operand) through which an initializer enters the graph."""
+"""A place in a graph where an initializer enters: (position of the node, position of the operand)."""
 
 LAYOUT = frozenset(
     ("Cast", "CastLike", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -52,7 +52,7 @@ class Graph:
                 self.consumers[name].append(i)
 
     def root(self, node: int, slot: int) -> Place | None:
-        """Where the constant behind an operand enters: (node, slot) of itself or of the first layout node; None if data."""
+        """The place where the constant behind an operand enters the graph, layout nodes skipped; None if it is data."""
         while slot < len(self.nodes[node].input):
             name = self.nodes[node].input[slot]
             if name in self.constants:
@@ -67,7 +67,7 @@ class Graph:
         return self.constants[self.nodes[place[0]].input[place[1]]]
 
     def weight(self, node: int, slot: int) -> Place | None:
-        """Where the float32 constant behind an operand enters, as `root`; None for other constants."""
+        """The place where the float32 constant behind an operand enters, as `root`; None for other constants."""
         place = self.root(node, slot)
         return place if place is not None and self.value(place).dtype == np.float32 else None
 
@@ -77,7 +77,7 @@ class Graph:
         return value.size if sum(d != 1 for d in value.shape) == 1 else 0
 
     def only_consumer(self, name: str) -> int | None:
-        """The only node that uses a value, None where there are more or none; a Shape node doesn't count as a use."""
+        """The only node that uses a value, None unless exactly one does; a Shape node doesn't count as a use."""
         users = [user for user in self.consumers.get(name, ()) if self.nodes[user].op_type not in SHAPE_OF]
         return users[0] if len(users) == 1 else None
 
@@ -102,8 +102,8 @@ class Graph:
         return None
 
     def moved(self, node: int, from_end: int, size: int) -> int | None:
-        """Where a layout node puts the dimension of `size` that was at `from_end` (1: the last); None where that
-        can't be told.
+        """The place from the end (1: the last) where a layout node puts the dimension of `size` that was at `from_end`; None
+        where that can't be told.
         """
         proto = self.nodes[node]
         if proto.op_type in _SAME_RANK:

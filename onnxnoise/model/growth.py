@@ -18,10 +18,10 @@ from onnxnoise.records import Shape
 from onnxnoise.runtime.protos import attribute
 
 _GROWTH = 512 << 20
-"""Most bytes that the constants of a graph may take beyond those that they are made of."""
+"""The most bytes that the constants of a graph may take beyond the tensors that they are made of."""
 
 _PRODUCTS = 1e11
-"""Most multiplications in one product of constants."""
+"""The most multiplications in one product of constants."""
 
 _BYTES = 4
 """Assumed bytes of an element."""
@@ -65,7 +65,7 @@ def check_growth(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path
 
 
 def _shape(node: onnx.NodeProto, given: Sequence[tuple[int, ...]], known: Mapping[str, Bounds]) -> tuple[int, ...]:
-    """The shape of what a node makes of constants; where that can't be told, that of its largest operand."""
+    """The shape of the value that a node makes of constants; where it can't be told, that of the node's largest operand."""
     largest = max(given, key=prod, default=())
     numbers = {slot: _exact(known.get(name)) for slot, name in enumerate(node.input)}
     op = node.op_type if not node.domain else ""

@@ -1,4 +1,4 @@
-"""The image input of a normalized graph: its type, its shape, and where its channels are."""
+"""The image input of a normalized graph: its type, its shape, and the dimension of its channels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TO_NCHW = [0, 3, 1, 2]
 
 
 def image_input(model: onnx.ModelProto, constants: Mapping[str, Any], path: Path) -> ImageInput:
-    """The image input of the graph, `path` named in errors; raises ModelError where its one input is no image."""
+    """The image input of the graph; raises ModelError, which names `path`, where its one input isn't an image."""
     (info,) = [i for i in model.graph.input if i.name not in constants]
     shape = dims(info)
     element = info.type.tensor_type.elem_type

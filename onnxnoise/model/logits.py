@@ -1,4 +1,4 @@
-"""Which value of a graph ranks the classes: an output's, before what follows it without changing the ranks."""
+"""Finds the logits, the value of a graph that ranks the classes: an output, or a value before it that ranks them alike."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def find_logits(
 
     `graph` has the known shapes, `image` is its input, `types` has the known element types by name. `wanted` names an output,
     `classes` gives the number of columns that the logits should have. Raises ModelError where no output, or more than one, could
-    be the logits; UsageError where `wanted` is no output.
+    be the logits; UsageError where `wanted` isn't an output.
     """
     named = {info.name: info for info in outputs}
     if wanted is not None and wanted not in named:
@@ -61,7 +61,7 @@ def find_logits(
 
 
 def _made_from(graph: Graph, image: str) -> set[str]:
-    """Names of the values that depend on what is in the images."""
+    """The names of the values that depend on the images' pixels."""
     seen, waiting = {image}, [image]
     while waiting:
         for user in graph.consumers.get(waiting.pop(), ()):

@@ -1,4 +1,4 @@
-"""Which dimension of each value counts the images, and the first node that mixes the images of a batch."""
+"""Follows the dimension that counts the images from value to value, to the first node that mixes the images of a batch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _ELEMENT_BY_ELEMENT = frozenset(
     )
 )
 _SINGLE_AXIS_OPSET = 13
-"""From this opset on Softmax and its kin work along one axis; before, along all from the axis on."""
+"""The opset from which on Softmax and its kin work along one axis; before, they work along all axes from that one on."""
 
 
 def mixing_node(
@@ -185,7 +185,7 @@ class _Finder:
         return self._laid_out(node, axis, rank) if op in LAYOUT | {"Gather", "Slice", "Concat", "Split"} else None
 
     def _broadcast(self, node: onnx.NodeProto, data: int | None = None) -> int | None:
-        """As operands of different ranks are aligned: counted from the end."""
+        """The images' dimension in the result of operands of different ranks, which are aligned at their ends."""
         ranks = [self._rank(name) for name in node.input[:data] if name]
         places = {
             rank - self.at[name]

@@ -1,4 +1,4 @@
-"""A classifier with its noise layers in canonical order: what every sweep runs on."""
+"""The network that every sweep runs on: a classifier with its noise layers in canonical order."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _check_finite(path: Path, name: str, values: Array) -> None:
 
 
 def find_layers(classifier: Classifier) -> Network:
-    """Group a classifier's initializers into noise layers; raises ModelError where there is none."""
+    """Group a classifier's initializers into noise layers; raises ModelError where it has no layer."""
     graph = Graph(classifier.nodes, classifier.constants, classifier.shapes)
     candidates, unattached = group(graph, classifier.behind, str(classifier.path))
     if not candidates:

@@ -1,4 +1,4 @@
-"""What constant folding will make of a file's tensors: which weights are in each value, so that layers keep their names."""
+"""The file's weights in each value that constant folding will make, so that layers keep their names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from onnxnoise.model.graph import QUANTIZE, SHAPE_OF
 
 
 def origins(model: ir.Model) -> dict[str, tuple[str, ...]]:
-    """For each value that constant folding will make, the file's tensors of more than one element that it is made of.
+    """The file's tensors of more than one element in each value that constant folding will make.
 
-    A value that is made of one-element constants alone (an attention mask, zeros in place of a bias) has none: it is no weight.
+    A value that is made of one-element constants alone (an attention mask, zeros in place of a bias) has none: it isn't a weight.
     """
     return {
         value.name: tuple(sorted(leaves))

@@ -1,4 +1,4 @@
-"""From the file's graph to what ONNX Runtime's optimizer gets: refusals, functions inlined, constants lifted, rewrites."""
+"""Prepares a file's graph for ONNX Runtime's optimizer: refusals, functions inlined, constants lifted, rewrites."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def prepared(file: ModelFile) -> Prepared:
 
 
 def _read_small(model: ir.Model) -> None:
-    """Small tensors that lie in other files come inside, in place: ONNX Runtime wants shapes and axes there."""
+    """Bring small tensors that lie in other files inside, in place: ONNX Runtime wants shapes and axes there."""
     import onnx_ir as ir
 
     for value in model.graph.initializers.values():

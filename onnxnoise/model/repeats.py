@@ -1,4 +1,4 @@
-"""Parameters that an export of fixed batch size stores once for each image, stored once again."""
+"""Stores parameters once that an export of fixed batch size has stored once for each image."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 _BLOCK = 1 << 22
-"""Values that are summed at a time, so that a kernel of 400 MB needs no float64 copy of itself."""
+"""The number of values summed at a time, so that a kernel of 400 MB needs no float64 copy of itself."""
 
 
 def _moments(values: npt.NDArray[np.floating]) -> tuple[float, float]:

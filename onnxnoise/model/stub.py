@@ -16,7 +16,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class MalformedError(ValueError):
-    """Raised for bytes that are no protobuf message, or one that is cut short."""
+    """Raised for bytes that aren't a protobuf message, or are one that is cut short."""
 
 
 def model_stub(data: mmap.mmap, location: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What follows the logits without changing the ranks of the classes: softmaxes in any form, squashings, scales, sorting."""
+"""Tails, the nodes behind the logits that don't change the classes' ranks: softmaxes in any form, squashings, scales, sorting."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FLOATS = frozenset((onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.Tens
 
 
 def ranked_value(graph: Graph, shapes: Mapping[str, Shape], output: str, element: int) -> str:
-    """The value that ranks the classes of `output` (of type `element`) as it does, as far back as there is one.
+    """The first value in the graph that ranks the classes as `output` (of type `element`) does.
 
     A quantized output is judged before its QuantizeLinear. Layout and quantization are passed where a squashing or a softmax is
     behind them.
@@ -68,13 +68,13 @@ def _is_layout(node: onnx.NodeProto) -> bool:
 
 
 class _Tail:
-    """Finds what a node ranks, where it keeps the ranks."""
+    """Finds the scores that a node keeps in the same ranks."""
 
     def __init__(self, graph: Graph, shapes: Mapping[str, Shape]) -> None:
         self.graph, self.shapes = graph, shapes
 
     def before(self, node: onnx.NodeProto, output: str) -> str | None:
-        """The operand of a node that has the same ranks as its `output`, None where none has."""
+        """The operand of a node that has the same ranks as its `output`; None where there is none."""
         if node.domain:
             return None
         first = str(node.input[0]) if node.input else ""
@@ -96,7 +96,7 @@ class _Tail:
         return None
 
     def _of_arithmetic(self, node: onnx.NodeProto) -> str | None:
-        """The scores that one number is added to or that are scaled by a positive one: a constant, or one of each image's own."""
+        """The scores to which a node adds one number, or which it scales by a positive one: constant, or one for each image."""
         scaled = node.op_type in ("Mul", "Div")
         for slot, name in enumerate(node.input) if node.op_type in ("Add", "Mul") else ((1, node.input[1]),):
             constant = self.graph.constants.get(name)

@@ -1,1 +1,1 @@
-"""Initializers grouped into noise layers: which operator holds them, their order, their names, honest warnings."""
+"""Groups initializers into noise layers: the operators that hold them, their order, their names, honest warnings."""

@@ -1,4 +1,4 @@
-"""Candidates for noise layers while they are being found: which initializer belongs to which of them, in which role."""
+"""Candidates for noise layers while they are being found, each with its initializers and their roles."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from onnxnoise.words import Kind
 
 @dataclass(frozen=True)
 class Candidate:
-    """A noise layer in the making: its anchor node and, for each role, where the initializer enters the graph.
+    """A noise layer in the making: its anchor node and, for each role, the place where the initializer enters the graph.
 
-    `transposed`: the graph stores the weight as (in, out). `outputs`, `channel`: a convolution's or dense layer's output channels
-    and their dimension, counted from the end.
+    `transposed` says that the graph stores the weight as (in, out). `outputs` and `channel` are the number of output channels of
+    a convolution or dense layer, and their dimension, counted from the end.
     """
 
     kind: Kind
@@ -47,7 +47,7 @@ class Candidates:
         self._claimed: set[Place] = set()
 
     def add(self, kind: Kind, anchor: int, roles: Mapping[int, Place | None], **more: int) -> None:
-        """Add a candidate with the roles that have a place; where none has, nothing happens."""
+        """Add a candidate with the roles that have a place; where no role has one, nothing happens."""
         members = {role: place for role, place in roles.items() if place is not None}
         if members:
             candidate = Candidate(kind, anchor, members, bool(more.pop("transposed", False)), **more)
@@ -56,7 +56,7 @@ class Candidates:
             self._claimed.update(members.values())
 
     def parameter(self, anchor: int, place: Place | None) -> None:
-        """Add a constant that is a layer of its own, if it is free; one value throughout (zeros that pad) nobody trained."""
+        """Add a constant that is a layer of its own, if it is free and has several values: nobody trained zeros that pad."""
         if place is None or not self.free(place):
             return
         if is_filled(self.graph.value(place)):

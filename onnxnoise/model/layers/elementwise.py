@@ -16,7 +16,7 @@ _ELEMENTWISE = frozenset(("Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Neg
 
 
 def weighted_values(candidates: Candidates) -> set[str]:
-    """Names of the values that a noise layer feeds. A constant that meets none of them is preprocessing, or shape
+    """The names of the values that a noise layer feeds. A constant that meets none of these is preprocessing, or shape
     arithmetic.
     """
     graph = candidates.graph

@@ -18,7 +18,7 @@ _PACKED = frozenset(("int8", "uint8", "int4", "uint4"))
 def group(
     graph: Graph, behind: Callable[[str], tuple[str, ...]], source: str
 ) -> tuple[list[Candidate], list[Unattached]]:
-    """(the candidates of a normalized graph in no particular order, the tensors that belong to none).
+    """(the candidates of a normalized graph in no particular order, the tensors that belong to no candidate).
 
     `behind` gives the names of the file's weights in a constant, `source` names the file in errors. Raises ModelError for norms
     in training mode.

@@ -1,4 +1,4 @@
-"""Honest warnings about a network's layers: what the exporter merged or split, and what stays without noise."""
+"""Honest warnings about a network's layers: those that the exporter merged or split, and weights that stay without noise."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _merged(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[Noti
 
 
 def _missing(raw: onnx.ModelProto, traced: str) -> int:
-    """How many batch norms of the traced model are missing in the graph although a tensor beside them is there."""
+    """The number of batch norms of the traced model that are missing in the graph although a tensor beside them is there."""
     names = [tensor.name for tensor in raw.graph.initializer]
     norms = re.findall(r"target='(.+)\.running_var'", traced)
     kept = sum(node.op_type == "BatchNormalization" for node in all_nodes(raw))

@@ -18,10 +18,10 @@ _NORMALIZATION = frozenset(
     )
 )
 _SKIPPING = {"SkipLayerNormalization": 4, "SkipGroupNorm": 4, "SkipSimplifiedLayerNormalization": 3}
-"""Operators of com.microsoft that add a second operand before they normalize: which operand is the bias that they add too."""
+"""The operand with the bias, for operators of com.microsoft that add a second operand and a bias before they normalize."""
 
 _FUSED_BIAS = {"BiasAdd": 1, "BiasGelu": 1, "BiasSplitGelu": 1, "FastGelu": 1, **_SKIPPING}
-"""Operators of com.microsoft that add a bias first: which operand that is."""
+"""The operand with the bias, for all operators of com.microsoft that add one first."""
 
 _BIAS_PATH = LAYOUT | QUANTIZE | {"Slice", "Pad"}
 
@@ -193,7 +193,7 @@ def claim_separate_bias(candidates: Candidates, candidate: Candidate) -> None:
 
 
 def _addends(graph: Graph, i: int, value: str) -> list[Place | None]:
-    """Where the constants enter that node `i` adds to `value`."""
+    """The places where the constants enter that node `i` adds to `value`."""
     node = graph.nodes[i]
     if node.op_type == "Add" and not node.domain:
         return [graph.weight(i, 0), graph.weight(i, 1)]

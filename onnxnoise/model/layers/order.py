@@ -96,7 +96,7 @@ class _Operands:
         ]
 
     def _untied(self, names: list[str]) -> list[str]:
-        """Operands of equal depth, in their given order, by what feeds them."""
+        """The operands of equal depth, which come in their given order, sorted by the layers that feed them."""
         fed = {name: self.fed.get(name, 0) for name in names}
         if len(set(fed.values())) < 2:
             return names

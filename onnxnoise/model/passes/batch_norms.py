@@ -113,14 +113,16 @@ def _axes(node: ir.Node, inputs: Sequence[Array]) -> tuple[int, ...] | None:
     return tuple(map(int, inputs[1].ravel().tolist())) if len(inputs) > 1 else None
 
 
-Chain = tuple[ir.Value, ir.Node, list[ir.Value], float | None, int, int]
+NormChain = tuple[ir.Value, ir.Node, list[ir.Value], float | None, int, int]
 """(the value that is normalized, the chain's last node, [gamma, beta, mean, variance], epsilon, channel axis, rank).
 
 Epsilon is None where the fourth tensor is `sqrt(var + eps)`, which an exporter computed already.
 """
 
 
-def _affine_chain(node: ir.Node, expressions: dict[ir.Value, Expression], shapes: Mapping[str, Shape]) -> Chain | None:
+def _affine_chain(
+    node: ir.Node, expressions: dict[ir.Value, Expression], shapes: Mapping[str, Shape]
+) -> NormChain | None:
     """The batch norm whose arithmetic starts at `node`; None where none does."""
     scale, shift = np.ones(1), np.zeros(1)
     leaves: frozenset[ir.Value] = frozenset()
@@ -205,7 +207,7 @@ def _roles(tensors: list[Array], scale: Array, shift: Array) -> tuple[tuple[int,
 
 
 def _channel_axis(scale: Array, shift: Array, source: Shape | None) -> tuple[int, int] | None:
-    """(channel axis, rank) of what is normalized, from the constants' shape and, where that leaves it open, its own."""
+    """(channel axis, rank) of the normalized value, from the constants' shape and, where that leaves it open, its own."""
     places = {array.ndim - next(i for i, d in enumerate(array.shape) if d != 1) for array in (scale, shift)}
     if len(places) > 1 or any(sum(d != 1 for d in array.shape) > 1 for array in (scale, shift)):
         return None

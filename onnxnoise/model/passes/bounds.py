@@ -1,4 +1,4 @@
-"""What is known of a graph's shape arithmetic before it runs: the least and the greatest that each small value can be."""
+"""Bounds of a graph's shape arithmetic before it runs: the least and the greatest number that each small value can be."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _reduced(node: onnx.NodeProto, low: Array, high: Array, rest: Sequence[Array
 
 
 def _moved(node: onnx.NodeProto, rest: Sequence[Array]) -> Callable[[Array], Array] | None:
-    """What a node that only selects or lays out elements does to its first operand."""
+    """A function that does to an array what a node that only selects or lays out elements does to its first operand."""
     whole = [each.astype(np.int64) for each in rest]
     axes = attribute(node, "axes", None)
     match node.op_type:

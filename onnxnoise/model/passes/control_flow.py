@@ -18,7 +18,7 @@ from onnxnoise.records import Shape
 from onnxnoise.runtime.protos import attribute, nested, subgraphs
 
 _MOST_ROUNDS = 64
-"""How often a body may hold another: more is no network that anybody trained."""
+"""The deepest nesting of bodies: no network that anybody trained has more."""
 
 _MOST_STEPS, _MOST_NODES = 256, 20_000
 """A loop that takes more steps, or whose steps take more nodes together, stays a loop."""
@@ -64,7 +64,7 @@ _WEIGHT_TYPES = frozenset(
 
 
 def _weights(graph: onnx.GraphProto) -> set[str]:
-    """Names of tensors that can be weights, and of what nodes make of such constants alone."""
+    """The names of tensors that can be weights, and of values that nodes make of such constants alone."""
     constants = {tensor.name for tensor in graph.initializer}
     weights = {t.name for t in graph.initializer if prod(t.dims) > 1 and t.data_type in _WEIGHT_TYPES}
     for node in graph.node:
@@ -81,7 +81,7 @@ def _reads_any(node: onnx.NodeProto, names: set[str]) -> bool:
 
 
 class _Lifting:
-    """Replaces a node of a model's main graph by what is in its body."""
+    """Replaces a node of a model's main graph by the nodes in its body."""
 
     def __init__(self, model: onnx.ModelProto, shapes: Mapping[str, Shape], known: Mapping[str, Bounds]) -> None:
         self.graph, self.shapes, self.known = model.graph, shapes, known
@@ -91,7 +91,7 @@ class _Lifting:
         self.done = False
 
     def lifted(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-        """What takes an If's or Loop's place, None where it stays."""
+        """The nodes that take an If's or Loop's place; None where it stays."""
         made = self._if(node) if node.op_type == "If" else self._loop(node)
         self.done = self.done or made is not None
         return made
@@ -164,7 +164,7 @@ class _Lifting:
         return name == body.input[1].name or exactly(self.known.get(name)) == 1
 
     def _stacked(self, names: Sequence[str], target: str) -> list[onnx.NodeProto]:
-        """One value of those of all steps, along a new first dimension."""
+        """The nodes that stack a value of all steps along a new first dimension."""
         self._constant("onnxnoise:first", np.array([0], np.int64))
         rows = [self._fresh(f"{target}:row") for _ in names]
         nodes = [
@@ -206,7 +206,7 @@ class _Lifting:
 
 
 def _definitions(graph: onnx.GraphProto, *, inputs: bool = True) -> Iterator[str]:
-    """Names that a graph, or one inside it, gives to values; with `inputs` those of its inputs too."""
+    """The names that a graph, or one inside it, gives to values; with `inputs` the names of its inputs too."""
     for each in graphs(graph):
         yield from (tensor.name for tensor in each.initializer)
         yield from (name for node in each.node for name in node.output if name)

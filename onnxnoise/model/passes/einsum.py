@@ -22,7 +22,7 @@ _ELLIPSIS = "."
 def restore_products(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
     """Turn each Einsum of two operands, one of them constant, into Transpose, Reshape and MatMul, in place.
 
-    One that contracts nothing is a Mul. The optimizer computes what is done to the weight; its values stay as they are.
+    An Einsum that contracts nothing becomes a Mul. The optimizer lays out the weight once; its values stay as they are.
     """
     known = constants(model)
     for node in list(model.graph):
@@ -51,7 +51,7 @@ class _Terms:
     result: str
 
     def of(self, *, weight: bool, result: bool) -> str:
-        """The data's dimensions that the weight, and the result, have too or not."""
+        """The data's dimensions that are, or aren't, also the weight's and the result's, as the arguments say."""
         return "".join(d for d in self.data if (d in self.weight) == weight and (d in self.result) == result)
 
     @property
@@ -126,7 +126,7 @@ class _Product:
         self._finish(self._ordered(x, order, terms.result), end)
 
     def _scale(self, data: ir.Value, weight: ir.Value) -> None:
-        """Nothing is summed: each value is multiplied by one of the weight."""
+        """Write a product without a sum, in which each value is multiplied by one of the weight's."""
         terms = self.terms
         w = self._ordered(weight, terms.weight, "".join(d for d in terms.data if d in terms.weight))
         w = self._reshaped(w, [self.size.get(d, 1) for d in terms.data])

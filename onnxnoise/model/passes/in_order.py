@@ -17,7 +17,7 @@ from onnxnoise.records import Shape
 
 
 def rewrite(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
-    """Rewrite a model in place; `shapes` has those of its values by name, where they are known."""
+    """Rewrite a model in place; `shapes` has the shapes of its values by name, where they are known."""
     to_single(model)
     fold_shapes(model, shapes)
     fold_sequences(model)

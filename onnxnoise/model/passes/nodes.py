@@ -1,4 +1,4 @@
-"""Small questions to a graph of onnx-ir: the graphs inside it, the node that makes a value."""
+"""Answers small questions about a graph of onnx-ir: the graphs inside it, the node that makes a value."""
 
 from __future__ import annotations
 

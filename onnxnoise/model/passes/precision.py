@@ -1,4 +1,4 @@
-"""Weights of other precisions become float32."""
+"""Makes weights of other precisions float32."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What noise means for a batch norm: the policies of `--bn`."""
+"""The policies of `--bn` and `--analog`: the tensors that bear noise in a batch norm, and in other layers."""

@@ -34,7 +34,7 @@ def places(network: Network) -> dict[str, Place]:
 
 
 def affine_form(layer: NoiseLayer, network: Network, at: Mapping[str, Place]) -> Affine | None:
-    """A batch norm's scale and shift; None where its scale or bias is not constant."""
+    """A batch norm's scale and shift; None where its scale or bias isn't constant."""
     values = {t.role: network.constants[t.value].astype(np.float64).ravel() for t in layer.tensors}
     nodes = {t.role: network.nodes[at[t.value][0]] for t in layer.tensors}
     if not {SCALE, BIAS} <= values.keys():

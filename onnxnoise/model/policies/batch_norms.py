@@ -1,4 +1,4 @@
-"""What noise means for a batch norm: the policies of `--bn`."""
+"""The policies of `--bn`, which say how noise meets a batch norm."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from onnxnoise.words import Analog, Policy
 
 
 def noise_layers(classifier: Classifier, policy: Policy, analog: Analog = "all") -> Network:
-    """The network with the noise layers that a batch-norm policy and a choice of initializers leave.
+    """The network of a classifier under a batch-norm policy and a choice of initializers that bear noise.
 
-    Raises ModelError as `find_layers`.
+    Raises ModelError as `find_layers` does.
     """
     network = _under_policy(classifier, policy)
     return kernels_only(network) if analog == "kernels" else network
@@ -36,7 +36,7 @@ def _under_policy(classifier: Classifier, policy: Policy) -> Network:
 
 
 def _with_notice(network: Network, notices: tuple[Notice, ...], merged: int) -> Network:
-    """A folded network, with the file's own notices and what became of its batch norms."""
+    """A folded network, with the file's own notices and one about its batch norms."""
     left = [layer.name for layer in network.layers if layer.kind == "batchnorm"]
     message = f"{merged} batch norms were merged into the convolution or dense layer before them"
     if left:

@@ -85,7 +85,7 @@ def _followed(renamed: Mapping[str, str], name: str) -> str:
 
 
 def _data(graph: Graph, node: int) -> str:
-    """The name of the one operand of a node that is no constant."""
+    """The name of the only operand of a node that isn't a constant."""
     return next(str(name) for name in graph.nodes[node].input if name not in graph.constants)
 
 

@@ -1,4 +1,4 @@
-"""Noise on kernels only: what `--analog kernels` means, where biases, norms and all else stay digital."""
+"""Noise on kernels only, as `--analog kernels` asks for: biases, norms and all else stay digital."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from onnxnoise.model.network import Network
 from onnxnoise.records import RECURRENCE, WEIGHT, NoiseTensor
 
 _KERNELS = {"conv": {WEIGHT}, "dense": {WEIGHT}, "recurrent": {WEIGHT, RECURRENCE}}
-"""By the kind of layer, the roles of the initializers that analog hardware multiplies by."""
+"""The roles of the initializers that analog hardware multiplies by, for each kind of layer."""
 
 
 def kernels_only(network: Network) -> Network:
-    """The same network with noise on the weights of convolution, dense and recurrent layers alone.
+    """The network with noise on the weights of convolution, dense and recurrent layers alone.
 
     A layer without such a weight bears no noise and leaves the layers; the others keep their indices.
     """
