@@ -67,6 +67,11 @@ class Network:
 
 
 def _check_finite(path: Path, name: str, values: Array) -> None:
+    if not values.size:
+        raise ModelError(
+            f"{path}: initializer {name!r} is a layer's weight and has no values (shape {'x'.join(map(str, values.shape))}); "
+            "the file is damaged: export it again"
+        )
     with np.errstate(invalid="ignore"):
         if np.isfinite(values.sum(dtype=np.float64)):  # of finite float32 values it can't overflow
             return

@@ -60,6 +60,8 @@ def _bytes(content: bytes, dice: random.Random) -> bytes:
     """Some bytes flipped, cut out, doubled or put in."""
     changed = bytearray(content)
     for _ in range(dice.choice((1, 1, 2, 8))):
+        if not changed:
+            break
         at, length = dice.randrange(len(changed)), dice.choice((1, 1, 4, 64))
         way = dice.randrange(5)
         if way == 0:
