@@ -11,9 +11,9 @@ from math import prod
 import onnx
 
 from onnxnoise.model.classifier import Classifier
-from onnxnoise.model.file import all_nodes
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, Array, Graph
 from onnxnoise.model.layers.candidates import Candidate
+from onnxnoise.model.protobuf import all_nodes
 from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, NoiseLayer, Notice, Unattached
 from onnxnoise.runtime.protos import attribute
 
