@@ -11,6 +11,7 @@ from onnxnoise.model.passes.einsum import restore_products
 from onnxnoise.model.passes.precision import to_single
 from onnxnoise.model.passes.prelu import restore_prelu
 from onnxnoise.model.passes.shapes import fold_sequences, fold_shapes
+from onnxnoise.model.passes.standardized_kernels import compute_standardized
 from onnxnoise.model.passes.subtracted_biases import add_subtracted_biases
 from onnxnoise.model.passes.zero_biases import drop_zero_biases
 from onnxnoise.records import Shape
@@ -21,6 +22,7 @@ def rewrite(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
     to_single(model)
     fold_shapes(model, shapes)
     fold_sequences(model)
+    compute_standardized(model, shapes)
     restore_products(model, shapes)
     drop_zero_biases(model)
     restore_batch_norms(model, shapes)
