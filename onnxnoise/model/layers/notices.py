@@ -41,6 +41,7 @@ def notices(
         *_tied(graph, candidates),
         *_fixed(graph, candidates, layers),
         *_flattened(graph, candidates, layers),
+        *_fixed_batch(classifier),
     )
 
 
@@ -195,6 +196,16 @@ def _tied(graph: Graph, candidates: Sequence[Candidate]) -> Iterator[Notice]:
             "tied_kernels",
             f"{len(tied)} kernels serve more than one layer ({_listed(tied)}), possibly tied: "
             "each layer draws its own noise, as if the chip stored a copy",
+        )
+
+
+def _fixed_batch(classifier: Classifier) -> Iterator[Notice]:
+    """Says where a graph that takes any number of images works with one number only."""
+    if (fixed := classifier.fixed) is not None:
+        yield Notice(
+            "fixed_batch",
+            f"its input takes any number of images, but {fixed.node} is written for {fixed.images}: so many go through at once, "
+            "which takes longer; export it with the batch size left free inside too (a Reshape to -1 or to the input's own size)",
         )
 
 
