@@ -14,7 +14,7 @@ from onnxnoise.errors import ModelError
 from onnxnoise.model.external import Folders, external_files
 from onnxnoise.model.protobuf import all_nodes
 from onnxnoise.model.stub import model_stub
-from onnxnoise.model.wellformed import check_unique
+from onnxnoise.model.wellformed import check_axes, check_unique
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def read_model(path: Path) -> ModelFile:
     if not _is_text(stub):
         raise ModelError(f"{path}: {_not_onnx(path, 'a name in it is not UTF-8')}")
     check_unique(stub, path)
+    check_axes(stub, path)
     for data_file in external_files(stub, path):
         with data_file.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from onnxnoise.errors import ModelError
+from onnxnoise.model.graph import QUANTIZE
 from onnxnoise.model.protobuf import all_nodes, graphs
-from onnxnoise.runtime.protos import nested
+from onnxnoise.runtime.protos import attribute, nested
 
 _BROKEN = "the file is broken, export it again"
 
@@ -51,6 +53,20 @@ def check_types(model: onnx.ModelProto, types: Mapping[str, int], path: Path) ->
                     f"{path}: operand {expected.name!r} of {_named(node)} is {name!r}, a {kind}, "
                     f"which {node.op_type} does not take; {_BROKEN}"
                 )
+
+
+def check_axes(stub: onnx.ModelProto, path: Path) -> None:
+    """Raise ModelError where a tensor is quantized along a dimension that it doesn't have."""
+    ranks = {tensor.name: len(tensor.dims) for graph in graphs(stub.graph) for tensor in graph.initializer}
+    sizes = {t.name: prod(t.dims) for graph in graphs(stub.graph) for t in graph.initializer}
+    for node in all_nodes(stub):
+        if node.op_type not in QUANTIZE or len(node.input) < 2 or sizes.get(node.input[1], 1) == 1:
+            continue
+        rank, axis = ranks.get(node.input[0]), attribute(node, "axis", 1)
+        if rank is not None and not -rank <= axis < rank and any(each.name == "axis" for each in node.attribute):
+            raise ModelError(
+                f"{path}: {_named(node)} works along axis {axis} of {node.input[0]!r}, which has {rank} dimensions; {_BROKEN}"
+            )
 
 
 def _twice(names: Iterable[str]) -> str | None:

@@ -332,9 +332,17 @@ def axes_that_are_no_numbers(model: onnx.ModelProto) -> None:
     node.CopyFrom(onnx.helper.make_node("Squeeze", [node.input[0], "floats"], list(node.output)))
 
 
+def quantized_along_nothing(model: onnx.ModelProto) -> None:
+    for name, value in (("q", np.zeros(40, np.int8)), ("s", np.ones(40, np.float32)), ("z", np.zeros(40, np.int8))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    model.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["dq"], axis=3))
+    model.graph.node[1].input[2] = "dq"
+
+
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
+        (quantized_along_nothing, "DequantizeLinear 'dq' works along axis 3 of 'q', which has 1 dimensions"),
         (repeated_initializer, "two initializers are called"),
         (repeated_attribute, "Gemm 'y' has two attributes 'transB'"),
         (function_without_opset, "function local.f does not say which opset"),

@@ -22,6 +22,11 @@ _RULE = "pkg.onnxscript.rewriter.rule_name"
 _TO_NHWC = [0, 2, 3, 1]
 _KERNELS = frozenset(("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul"))
 _SHOWN = 5
+_FOLDED = re.compile(r"BatchNorm_Fold|(?:Conv2D|depthwise|MatMul)_Fold(?:/|_|;|$)", re.IGNORECASE)
+"""What TensorFlow 1's quantization calls a layer whose batch norm it merged."""
+
+_WITH_BACKGROUND = 1001
+"""Classes of networks that have ImageNet's 1,000 behind one for the background."""
 
 
 def notices(
@@ -42,6 +47,7 @@ def notices(
         *_fixed(graph, candidates, layers),
         *_flattened(graph, candidates, layers),
         *_fixed_batch(classifier),
+        *_background(classifier),
     )
 
 
@@ -134,6 +140,8 @@ def _merger(node: onnx.NodeProto, kernel: str, bias: str) -> _Merger | None:
         return _TORCHSCRIPT
     if kernel.endswith("_weights_fused_bn"):
         return _TF2ONNX
+    if any(_FOLDED.search(name) for name in (kernel, bias, output)):
+        return _TFLITE
     if any(";" in name and "FusedBatchNorm" in name for name in (kernel, bias, output)):
         return _TFLITE
     if re.search(r"_bn_offset(:\d+)?$", bias) or re.search(r"(^|/)FusedBatchNorm(V\d)?$", node.name):
@@ -206,6 +214,15 @@ def _fixed_batch(classifier: Classifier) -> Iterator[Notice]:
             "fixed_batch",
             f"its input takes any number of images, but {fixed.node} is written for {fixed.images}: so many go through at once, "
             "which takes longer; export it with the batch size left free inside too (a Reshape to -1 or to the input's own size)",
+        )
+
+
+def _background(classifier: Classifier) -> Iterator[Notice]:
+    """Says what a card of ImageNet needs for a network with a class for the background."""
+    if classifier.classes == _WITH_BACKGROUND:
+        yield Notice(
+            "label_offset",
+            "1001 classes: most likely those of ImageNet behind one for the background; then the card needs label_offset = 1",
         )
 
 
