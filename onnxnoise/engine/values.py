@@ -67,9 +67,8 @@ def room(types: Types, batches: int, provider: Provider) -> Iterator[Values | No
         count = min(together, batches - start)
         slabs = {name: np.empty((count, *array.shape[1:]), array.dtype) for name, array in empty.items()}
         for i in range(count):
-            rows = {
-                name: slab[i : i + 1].reshape(slab.shape[1:]) for name, slab in slabs.items()
-            }  # of a scalar a view too
+            # a slice, since an index into a slab of scalars would give a copy
+            rows = {name: slab[i : i + 1].reshape(slab.shape[1:]) for name, slab in slabs.items()}
             yield {name: session.to_device(row, provider) for name, row in rows.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import onnx
 
 from onnxnoise.errors import ModelError
 from onnxnoise.model.file import read_model
+from onnxnoise.model.fixed_batch import FixedBatch, fixed_batch
 from onnxnoise.model.fused_attention import split_attention
 from onnxnoise.model.graph import Graph, needed
 from onnxnoise.model.image_input import image_input
@@ -44,6 +45,7 @@ class Classifier:
 
     `classes` is None where the file doesn't say. `shapes` has the values whose rank could be inferred. `origins` names the
     weights in each constant that normalizing computed. `raw` is the graph as read, with the marks that normalizing removes.
+    `fixed` says which node fixes the batch size of a graph that declares none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Classifier:
     shapes: Mapping[str, Shape]
     origins: Mapping[str, tuple[str, ...]]
     raw: onnx.ModelProto
+    fixed: FixedBatch | None = None
 
     def behind(self, constant: str) -> tuple[str, ...]:
         """The file's tensors of more than one element behind a constant: itself, or those that it was computed from."""
@@ -89,8 +92,13 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
     logits, columns = find_logits(
         optimized.graph.output, graph, image.name, path, output, lambda: classes(metadata), types
     )
-    refuse_chance(needed(nodes, logits), constants, file.stub, path)
-    nodes, constants = stored_once(needed(nodes, logits), constants, image.batch)
+    nodes = needed(nodes, logits)
+    refuse_chance(nodes, constants, file.stub, path)
+    opset = next((each.version for each in optimized.opset_import if not each.domain), 1)
+    fixed = fixed_batch(nodes, constants, shapes, image.name, opset) if image.batch is None else None
+    if fixed is not None:
+        image = replace(image, shape=(fixed.images, *image.shape[1:]))
+    nodes, constants = stored_once(nodes, constants, image.batch)
     nodes, constants = split_attention(nodes, constants)
     used = {name for node in nodes for name in reads(node)}
     domains = {node.domain for node in nested(nodes)} | {""}
@@ -108,6 +116,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
         shapes=shapes,
         origins=ready.origins,
         raw=file.stub,
+        fixed=fixed,
     )
     refuse_mixing(classifier)
     return classifier

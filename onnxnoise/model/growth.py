@@ -34,6 +34,7 @@ def check_growth(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path
     """
     known = known_bounds(model, shapes)
     made: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    stored = _BYTES * sum(prod(shape) for shape in made.values())
     limit, grown = min(_GROWTH, (memory().usable or 4 * _GROWTH) // 4), 0
     for node in model.graph.node:
         if node.op_type in SHAPE_OF and not node.domain:
@@ -44,16 +45,18 @@ def check_growth(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path
             continue
         given = [made[name] for name in inputs]
         try:
-            shape = _shape(node, given, known)
+            inferred = [d for d in shapes.get(node.output[0], (None,)) if d is not None]
+            whole = len(inferred) == len(shapes.get(node.output[0], (None,)))
+            shape = tuple(inferred) if whole else _shape(node, given, known)
         except (IndexError, TypeError, ValueError, ZeroDivisionError):  # a broken node; ONNX Runtime will say how
             shape = max(given, key=prod, default=())
         made |= dict.fromkeys(filter(None, node.output), shape)
         size = _BYTES * prod(shape)
-        grown += max(0, size - _BYTES * sum(prod(each) for each in given))
-        if grown > limit:
+        grown += max(0, size - _BYTES * sum(prod(made[name]) for name in set(inputs)))
+        if max(grown, size - stored) > limit:
             raise ModelError(
                 f"{path}: constant {node.output[0]!r} of shape {printed(shape)}, made by {node.op_type}, would take "
-                f"{size / 1e9:,.1f} GB of this machine's memory ({grown / 1e9:,.1f} GB with those before it); "
+                f"{size / 1e9:,.1f} GB of this machine's memory; "
                 "the file is broken or made to do harm: export it again"
             )
         if node.op_type in ("MatMul", "Gemm", "Conv", "Einsum") and prod(shape) * max(given[0], default=1) > _PRODUCTS:
@@ -110,7 +113,10 @@ def _shape(node: onnx.NodeProto, given: Sequence[tuple[int, ...]], known: Mappin
             return (prod(prod(each) for each in given),) if len(given) > 1 else largest
         case "Conv" | "ConvTranspose":
             return (given[0][0], given[1][0], *given[0][2:]) if min(len(each) for each in given[:2]) > 2 else largest
-        case "Slice" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Flatten" | "Identity" | "Cast":
+        case "Transpose":
+            order = attribute(node, "perm", list(range(len(given[0])))[::-1])
+            return tuple(given[0][axis] for axis in order)
+        case "Slice" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "Identity" | "Cast":
             return given[0] if given else ()
     return _broadcast(given) if len(given) > 1 else largest
 

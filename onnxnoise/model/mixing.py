@@ -75,12 +75,12 @@ def mixing_node(
     The images are followed along the first dimension of the input `image` from value to value. Where a node's effect on that
     dimension is not known, nothing is said about what comes behind it.
     """
-    finder = _Finder(constants, shapes, opset)
+    finder = BatchFinder(constants, shapes, opset)
     finder.at[image] = 0
     return next((node for node in nodes if finder.mixes(node)), None)
 
 
-class _Finder:
+class BatchFinder:
     """Keeps, for each value of which that is known, the dimension that counts the images."""
 
     def __init__(self, constants: Mapping[str, np.ndarray[Any, Any]], shapes: Mapping[str, Shape], opset: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from onnxnoise.errors import ModelError
-from onnxnoise.model.file import all_nodes
+from onnxnoise.model.protobuf import all_nodes
 from onnxnoise.runtime.protos import attribute
 
 _OLDEST = 7

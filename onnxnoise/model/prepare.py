@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import onnx
 
 from onnxnoise.errors import ModelError
-from onnxnoise.model.file import ModelFile, read_names
+from onnxnoise.model.file import ModelFile
 from onnxnoise.model.growth import check_growth
 from onnxnoise.model.opsets import current
+from onnxnoise.model.protobuf import read_names
 from onnxnoise.model.refusals import check_inputs, refuse_dropout, refuse_unmeasurable
 from onnxnoise.model.shapes import infer_shapes, infer_types
 from onnxnoise.model.stub import INLINE_BYTES
+from onnxnoise.model.wellformed import check_types
 from onnxnoise.runtime.protos import nested
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def prepared(file: ModelFile) -> Prepared:
         first = ir.serde.serialize_model(model)
         check_inputs(first, file.path)
         refuse_dropout(first, file.path)
+        check_types(first, infer_types(first, values=False), file.path)
         check_growth(first, infer_shapes(first, values=False), file.path)
         if control_flow.lift_bodies(first):
             model = ir.serde.deserialize_model(first)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnxnoise.errors import ModelError
-from onnxnoise.model.file import ModelFile, all_nodes, all_tensors, graphs, read_names
+from onnxnoise.model.file import ModelFile
 from onnxnoise.model.mixing import mixing_node
-from onnxnoise.runtime.protos import attribute, nested, subgraphs
+from onnxnoise.model.protobuf import all_nodes, all_tensors, graphs, read_names
+from onnxnoise.runtime.protos import attribute, nested, reads, subgraphs
 
 if TYPE_CHECKING:
     from onnxnoise.model.classifier import Classifier
@@ -62,9 +63,31 @@ def refuse_unmeasurable(file: ModelFile) -> None:
         a.HasField("sparse_tensor") for node in nodes for a in node.attribute
     ):
         raise ModelError(f"{path}: has sparse tensors, whose zeros the noise could not reach; export them dense")
+    constant = _Constants(file.stub.graph)
     for node in nodes:
-        if node.op_type == "BatchNormalization" and (attribute(node, "training_mode", 0) or any(node.output[1:])):
+        trains = node.op_type == "BatchNormalization" and (attribute(node, "training_mode", 0) or any(node.output[1:]))
+        if trains and not constant.makes(node.input[0]):
             raise ModelError(training_mode(path, node, "uses the statistics of the batch"))
+
+
+class _Constants:
+    """Tells which values of a graph are made of constants alone: a kernel that is standardized depends on no batch."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.given = {tensor.name for tensor in graph.initializer}
+        self.makers = {name: node for node in graph.node for name in node.output if name}
+
+    def makes(self, name: str) -> bool:
+        waiting, seen = [name], set[str]()
+        while waiting:
+            each = waiting.pop()
+            if each in self.given or each in seen or not each:
+                continue
+            if each not in self.makers:
+                return False
+            seen.add(each)
+            waiting += reads(self.makers[each])
+        return True
 
 
 def check_inputs(model: onnx.ModelProto, path: Path) -> None:

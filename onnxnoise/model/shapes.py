@@ -6,7 +6,7 @@ from math import prod
 
 import onnx
 
-from onnxnoise.model.file import graphs
+from onnxnoise.model.protobuf import graphs
 from onnxnoise.records import Shape
 
 _SMALL = 1024
@@ -35,9 +35,9 @@ def infer_shapes(model: onnx.ModelProto, *, values: bool = True) -> dict[str, Sh
     return {name: shape for name, shape in found.items() if shape is not None}
 
 
-def infer_types(model: onnx.ModelProto) -> dict[str, int]:
+def infer_types(model: onnx.ModelProto, *, values: bool = True) -> dict[str, int]:
     """The ONNX element type of every tensor whose type is known, by name."""
-    inferred = _inferred(model)
+    inferred = _inferred(model, values=values)
     made = {} if inferred is None else {info.name: info.type.tensor_type.elem_type for info in _infos(inferred)}
     return made | {tensor.name: tensor.data_type for graph in graphs(model.graph) for tensor in graph.initializer}
 

@@ -10,11 +10,10 @@ import numpy.typing as npt
 import pytest
 from support import graphs
 
-from onnxnoise.engine.draws import NoiseSpec
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.engine.values import probe, room
 from onnxnoise.model.network import find_layers
-from onnxnoise.records import Tally, Variant
+from onnxnoise.records import NoiseSetting, Tally, Variant
 from onnxnoise.runtime import session
 from onnxnoise.runtime.providers import find_provider
 
@@ -53,7 +52,7 @@ def tallies(form: tuple[str, str], folder: Path, lifted: bool | None = None) -> 
     labels = np.arange(24) % 5
     todo = {layer.index: VARIANTS for layer in network.layers}
     assert probe(network, provider, batches[0]).classes == 5
-    with ChunkSweep(network, NoiseSpec(40, "tensor", "group"), provider, batches, labels, 0, lifted=lifted) as chunk:
+    with ChunkSweep(network, NoiseSetting(), provider, batches, labels, 0, lifted=lifted) as chunk:
         parts = [chunk.all(VARIANTS, network.layers), chunk.single(todo), chunk.cumulative(todo, network.layers)]
         return [chunk.clean(), *(tally for part in parts for made in part for tally in made)]
 

@@ -234,3 +234,123 @@ def test_shapes_and_axes_may_lie_outside_too(tmp_path: Path) -> None:
     network = find_layers(load_classifier(path))
     x = graphs.image((2, 3, 8, 8))
     np.testing.assert_allclose(graphs.logits(network, x), graphs.run(graphs.model(text, {"to": [0, -1]}), x), atol=1e-5)
+
+
+def hugging_face(folder: Path) -> Path:
+    """The cache of Hugging Face: a snapshot holds links to blobs that are called by their digests."""
+    path = external(folder)
+    (folder / "blobs").mkdir()
+    snapshot = folder / "snapshots" / "rev"
+    snapshot.mkdir(parents=True)
+    for name, blob in ((path.name, "0123abc"), ("weights.bin", "4567def")):
+        (folder / name).rename(folder / "blobs" / blob)
+        (snapshot / name).symlink_to(Path("../../blobs") / blob)
+    return snapshot / path.name
+
+
+def test_a_cache_of_links(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    truth = find_layers(load_classifier(external(tmp_path / "plain")))
+    path = hugging_face(tmp_path)
+    network = find_layers(load_classifier(path))
+    assert network.sha256 == truth.sha256
+    assert network.name == truth.name
+    for name, value in truth.constants.items():
+        np.testing.assert_array_equal(network.constants[name], value)
+    (path.parent / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"'weights\.bin', which is missing"):
+        load_classifier(path)
+
+
+def test_a_link_beside_its_data(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    (tmp_path / "store").mkdir()
+    path.rename(tmp_path / "store" / "blob")
+    path.symlink_to(tmp_path / "store" / "blob")
+    assert find_layers(load_classifier(path)).parameters == 40 * 27 + 40 + 205
+
+
+def test_a_cache_never_leads_elsewhere(tmp_path: Path) -> None:
+    path = hugging_face(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "blobs" / "4567def").rename(elsewhere / "weights.bin")
+    (path.parent / "weights.bin").unlink()
+    (path.parent / "weights.bin").symlink_to(elsewhere / "weights.bin")
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        load_classifier(path)
+    (path.parent / "weights.bin").unlink()
+    rewritten(path, set_entry("location", "../../elsewhere/weights.bin"))
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        load_classifier(path)
+
+
+def test_a_checksum_of_the_data(tmp_path: Path) -> None:
+    path = external(tmp_path)
+    digest = hashlib.sha1((tmp_path / "weights.bin").read_bytes()).hexdigest()
+
+    rewritten(path, set_entry("checksum", digest))
+    assert load_classifier(path).name == path.stem
+    rewritten(path, set_entry("checksum", "0" * 40))
+    with pytest.raises(ModelError, match="wants a data file of SHA-1 0000"):
+        load_classifier(path)
+
+
+def test_data_without_an_offset(tmp_path: Path) -> None:
+    path = external(tmp_path)
+
+    def change(tensor: onnx.TensorProto) -> None:
+        for entry in [entry for entry in tensor.external_data if entry.key != "location"]:
+            tensor.external_data.remove(entry)
+
+    rewritten(path, change)
+    with (tmp_path / "weights.bin").open("ab") as data:
+        data.write(b"more")
+    with pytest.raises(ModelError, match="no offset"):
+        load_classifier(path)
+
+
+def repeated_initializer(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(model.graph.initializer[0])
+
+
+def repeated_attribute(model: onnx.ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "Gemm")
+    node.attribute.append(onnx.helper.make_attribute("transB", 0))
+
+
+def function_without_opset(model: onnx.ModelProto) -> None:
+    model.functions.add(domain="local", name="f", input=["a"], output=["b"]).node.add(
+        op_type="Relu", input=["a"], output=["b"]
+    )
+
+
+def axes_that_are_no_numbers(model: onnx.ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "Flatten")
+    floats = onnx.numpy_helper.from_array(np.array([2, 3], np.float32), "floats")
+    model.graph.initializer.append(floats)
+    node.CopyFrom(onnx.helper.make_node("Squeeze", [node.input[0], "floats"], list(node.output)))
+
+
+def quantized_along_nothing(model: onnx.ModelProto) -> None:
+    for name, value in (("q", np.zeros(40, np.int8)), ("s", np.ones(40, np.float32)), ("z", np.zeros(40, np.int8))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    model.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", ["q", "s", "z"], ["dq"], axis=3))
+    model.graph.node[1].input[2] = "dq"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (quantized_along_nothing, "DequantizeLinear 'dq' works along axis 3 of 'q', which has 1 dimensions"),
+        (repeated_initializer, "two initializers are called"),
+        (repeated_attribute, "Gemm 'y' has two attributes 'transB'"),
+        (function_without_opset, "function local.f does not say which opset"),
+        (axes_that_are_no_numbers, r"operand 'axes' of Squeeze .* is 'floats', a tensor\(float\)"),
+    ],
+)
+def test_what_breaks_the_rules_of_onnx(spoil: Callable[[onnx.ModelProto], None], found: str, tmp_path: Path) -> None:
+    model = graphs.model(NET)
+    spoil(model)
+    with pytest.raises(ModelError, match=found):
+        load_classifier(graphs.saved(model, tmp_path))

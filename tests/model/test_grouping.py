@@ -134,14 +134,15 @@ def test_rules(inputs: str, body: str, layers: list[tuple[str, dict[int, str]]],
     assert [layer.index for layer in network.layers] == list(range(1, len(layers) + 3))
 
 
-def test_class_token_and_position_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize("values", [{}, {"token": 0}], ids=["trained", "before training"])
+def test_class_token_and_position_table(values: dict[str, Any], tmp_path: Path) -> None:
     body = (
         f"c = Conv(x, w)  {TO_TOKENS}  n = Shape(x)  a = Constant<value_ints = [0]>()  b = Constant<value_ints = [1]>()"
         "  k = Slice(n, a, b)  s = Concat<axis = 0>(k, b, b)  e = Expand(token, s)  o = Concat<axis = 1>(e, t)"
         "  p = Add(o, table)  first = Constant<value_int = 0>()  f = Gather<axis = 1>(p, first)"
     )
     tail = "y = Gemm<transB = 1>(f, fw, fb)"
-    network = found(net("float[1,1,4] token, float[1,37,4] table", body, tail), tmp_path)
+    network = found(net("float[1,1,4] token, float[1,37,4] table", body, tail), tmp_path, values)
     assert middle(network) == [("parameter", {0: "token"}), ("parameter", {0: "table"})]
     token = network.layers[1]
     assert [node.op_type for node in network.nodes[token.start : token.start + 2]] == ["Expand", "Concat"]

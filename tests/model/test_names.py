@@ -46,6 +46,7 @@ TENSORS = [
     ("res2.0/short/b/read:0", "res2.0/short"),
     ("conv0/Conv2D_weights:0", "conv0"),
     ("MobilenetV1/Conv2d_0/BatchNorm/gamma/read:0", "MobilenetV1/Conv2d_0/BatchNorm"),
+    ("MobilenetV1/Conv2d_0/weights_quant/FakeQuantWithMinMaxVars", "MobilenetV1/Conv2d_0"),
     # MXNet, caffe2, ONNX Runtime
     ("resnetv15_stage1_conv0_weight", "resnetv15_stage1_conv0"),
     ("gpu_0/res2_0_branch2a_w_0", "gpu_0/res2_0_branch2a"),
@@ -58,6 +59,8 @@ NODES = [
     (["onnx::Conv_1702", "ConvAddFusion_Add_B_onnx::Add_1705"], "/Conv_3", "Conv_3"),
     (["onnx::MatMul_2417", "onnx::Add_2418"], "/MatMul/MatMulAddFusion", "MatMul"),
     (["const_fold_opt__203"], "model/dw/depthwise", "model/dw"),
+    (["ConstantFolding/model/conv2d/Conv2D/ReadVariableOp-folded-0"], "model/conv2d/Conv2D", "model/conv2d"),
+    (["ConstantFolding/fold-folded-0", "ConstantFolding/fold-folded-0"], "block1/conv/Conv2D", "block1/conv"),
     (["_v_198", "_v_199"], "model/conv2d_3/BiasAdd", "model/conv2d_3"),
     (["val_14"], "node_MatMul_3", "node_MatMul_3"),
     (["const_12", "const_13"], "node_Add_18", "node_Add_18"),

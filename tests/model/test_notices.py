@@ -242,3 +242,25 @@ def test_one_kernel_in_all_channels(tmp_path: Path) -> None:
     assert "1 depthwise convolutions" in notice.message
     assert "same kernel in all channels" in notice.message
     assert "equal_channels" not in codes(of(graphs.model(text), tmp_path))
+
+
+def test_norms_that_tensorflows_quantization_merged(tmp_path: Path) -> None:
+    proto = graphs.model(net("c = Conv(x, w, b)  h = Relu(c)"))
+    (notice,) = of(
+        renamed(proto, w="Net/Conv2d_0/Conv2D_Fold;Net/Conv2d_0/weights_quant", b="Net/Conv2d_0/BatchNorm_Fold/bias"),
+        tmp_path,
+    )
+    assert notice.code == "merged_batchnorm"
+    assert "1 batch norms" in notice.message
+    assert "TFLite" in notice.message
+
+
+def test_a_class_for_the_background(tmp_path: Path) -> None:
+    text = (
+        net("c = Conv(x, w)  h = Relu(c)")
+        .replace("float[5,4] fw, float[5] fb", "float[1001,4] fw, float[1001] fb")
+        .replace("float[N,5] y", "float[N,1001] y")
+    )
+    assert [each.message for each in of(graphs.model(text), tmp_path) if each.code == "label_offset"] == [
+        "1001 classes: most likely those of ImageNet behind one for the background; then the card needs label_offset = 1"
+    ]

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from support import graphs
 
+from onnxnoise.errors import ModelError
 from onnxnoise.model.network import Network, find_layers
 from onnxnoise.records import NoiseLayer
 
@@ -325,3 +326,30 @@ def test_a_subtracted_mean_stays_one(tmp_path: Path) -> None:
     )
     network = find_layers(graphs.load(graphs.model(text), tmp_path))
     assert roles(batch_norm(network)) == {0: "ga", 1: "be", 2: "me"}
+
+
+STANDARDIZED = (
+    "(float[N,3,8,8] x, float[4,3,3,3] w, float[4] wb, float[4] one, float[4] zero, float[5,4] fw, float[5] fb) => (float[N,5] y) {"
+    " i = Constant<value_ints = [1, 4, 27]>()  a = Reshape(w, i)  k0, m0, v0 = BatchNormalization<epsilon = 0.000001, training_mode = 1>(a, one, zero, zero, one)"
+    "  j = Constant<value_ints = [4, 3, 3, 3]>()  k = Reshape(k0, j)  h = Conv(x, k, wb)  " + HEAD + " }"
+)
+
+
+@pytest.mark.parametrize("opset", [15, 18])
+def test_a_standardized_kernel_is_computed(opset: int, tmp_path: Path) -> None:
+    proto = graphs.model(STANDARDIZED, {"one": 1, "zero": 0}, opset=opset)
+    network = find_layers(graphs.load(proto, tmp_path))
+    assert graphs.members(network) == [("conv", {0: "w", 1: "wb"}), ("dense", {0: "fw", 1: "fb"})]
+    w = graphs.initializers(proto)["w"].astype(np.float64).reshape(4, -1)
+    kernel = (w - w.mean(1, keepdims=True)) / np.sqrt(w.var(1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(network.constants[network.layers[0].tensors[0].value].reshape(4, -1), kernel, atol=1e-5)
+    assert not network.notices or [notice.code for notice in network.notices] == ["no_batchnorm"]
+
+
+def test_a_norm_of_the_images_in_training_mode_is_refused(tmp_path: Path) -> None:
+    text = STANDARDIZED.replace(
+        "h = Conv(x, k, wb)",
+        "c = Conv(x, k, wb)  h, m1, v1 = BatchNormalization<training_mode = 1>(c, one, zero, zero, one)",
+    )
+    with pytest.raises(ModelError, match="exported in training mode: BatchNormalization 'h'"):
+        graphs.load(graphs.model(text), tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from onnxnoise.model.graph import LAYOUT, QUANTIZE, SHAPE_OF, Array, Place
 from onnxnoise.model.layers.candidates import Candidate, Candidates
-from onnxnoise.records import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE
+from onnxnoise.records import BIAS, CAFFE_BIAS, CAFFE_SCALE, MEAN, SCALE, WEIGHT
 
 _SCALE, _SHIFT = ("Mul", "Div"), ("Add", "Sub")
 _STATISTICS = frozenset(("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"))
@@ -50,10 +50,17 @@ def claim_constants(candidates: Candidates, i: int, weighted: Collection[str]) -
             continue
         if not meets_weights or (node.op_type == "Add" and _is_mask(graph.value(place))):
             candidates.no_weight(place)
+        elif node.op_type == "Concat" and _is_token(graph.value(place)):
+            candidates.add("parameter", i, {WEIGHT: place})  # zeros too: that is how training begins
         elif node.op_type == "Concat":
             candidates.parameter(i, place)
         else:
             _claim_operand(candidates, i, slot, place)
+
+
+def _is_token(value: Array) -> bool:
+    """Whether a constant is one token of a sequence, (1, 1, features): a class token."""
+    return value.ndim == 3 and value.shape[:2] == (1, 1)
 
 
 def _is_mask(value: Array) -> bool:

@@ -10,7 +10,7 @@ import onnx
 _BY_TOOLS = re.compile(
     r"^Conv(?:Bn|Mul)Fusion_(?:W|B|BN_B)_|(?:_DequantizeLinear_Output|_quantized|/MatMulAddFusion|_output_\d+|:\d+)+$"
 )
-_ANONYMOUS = re.compile(r"onnx::.*|\w?|\w*\d|[0-9a-f]{16,}")
+_ANONYMOUS = re.compile(r"onnx::.*|\w?|\w*\d|[0-9a-f]{16,}|(?:.*/)?ConstantFolding/.*")
 _PARAMETER = (
     "weights?|bias(?:es)?|kernel|gamma|beta|scale|slope|alpha|mean|variance|W|b|"
     r"(?:weight|bias)_[ih]h_l\d+(?:_reverse)?|(?:running|moving)_(?:mean|var|variance)|(?:depthwise|pointwise|recurrent)_kernel"
@@ -22,7 +22,7 @@ _TENSORFLOW = re.compile(
     r"(?P<layer>.+?)"
     r"(?:/(?:convolution|depthwise|separable_conv2d|conv2d_transpose))?"
     r"(?:/(?:Conv2D|BiasAdd|MatMul|FusedBatchNorm(?:V\d)?|Tensordot|Squeeze|Reshape|Cast|ExpandDims|Const|batchnorm|"
-    r"merged_input|mul|sub|add)(?:_\d+)?)*"
+    r"merged_input|weights_quant|FakeQuantWithMinMaxVars(?:PerChannel)?|mul|sub|add)(?:_\d+)?)*"
     rf"(?:[/.](?:{_PARAMETER}))?"
     r"(?:/(?:read|Read|EMA|resource|ReadVariableOp(?:_\d+)?))*"
 )
@@ -32,6 +32,8 @@ def layer_name(initializers: Sequence[str], anchor: onnx.NodeProto) -> str:
     """`layer1.0.conv1` for `layer1.0.conv1.weight`, `conv0` for `conv0/W/read:0`; the node's name where no tensor shows it."""
     for at, initializer in enumerate(initializers):
         name = _BY_TOOLS.sub("", initializer)
+        if "ConstantFolding/" in name:  # of a tool that names all that it folds alike
+            continue
         shown = _layer(_SUFFIX.sub("", name))
         plain = at > 0 or _ANONYMOUS.fullmatch(name) is not None
         if shown and (shown != name or "." in name or "/" in name or not plain):

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 
 import onnx
 
 from onnxnoise.model.classifier import Classifier
-from onnxnoise.model.file import all_nodes
-from onnxnoise.model.graph import LAYOUT, QUANTIZE, Array, Graph
+from onnxnoise.model.graph import Array, Graph
 from onnxnoise.model.layers.candidates import Candidate
+from onnxnoise.model.layers.merged_norms import KEEP_NORMS, KERNELS, merged_norms
 from onnxnoise.records import BIAS, MEAN, SCALE, VARIANCE, WEIGHT, NoiseLayer, Notice, Unattached
 from onnxnoise.runtime.protos import attribute
 
-_SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
-_RULE = "pkg.onnxscript.rewriter.rule_name"
 _TO_NHWC = [0, 2, 3, 1]
-_KERNELS = frozenset(("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul"))
 _SHOWN = 5
+_WITH_BACKGROUND = 1001
+"""Classes of networks that have ImageNet's 1,000 behind one for the background."""
 
 
 def notices(
@@ -35,115 +32,19 @@ def notices(
     `candidates`.
     """
     return (
-        *_merged(classifier.raw, layers),
+        *merged_norms(classifier.raw, layers),
         *_decomposed(classifier.raw, layers),
         *_unattached(layers, unattached),
         *_tied(graph, candidates),
         *_fixed(graph, candidates, layers),
         *_flattened(graph, candidates, layers),
+        *_fixed_batch(classifier),
+        *_background(classifier),
     )
 
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
-@dataclass(frozen=True)
-class _Merger:
-    """A program that merges batch norms into the convolutions before them, and how to make it keep them."""
-
-    name: str
-    instead: str
-
-
-_DYNAMO = _Merger("torch's exporter", "torch.onnx.export(..., dynamo=True, optimize=False)")
-_TORCHSCRIPT = _Merger(
-    "torch's TorchScript exporter",
-    "torch.onnx.export(..., dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)",
-)
-_TF2ONNX = _Merger(
-    "tf2onnx",
-    "its rewrite switched off: tf2onnx.optimizer.back_to_back_optimizer._func_map.pop(('Conv', 'BatchNormalization'))",
-)
-_GRAPPLER = _Merger(
-    "TensorFlow's graph optimizer",
-    "tf.nn.batch_normalization replaced by tf.compat.v1.nn.fused_batch_norm before the model is traced",
-)
-_FREEZING = _Merger(
-    "TensorFlow's optimize_for_inference", "tensorpack's export_serving or export_compact(..., optimize=False)"
-)
-_TFLITE = _Merger("TFLite", "tf2onnx from the Keras model or the SavedModel, not from the .tflite file")
-_ONNXRUNTIME = _Merger("ONNX Runtime's graph optimizer", "the file that was given to ONNX Runtime")
-_ONNXSLIM = _Merger("onnxslim", "the file that was given to onnxslim")
-
-
-def _merged(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
-    """Says how many batch norms were merged, by the marks that exporters leave; gives a neutral hint where there is no mark."""
-    mergers = Counter(merger for node, *names in _convolutions(raw) if (merger := _merger(node, *names)) is not None)
-    traced = next((p.value for p in raw.graph.metadata_props if p.key == _SIGNATURE), None)
-    if traced is not None and not mergers:
-        mergers[_DYNAMO] = _missing(raw, traced)
-    for merger, count in mergers.items():
-        if count:
-            yield Notice(
-                "merged_batchnorm",
-                f"{count} batch norms were merged into the layers before them by {merger.name}. That can't be undone: they bear "
-                f"no noise of their own, and the merged weights have another sigma. Export again with {merger.instead}",
-            )
-    convolutions = [layer for layer in layers if layer.kind == "conv"]
-    biased = all(any(tensor.role == BIAS for tensor in layer.tensors) for layer in convolutions)
-    silent = traced is None and not mergers.total() and all(layer.kind != "batchnorm" for layer in layers)
-    if convolutions and biased and silent:
-        yield Notice("no_batchnorm", "no batch norm found; if the network had any, its exporter merged them")
-
-
-def _missing(raw: onnx.ModelProto, traced: str) -> int:
-    """The number of batch norms of the traced model that are missing in the graph although a tensor beside them is there."""
-    names = [tensor.name for tensor in raw.graph.initializer]
-    norms = re.findall(r"target='(.+)\.running_var'", traced)
-    kept = sum(node.op_type == "BatchNormalization" for node in all_nodes(raw))
-    beside = [f"{parent}." if (parent := norm.rpartition(".")[0]) else "" for norm in norms]
-    used = sum(any(name.startswith(prefix) for name in names) for prefix in beside)
-    return max(0, used - kept)
-
-
-def _convolutions(raw: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, str, str]]:
-    """(node, name of its kernel, name of its bias) of each convolution and dense layer in the file, looking through
-    layout nodes.
-    """
-    makers = {output: node for node in raw.graph.node for output in node.output}
-
-    def initializer(name: str) -> str:
-        while name in makers and makers[name].op_type in LAYOUT | QUANTIZE:
-            name = makers[name].input[0]
-        return name.removesuffix("_quantized")
-
-    for node in raw.graph.node:
-        if node.op_type in _KERNELS:
-            operands = [*node.input, "", ""]
-            yield node, initializer(operands[1]), initializer(operands[2])
-
-
-def _merger(node: onnx.NodeProto, kernel: str, bias: str) -> _Merger | None:
-    """The program that merged a batch norm into this node; None where the names show none."""
-    output = node.output[0]
-    if any(p.key == _RULE and "FuseBatchNorm" in p.value for p in node.metadata_props):
-        return _DYNAMO
-    if all(re.fullmatch(r"onnx::Conv(Transpose)?_\d+", name) for name in (kernel, bias)):
-        return _TORCHSCRIPT
-    if kernel.endswith("_weights_fused_bn"):
-        return _TF2ONNX
-    if any(";" in name and "FusedBatchNorm" in name for name in (kernel, bias, output)):
-        return _TFLITE
-    if re.search(r"_bn_offset(:\d+)?$", bias) or re.search(r"(^|/)FusedBatchNorm(V\d)?$", node.name):
-        return _FREEZING
-    if kernel.endswith("/merged_input:0") or re.search(r"/batchnorm/(sub|mul|add)(_\d+)?:0$", bias):
-        return _GRAPPLER
-    if kernel.startswith(("ConvBnFusion_W_", "ConvMulFusion_W_")) or bias.startswith("ConvBnFusion_BN_B_"):
-        return _ONNXRUNTIME
-    if (kernel, bias) == (f"{output}_weight", f"{output}_bias"):
-        return _ONNXSLIM
-    return None
 
 
 def _decomposed(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[Notice]:
@@ -154,7 +55,7 @@ def _decomposed(raw: onnx.ModelProto, layers: Sequence[NoiseLayer]) -> Iterator[
         if layer.kind == "batchnorm"
     )
     better = {
-        "tf2onnx": f"Export again with {_GRAPPLER.instead}",
+        "tf2onnx": f"Export again with {KEEP_NORMS}",
         "pytorch": "Keras on torch writes them so: export with Keras on TensorFlow (its fused batch norm) or on JAX",
     }.get(raw.producer_name, "Export again with BatchNormalization nodes")
     for found, count in roles.items():
@@ -195,6 +96,25 @@ def _tied(graph: Graph, candidates: Sequence[Candidate]) -> Iterator[Notice]:
             "tied_kernels",
             f"{len(tied)} kernels serve more than one layer ({_listed(tied)}), possibly tied: "
             "each layer draws its own noise, as if the chip stored a copy",
+        )
+
+
+def _fixed_batch(classifier: Classifier) -> Iterator[Notice]:
+    """Says where a graph that takes any number of images works with one number only."""
+    if (fixed := classifier.fixed) is not None:
+        yield Notice(
+            "fixed_batch",
+            f"its input takes any number of images, but {fixed.node} is written for {fixed.images}: so many go through at once, "
+            "which takes longer; export it with the batch size left free inside too (a Reshape to -1 or to the input's own size)",
+        )
+
+
+def _background(classifier: Classifier) -> Iterator[Notice]:
+    """Says what a card of ImageNet needs for a network with a class for the background."""
+    if classifier.classes == _WITH_BACKGROUND:
+        yield Notice(
+            "label_offset",
+            "1001 classes: most likely those of ImageNet behind one for the background; then the card needs label_offset = 1",
         )
 
 
@@ -245,7 +165,7 @@ def _is_nhwc(graph: Graph, candidate: Candidate) -> bool:
         if proto.op_type == "Transpose" and list(attribute(proto, "perm", [])) == _TO_NHWC:
             pixels = graph.shapes.get(proto.input[0], ())[1:]
             return None not in pixels and prod(pixels[1:]) > 1 and prod(pixels) == columns  # type: ignore[arg-type]
-        if len(data) != 1 or proto.op_type in _KERNELS:
+        if len(data) != 1 or proto.op_type in KERNELS:
             return False
         name = data[0]
     return False

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnxnoise.model.file import graphs
 from onnxnoise.model.passes.bounds import Bounds, exactly, known_bounds
+from onnxnoise.model.protobuf import graphs
 from onnxnoise.model.shapes import infer_shapes
 from onnxnoise.records import Shape
 from onnxnoise.runtime.protos import attribute, nested, subgraphs

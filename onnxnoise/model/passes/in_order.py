@@ -8,9 +8,11 @@ import onnx_ir as ir
 
 from onnxnoise.model.passes.batch_norms import restore_batch_norms
 from onnxnoise.model.passes.einsum import restore_products
+from onnxnoise.model.passes.filled_shapes import expand_parameters
 from onnxnoise.model.passes.precision import to_single
 from onnxnoise.model.passes.prelu import restore_prelu
 from onnxnoise.model.passes.shapes import fold_sequences, fold_shapes
+from onnxnoise.model.passes.standardized_kernels import compute_standardized
 from onnxnoise.model.passes.subtracted_biases import add_subtracted_biases
 from onnxnoise.model.passes.zero_biases import drop_zero_biases
 from onnxnoise.records import Shape
@@ -21,6 +23,8 @@ def rewrite(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
     to_single(model)
     fold_shapes(model, shapes)
     fold_sequences(model)
+    compute_standardized(model, shapes)
+    expand_parameters(model)
     restore_products(model, shapes)
     drop_zero_biases(model)
     restore_batch_norms(model, shapes)

@@ -1,0 +1,77 @@
+"""A batch size that is written inside a graph whose input takes any number of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxnoise.model.graph import Graph
+from onnxnoise.model.mixing import BatchFinder
+from onnxnoise.records import Shape
+from onnxnoise.runtime.protos import attribute
+
+
+@dataclass(frozen=True)
+class FixedBatch:
+    """The only number of images that a graph runs with, and the node that fixes it, as a person knows it."""
+
+    images: int
+    node: str
+
+
+def fixed_batch(
+    nodes: Sequence[onnx.NodeProto],
+    constants: Mapping[str, np.ndarray[Any, Any]],
+    shapes: Mapping[str, Shape],
+    image: str,
+    opset: int,
+) -> FixedBatch | None:
+    """The batch size that the first of `nodes` (in an executable order) fixes for certain; None where none does."""
+    finder = BatchFinder(constants, shapes, opset)
+    finder.at[image] = 0
+    graph = Graph(nodes, constants)
+    for node in nodes:
+        images = _images(node, finder, graph) if not node.domain else None
+        if images is not None:
+            return FixedBatch(images, f"{node.op_type} {node.name or node.output[0]!r}")
+        finder.mixes(node)
+    return None
+
+
+def _images(node: onnx.NodeProto, finder: BatchFinder, graph: Graph) -> int | None:
+    """How many images a node needs in a batch, where it works with no other number."""
+    axis = finder.at.get(node.input[0]) if node.input else None
+    shape = finder.shapes.get(node.input[0]) if node.input else None
+    match node.op_type:
+        case "Reshape" if axis == 0 and shape and None not in shape[1:]:
+            target = finder.constants.get(node.input[1])
+            return None if target is None else _of_reshape(node, target.ravel().tolist(), shape, graph)
+        case "Squeeze" if axis is not None and shape:
+            named = attribute(node, "axes", None)
+            given = finder.constants.get(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+            axes = named if named is not None else [] if given is None else given.ravel().tolist()
+            return 1 if axis in [each % len(shape) for each in axes] else None
+        case "Gather" if axis is not None and shape:
+            return 1 if attribute(node, "axis", 0) % len(shape) == axis and node.input[1] in finder.constants else None
+        case "Concat":
+            placed = [finder.at[name] for name in node.input if name in finder.at]
+            ranks = {finder.constants[name].ndim for name in node.input if name in finder.constants}
+            if set(placed) == {0} and len(ranks) == 1 and attribute(node, "axis", 0) % ranks.pop() != 0:
+                return next(len(finder.constants[name]) for name in node.input if name in finder.constants)
+    return None
+
+
+def _of_reshape(node: onnx.NodeProto, target: list[int], shape: Shape, graph: Graph) -> int | None:
+    pixels = prod(d or 1 for d in shape[1:])
+    if not target or target[0] < 1:
+        return None
+    if min(target) > 0:
+        return target[0] if prod(target) == target[0] * pixels else None
+    users = [graph.nodes[user] for user in graph.consumers.get(node.output[0], ())]
+    rows = target == [1, -1] and all(user.op_type in ("Gemm", "MatMul") for user in users)
+    return 1 if rows and users else None
