@@ -11,9 +11,10 @@ from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.layouts import layouts_of
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.data.sources.bundled import manifests, open_bundled
-from onnxnoise.data.sources.files import entries, first_bytes
+from onnxnoise.data.sources.files import entries
 from onnxnoise.data.sources.label_list import LIST
 from onnxnoise.errors import DataError, UsageError
+from onnxnoise.files import first_bytes
 from onnxnoise.text import counted
 
 

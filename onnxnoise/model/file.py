@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 
 from onnxnoise.errors import ModelError
+from onnxnoise.files import open_file
 from onnxnoise.model.stub import model_stub
 from onnxnoise.runtime.protos import nested, subgraphs
 
@@ -36,7 +37,7 @@ class ModelFile:
 def read_model(path: Path) -> ModelFile:
     """Read the graph of the ONNX file at `path`; raises ModelError if it isn't an ONNX file, is cut short, or lacks its data."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             digest = hashlib.sha256(data)
             encoded = model_stub(data, path.resolve().name)
     except FileNotFoundError:
@@ -60,7 +61,7 @@ def read_model(path: Path) -> ModelFile:
         raise ModelError(f"{path}: {_not_onnx(path, 'a name in it is not UTF-8')}")
     folder = path.resolve().parent
     for data_file in _external_files(stub, path):
-        with data_file.open("rb") as file:
+        with open_file(data_file) as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return ModelFile(path, folder, digest.hexdigest(), stub)
 

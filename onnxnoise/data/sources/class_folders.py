@@ -10,12 +10,10 @@ from pathlib import Path
 from onnxnoise.data.datasets import KNOWN, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
-from onnxnoise.data.sources.files import entries, item_of
+from onnxnoise.data.sources.files import LEFTOVERS, entries, item_of
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, in_turn, open_items
 from onnxnoise.errors import DataError
 
-LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
-"""Folders that operating systems leave; hidden files, and files that aren't images, are passed over too."""
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 DEEPEST = 32
 
