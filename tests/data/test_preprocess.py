@@ -328,5 +328,61 @@ def test_uint8_inputs_with_numbers_in_the_card_are_refused(change):
 
 
 def test_other_input_types_are_refused():
-    with pytest.raises(ModelError, match="image input has type int64: must be float16, float32, float64 or uint8"):
+    with pytest.raises(
+        ModelError, match="image input has type int64: must be float16, float32, float64, uint8 or int8"
+    ):
         to_input(np.zeros((1, 2, 2, 3), np.uint8), InputSpec("imagenet", 8), "nhwc", np.int64)
+
+
+CARDS = {
+    "as they are": InputSpec("imagenet", 8),
+    "pixel": InputSpec("imagenet", 8, scale=1),
+    "unit": InputSpec("imagenet", 8, scale=255),
+    "tf": InputSpec("imagenet", 8, scale=127.5, mean=(1, 1, 1)),
+    "centred": InputSpec("imagenet", 8, scale=1, mean=(128, 128, 128)),
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "quantization", "codes"),
+    [
+        ("pixel", np.int8, (1.0, -128), [-128, -127, 0, 127]),
+        ("as they are", np.int8, (1.0, -128), [-128, -127, 0, 127]),
+        ("unit", np.int8, (1 / 255, -128), [-128, -127, 0, 127]),
+        ("as they are", np.int8, (1 / 255, -128), [-128, -127, 0, 127]),
+        ("tf", np.int8, (1 / 127.5, -1), [-128, -128, 0, 126]),
+        ("tf", np.uint8, (1 / 128, 128), [0, 1, 128, 255]),
+        ("pixel", np.uint8, (1 / 128, 128), [0, 1, 128, 255]),
+        ("unit", np.uint8, (1 / 255, 0), [0, 1, 128, 255]),
+        ("pixel", np.uint8, (2.0, 10), [10, 10, 74, 138]),
+        ("centred", np.int8, None, [-128, -127, 0, 127]),
+    ],
+)
+def test_an_integer_input_gets_the_codes_of_the_card_s_numbers(asked, dtype, quantization, codes):
+    pixels = np.array([0, 1, 128, 255], np.uint8).reshape(1, 1, 4, 1).repeat(3, axis=3)
+    spec = CARDS[asked]
+    got = to_input(pixels, spec, "nhwc", dtype, quantization)
+    assert got.dtype == dtype
+    assert got[0, 0, :, 0].tolist() == codes
+    if quantization and asked not in ("as they are", "pixel"):
+        step, zero = quantization
+        numbers = (np.array([0, 1, 128, 255]) / spec.scale - spec.mean[0]) / spec.std[0]
+        assert np.abs(step * (got[0, 0, :, 0].astype(float) - zero) - numbers).max() <= step + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "quantization", "found"),
+    [
+        (
+            "tf",
+            np.int8,
+            (1 / 255, -128),
+            r"int8 input stands for numbers from 0 to 1 \(scale 0\.003922, zero point -128\).*-1 to 1",
+        ),
+        ("unit", np.uint8, None, "takes uint8 pixels as they are, .* set scale = 1, mean = 0"),
+        ("pixel", np.int8, None, "takes int8 pixels as they are, .* set scale = 1, mean = 128"),
+    ],
+)
+def test_numbers_that_an_integer_input_does_not_hold_are_refused(asked, dtype, quantization, found):
+    with pytest.raises(CardError, match=found):
+        to_input(np.zeros((1, 2, 2, 3), np.uint8), CARDS[asked], "nhwc", dtype, quantization)
