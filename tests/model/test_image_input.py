@@ -42,5 +42,5 @@ def test_an_integer_input_that_is_cast_has_none(tmp_path: Path) -> None:
 
 def test_other_integers_are_refused(tmp_path: Path) -> None:
     body = "f = Cast <to = 1> (image)\nx = Transpose <perm = [0, 3, 1, 2]> (f)"
-    with pytest.raises(ModelError, match="type INT16 .* is float32, float16, uint8 or int8"):
+    with pytest.raises(ModelError, match=r"type INT16 .* is float32, float16, uint8 or int8"):
         load_classifier(quantized(tmp_path, "int16", body, np.int16(0)))
