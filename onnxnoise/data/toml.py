@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from onnxnoise.errors import CardError, InputError
 from onnxnoise.files import read_file
+from onnxnoise.formats import CARD, RULES, mistaken
 from onnxnoise.text import did_you_mean, shortened
 
 Name = TypeVar("Name", bound=str)
@@ -142,15 +143,20 @@ def read_document(path: Path, what: str, refusal: type[InputError], otherwise: s
     except OSError as error:
         raise refusal(f"{path}: can't be read: {error.strerror or error}{otherwise}") from error
     if len(content) > MAX_BYTES:
-        raise refusal(f"{path}: more than {MAX_BYTES} bytes; this is no {what}")
+        raise refusal(f"{path}: {_other(path, what) or f'more than {MAX_BYTES} bytes; this is no {what}'}")
     try:
         text = content.decode("utf-8-sig")
         _check_keys(text)
         return tomllib.loads(text)
     except OverflowError as error:
-        raise refusal(f"{path}: {error}; this is no {what}") from None
+        raise refusal(f"{path}: {_other(path, what) or f'{error}; this is no {what}'}") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number of more digits than Python reads
-        raise refusal(f"{path}: is not valid TOML: {error}") from error
+        raise refusal(f"{path}: {_other(path, what) or f'is not valid TOML: {error}'}") from error
+
+
+def _other(path: Path, what: str) -> str | None:
+    """What a file is that should be a `what`, where its first bytes tell, and what to do."""
+    return mistaken(path, f"a {what}", besides=(RULES if what == "rules file" else CARD,))
 
 
 def _check_keys(text: str) -> None:
@@ -175,6 +181,8 @@ def read_tables(path: Path, allowed: Mapping[str, Sequence[str]]) -> dict[str, T
             found = (
                 f"[{shortened(name, 80)}]" if isinstance(values, dict) else f"{shortened(name, 80)} outside of a table"
             )
+            if other := _other(path, "card"):
+                raise CardError(f"{path}: {other}")
             known = ", ".join(f"[{table}]" for table in allowed)
             raise CardError(f"{path}: {found} is unknown{did_you_mean(name, allowed)} (allowed: {known})")
         tables[name] = as_table(path, f"[{name}]", values, CardError)

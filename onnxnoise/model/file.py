@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, Message
 
+from onnxnoise import formats
 from onnxnoise.errors import ModelError
 from onnxnoise.files import open_file
 from onnxnoise.model.stub import model_stub
@@ -43,7 +44,8 @@ def read_model(path: Path) -> ModelFile:
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise ModelError(f"{path}: is a folder; name the .onnx file in it") from None
+        known = formats.mistaken(path, formats.ONNX.name)
+        raise ModelError(f"{path}: {known or 'is a folder; name the .onnx file in it'}") from None
     except OSError as error:
         raise ModelError(f"{path}: can't be read: {error.strerror or error}") from error
     except ValueError as error:  # mmap of an empty file, or MalformedError
@@ -67,18 +69,8 @@ def read_model(path: Path) -> ModelFile:
 
 
 def _not_onnx(path: Path, detail: str) -> str:
-    kinds = {
-        ".h5": "Keras",
-        ".keras": "Keras",
-        ".pt": "PyTorch",
-        ".pth": "PyTorch",
-        ".tflite": "TFLite",
-        ".npz": "NumPy",
-    }
-    kind = kinds.get(path.suffix.lower())
-    if kind:
-        return f"a {kind} file, not ONNX; export the model to ONNX first"
-    return f"not an ONNX file, or cut short ({detail}); export or copy it again"
+    known = formats.mistaken(path, formats.ONNX.name, besides=(formats.EMPTY,), by_ending=True)
+    return known or f"not an ONNX file, or cut short ({detail}); export or copy it again"
 
 
 def _is_text(message: Message) -> bool:

@@ -245,7 +245,7 @@ def test_orientation_tags_are_ignored():
     ("content", "expected"),
     [
         (b"", r"x\.jpg: is empty"),
-        (b"<html>not found</html>", r"x\.jpg: is no image"),
+        (b"<html>not found</html>", r"x\.jpg: is an HTML page: the download got a web page"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", r"x\.jpg: is no image"),
         (encoded(picture(64, 64))[:600], r"x\.jpg: is damaged or truncated"),
         (encoded(picture(64, 64), "PNG")[:600], r"x\.jpg: is damaged or truncated"),

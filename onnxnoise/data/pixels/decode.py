@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import max_pixels, resize_and_crop
 from onnxnoise.errors import DataError
+from onnxnoise.formats import bad_download
 from onnxnoise.records import Pixels
 
 # No others: Pillow would start Ghostscript for an EPS, for example.
@@ -37,6 +38,8 @@ def decode(content: bytes, name: str, spec: InputSpec) -> Pixels:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name}: is too large to be decoded safely: {error}") from error
     except UnidentifiedImageError as error:
+        if found := bad_download(content[:512]):
+            raise DataError(f"{name}: {found}") from None
         raise DataError(f"{name}: is no image ({', '.join(FORMATS)}), or its header is damaged") from error
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble on
         raise DataError(f"{name}: is damaged or truncated and can't be decoded: {error}") from error

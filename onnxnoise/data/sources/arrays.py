@@ -20,6 +20,7 @@ from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import max_pixels, resize_and_crop, resized
 from onnxnoise.data.sources.base import DataLayout, ImageSource
+from onnxnoise.data.sources.files import check_download
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, open_file
 from onnxnoise.machine import cores
@@ -130,7 +131,8 @@ def open_arrays(data: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
 
 
 def _pair(data: Path) -> tuple[ArrayFile, ArrayFile]:
-    """The array of images and the array of labels."""
+    """Where images and labels are."""
+    check_download(data)
     if first_bytes(data, 6) == NPY:
         beside = data.with_name(LABELS)
         if not beside.is_file() or beside == data:

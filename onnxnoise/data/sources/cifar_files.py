@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.data.datasets import CIFAR10, CIFAR100
+from onnxnoise.data.sources.files import check_download
 from onnxnoise.data.sources.pickles import unpickle
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, open_file
@@ -127,7 +128,8 @@ def _is_test_part_in(file: Path) -> bool:
 
 
 def _content(file: Path, form: Form) -> tuple[bytes, str]:
-    """The bytes of the test part, unpacked, and their place. Raises DataError where they are damaged or not there."""
+    """The bytes of the test part, unpacked, and where they are. Raises DataError: unreadable, damaged, not there."""
+    check_download(file)
     try:
         compressed = first_bytes(file, 2) == GZIP
         with open_file(file) as raw, gzip.open(raw) if compressed else nullcontext(raw) as stream:

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from onnxnoise.data.sources.items import Item
 from onnxnoise.errors import DataError
-from onnxnoise.files import open_file
+from onnxnoise.files import first_bytes, open_file
+from onnxnoise.formats import bad_download
 
 LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 """Folders that operating systems leave."""
@@ -51,11 +52,18 @@ def is_leftover(name: str) -> bool:
     return any(part in LEFTOVERS or (part.startswith(".") and part != "..") for part in PurePosixPath(name).parts)
 
 
+def check_download(file: Path) -> None:
+    """Raise DataError for a Git LFS pointer, or a web page in the place of a download."""
+    if found := bad_download(first_bytes(file, 512)):
+        raise DataError(f"{file}: {found}")
+
+
 def text_lines(file: Path, most: int, what: str) -> Iterator[tuple[int, str]]:
     """(number from 1, text without its end) of each line of a UTF-8 file of at most `most` bytes, which should be a `what`.
 
     Raises DataError: the file can't be read, is larger, is not text, or has thousands of empty lines in a row.
     """
+    check_download(file)
     empty = 0
     try:
         with io.TextIOWrapper(open_file(file), "utf-8-sig") as lines:

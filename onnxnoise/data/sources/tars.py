@@ -14,7 +14,7 @@ from onnxnoise.data.datasets import IMAGENET, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.devkit import ground_truth_beside, ground_truth_labels
-from onnxnoise.data.sources.files import entries, is_leftover
+from onnxnoise.data.sources.files import check_download, entries, is_leftover
 from onnxnoise.data.sources.ilsvrc import is_validation_image, source_name, validation_label
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, Item, open_items
 from onnxnoise.errors import DataError
@@ -79,6 +79,7 @@ def expand_braces(pattern: str) -> list[Path]:
 def _list_tar(path: Path, dataset: Dataset) -> list[Item]:
     if not is_file(path):
         raise DataError(f"{path}: there is no such file; is a shard missing, or does the pattern count too far?")
+    check_download(path)
     try:
         with open_file(path) as file:
             if file.read(6).startswith(COMPRESSED):

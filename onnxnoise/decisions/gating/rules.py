@@ -12,6 +12,7 @@ from onnxnoise.data.toml import Table, as_table, read_document, shown
 from onnxnoise.errors import InputError, UsageError
 from onnxnoise.fields import Flag
 from onnxnoise.flags import bench_flags
+from onnxnoise.formats import RULES, mistaken
 from onnxnoise.noise.base import Level
 from onnxnoise.text import did_you_mean
 from onnxnoise.words import METRICS, SWEEPS, Metric, Sweep
@@ -114,6 +115,8 @@ def load_rules(path: Path) -> Rules:
             raise InputError(f"{path}: has no [{where[:-1]}] with rules; add [[{where}rule]] or pass --rules FILE")
     for key in document:
         if key not in TABLES:
+            if not where and (other := mistaken(path, "a rules file", besides=(RULES,))):
+                raise InputError(f"{path}: {other}")
             raise InputError(
                 f"{path}: {where}{shown(key)} is unknown{did_you_mean(key, TABLES)} (known: [{where}bench], [[{where}rule]])"
             )
