@@ -54,6 +54,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_there(path: Path) -> bool:
+    """Whether something lies at a path that is no folder, be it a regular file or not."""
+    try:
+        return path.exists() and not path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def kind_of_file(mode: int) -> str:
     """What a file's mode (`st_mode`) says it is, with its article."""
     return _NOT_REGULAR.get(stat.S_IFMT(mode), "a folder" if stat.S_ISDIR(mode) else "a file")

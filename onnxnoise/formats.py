@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import re
 from collections.abc import Callable, Collection
@@ -51,6 +50,10 @@ RUN_FILE = Format("an SQLite database, as run files are", "a run file goes to `o
 CARD = Format("a model card", "pass it with --card, and the model's .onnx file first")
 RULES = Format("a gate's rules", "pass them with --rules")
 PARQUET = Format("a Parquet file", "as images it isn't read: write them into class folders, or into an .npz as x and y")
+PARQUET_FOLDER = Format(
+    "a folder of Parquet files, as Hugging Face stores data sets",
+    "as images they aren't read: write them into class folders, or into an .npz as x and y",
+)
 NUMPY = Format(
     "a file of NumPy arrays", "arrays of images go to --data; weights alone hold no network: export it to ONNX"
 )
@@ -272,7 +275,9 @@ def _folder(path: Path) -> Format | None:
         return SAVED_MODEL
     if (path / "Data" / "com.apple.CoreML").is_dir():
         return CORE_ML
-    with contextlib.suppress(OSError, ValueError, json.JSONDecodeError):
+    with contextlib.suppress(OSError):
+        if any(next(path.glob(each), None) for each in ("*.parquet", "data/*.parquet")):
+            return PARQUET_FOLDER
         weights = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
         if (path / "config.json").is_file() and any((path / name).is_file() for name in weights):
             return HF_FOLDER

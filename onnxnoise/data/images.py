@@ -20,17 +20,8 @@ from onnxnoise.formats import mistaken
 from onnxnoise.text import counted
 
 _READABLE = (
-    *(
-        formats.EMPTY,
-        formats.GZIP,
-        formats.TAR,
-        formats.ZIP,
-        formats.NUMPY,
-        formats.PICKLE,
-        formats.PARQUET,
-        formats.JSON,
-    ),
-    *(formats.IMAGE, formats.CARD, formats.RULES),
+    *(formats.EMPTY, formats.GZIP, formats.TAR, formats.ZIP, formats.NUMPY, formats.PICKLE, formats.PARQUET),
+    *(formats.PARQUET_FOLDER, formats.JSON, formats.IMAGE, formats.CARD, formats.RULES),
 )
 """What a layout may read, or what is named only where none does."""
 
@@ -56,6 +47,8 @@ def open_images(data: str | Path | None, card: Card) -> ImageSource:
         there = path.exists()
     except OSError as error:
         raise DataError(f"{data}: can't be looked at: {error.strerror}") from error
+    if there and not path.is_dir() and not path.is_file():
+        raise DataError(f"{data}: is {kind_of_file(path.stat().st_mode)}; only regular files and folders are read")
     if there and (other := mistaken(path, "images", besides=_READABLE)):
         raise DataError(f"{data}: {other}. For {dataset.name} --data takes {_taken(dataset)}")
     for place in _places(path):
@@ -89,8 +82,6 @@ def _taken(dataset: Dataset) -> str:
 
 def _found(path: Path) -> str:
     """What lies at a path, for a person."""
-    if not path.is_dir() and not path.is_file():
-        return f"{kind_of_file(path.stat().st_mode)}; only regular files and folders are read"
     if not path.is_dir():
         head, size = first_bytes(path, 8), counted(path.stat().st_size, "byte")
         return f"{size} that begin with {head!r}" if head else f"a file of {size} that can't be read"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnxnoise.data.datasets import KNOWN, Dataset
+from onnxnoise.data.datasets import IMAGENET, KNOWN, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.files import LEFTOVERS, entries, item_of
@@ -69,6 +69,12 @@ def _labels(root: Path, found: list[str], dataset: Dataset) -> dict[str, int]:
                     f"{root / name}: this folder's name is none of the {len(labels)} class names in the card{hint}"
                 )
         return labels
+    if len(found) != dataset.classes and dataset.name == IMAGENET.name:
+        raise DataError(
+            f"{root}: has {len(found)} class folders ({_some(found)}), named by no WordNet id. Of {dataset.name} some folders do "
+            "where they are called n01440764 and so on; else there must be all 1000 in the order of the classes, or names in "
+            'the card, classes = ["...", ...]'
+        )
     if len(found) != dataset.classes:
         raise DataError(
             f"{root}: has {len(found)} class folders ({_some(found)}), but {dataset.name} has {dataset.classes} classes. "

@@ -34,6 +34,14 @@ NOT_IMAGES = frozenset(
         ".py",
         ".mat",
         ".gz",
+        ".zip",
+        ".parquet",
+        ".arrow",
+        ".npz",
+        ".npy",
+        ".pkl",
+        ".onnx",
+        ".toml",
     ],
 )
 

@@ -11,6 +11,7 @@ from typing import Literal
 from onnxnoise.data.toml import Table, as_table, read_document, shown
 from onnxnoise.errors import InputError, UsageError
 from onnxnoise.fields import Flag
+from onnxnoise.files import is_file, is_there
 from onnxnoise.flags import bench_flags
 from onnxnoise.formats import RULES, mistaken
 from onnxnoise.noise.base import Level
@@ -94,7 +95,7 @@ def find_rules(given: str | None) -> Path:
     if given is not None:
         return Path(given)
     for name in (RULES_FILE, PROJECT_FILE):
-        if Path(name).is_file():
+        if is_there(Path(name)):
             return Path(name)
     raise InputError(
         f"no rules: there is no {RULES_FILE} and no {PROJECT_FILE} in this folder; write one (examples/gate shows how) "
@@ -247,7 +248,7 @@ def _relative_to(table: Table) -> tuple[str, Path | None]:
     if relative_to in (CLEAN, ABSOLUTE):
         return relative_to, None
     baseline = table.file.parent / relative_to
-    if not baseline.is_file():
+    if not is_file(baseline):
         near = did_you_mean(relative_to, (CLEAN, ABSOLUTE))
         raise table.error("relative_to", f"{allowed}, and there is no file {str(baseline)!r}{near}")
     return relative_to, baseline
