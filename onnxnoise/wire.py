@@ -10,7 +10,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class MalformedError(ValueError):
-    """Raised for bytes that are no protobuf message, or one that is cut short."""
+    """Raised for bytes that aren't a protobuf message, or are one that is cut short."""
 
 
 def fields(data: bytes | mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:

@@ -81,7 +81,7 @@ def _taken(dataset: Dataset) -> str:
 
 
 def _found(path: Path) -> str:
-    """What lies at a path, for a person."""
+    """A description, for a person, of the file or folder at a path."""
     if not path.is_dir():
         head, size = first_bytes(path, 8), counted(path.stat().st_size, "byte")
         return f"{size} that begin with {head!r}" if head else f"a file of {size} that can't be read"

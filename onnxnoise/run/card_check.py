@@ -149,7 +149,7 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
 
 
 def _numbers(image: ImageInput, spec: InputSpec) -> Finding:
-    """Whether the file's type can hold the card's numbers."""
+    """The finding whether the file's type can hold the card's numbers."""
     as_they_are = spec.scale in (None, 1) and not any(spec.mean) and set(spec.std) == {1}
     integers = image.dtype != "float32"
     said = "pixels from 0 to 255" if as_they_are and (spec.scale or integers) else "(pixel/scale - mean)/std"

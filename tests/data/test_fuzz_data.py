@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from support import fuzzing
+from support import data_mutants
 
 SECONDS = 10
 CASES = {"card": 120, "rules": 120, "tar": 200, "pickle": 300}
@@ -55,10 +55,10 @@ def survive() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         tried: dict[str, tuple[Callable[[int], bytes], Callable[[bytes], object]]] = {
-            "card": (lambda seed: fuzzing.toml_file(fuzzing.CARD, seed), lambda _: load_card(path)),
-            "rules": (lambda seed: fuzzing.toml_file(fuzzing.RULES, seed), lambda _: load_rules(path)),
-            "tar": (fuzzing.tar_file, lambda _: [item.read() for item in list_tars([path], Dataset("signs", 3))]),
-            "pickle": (fuzzing.pickle_file, unpickle),
+            "card": (lambda seed: data_mutants.toml_file(data_mutants.CARD, seed), lambda _: load_card(path)),
+            "rules": (lambda seed: data_mutants.toml_file(data_mutants.RULES, seed), lambda _: load_rules(path)),
+            "tar": (data_mutants.tar_file, lambda _: [item.read() for item in list_tars([path], Dataset("signs", 3))]),
+            "pickle": (data_mutants.pickle_file, unpickle),
         }
         make, read = tried[kind]
         for number in map(int, numbers):

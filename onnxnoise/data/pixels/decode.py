@@ -23,8 +23,9 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 def decode(content: bytes, name: str, spec: InputSpec) -> Pixels:
     """Pixels uint8 RGB (size, size, 3) of an image file's bytes; orientation tags are ignored, as in torchvision.
 
-    Grey images of 9 to 16 bits keep their highest 8, as Pillow does with colours. Raises DataError, which begins with `name`: not
-    an image, truncated or damaged, too large, smaller than the crop, of floats or of 32-bit integers.
+    Grey images of 9 to 16 bits keep their highest 8, as Pillow does with colours. Raises DataError, which begins
+    with `name`, for bytes that aren't an image, are truncated or damaged, and for an image that is too large, smaller than the
+    crop, or of floats or 32-bit integers.
     """
     if not content:
         raise DataError(f"{name}: is empty")

@@ -78,7 +78,7 @@ def to_input(
 
     `dtype` is the model's: floats are `(pixel/scale - mean)/std`, computed in float64 and rounded to float32 once; uint8 and int8
     are the codes that stand for these by the input's `quantization` (scale, zero point), and without one the numbers themselves.
-    Raises CardError: the card wants numbers that the integers can't hold; ModelError: any other type.
+    Raises CardError for a card whose numbers the integers can't hold, and ModelError for any other type.
     """
     count, height, width, _ = pixels.shape
     channels = (0, 1, 2) if spec.color == "rgb" else (2, 1, 0)
@@ -95,7 +95,7 @@ def to_input(
 
 
 def lookup(spec: InputSpec, dtype: np.dtype[Any], quantization: tuple[float, int] | None = None) -> npt.NDArray[Any]:
-    """What each of the 256 values of a pixel becomes, for each of the model's channels: `dtype` (3, 256)."""
+    """The model's number or code for each of the 256 values of a pixel in each of its channels: `dtype` (3, 256)."""
     values = np.arange(256, dtype=np.float64)
     mean, std = np.array(spec.mean)[:, None], np.array(spec.std)[:, None]
     if dtype in (np.uint8, np.int8):

@@ -131,7 +131,7 @@ def open_arrays(data: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
 
 
 def _pair(data: Path) -> tuple[ArrayFile, ArrayFile]:
-    """Where images and labels are."""
+    """The array of images and the array of labels."""
     check_download(data)
     if first_bytes(data, 6) == NPY:
         beside = data.with_name(LABELS)

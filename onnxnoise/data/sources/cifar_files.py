@@ -128,7 +128,7 @@ def _is_test_part_in(file: Path) -> bool:
 
 
 def _content(file: Path, form: Form) -> tuple[bytes, str]:
-    """The bytes of the test part, unpacked, and where they are. Raises DataError: unreadable, damaged, not there."""
+    """The bytes of the test part, unpacked, and their place. Raises DataError where they are damaged or not there."""
     check_download(file)
     try:
         compressed = first_bytes(file, 2) == GZIP
