@@ -419,12 +419,17 @@ Layout = Literal["nchw", "nhwc"]
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The graph's image input: rank 4, None for a dimension that is free; layout None where the file doesn't tell."""
+    """The graph's image input: rank 4, None for a dimension that is free; layout None where the file doesn't tell.
+
+    `quantization` is the (scale, zero point) that turn an integer input q into the network's numbers, `scale * (q - zero point)`;
+    None where the graph doesn't begin so.
+    """
 
     name: str
-    dtype: Literal["float32", "uint8"]
+    dtype: Literal["float32", "uint8", "int8"]
     shape: Shape
     layout: Layout | None
+    quantization: tuple[float, int] | None = None
 
     @property
     def batch(self) -> int | None:

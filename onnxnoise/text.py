@@ -36,5 +36,5 @@ def quoted(text: str) -> str:
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The end of a message about an unknown word: the choice that is like it, or nothing."""
-    close = difflib.get_close_matches(word, list(choices), n=1)
+    close = difflib.get_close_matches(word[:80], list(choices), n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -11,6 +11,7 @@ from onnxnoise.data.datasets import Dataset, read_dataset
 from onnxnoise.data.input import InputSpec, read_input
 from onnxnoise.data.toml import Table, as_number, read_tables
 from onnxnoise.errors import CardError
+from onnxnoise.files import is_there
 from onnxnoise.text import did_you_mean
 from onnxnoise.words import Metric
 
@@ -99,9 +100,9 @@ def find_card(model: Path, explicit: str | None, metadata: Mapping[str, str]) ->
     Raises CardError where there is no card, where its name is unknown, or where it can't be used.
     """
     if explicit is not None:
-        return load_card(Path(explicit)) if Path(explicit).is_file() else load_bundled(explicit)
+        return load_card(Path(explicit)) if is_there(Path(explicit)) else load_bundled(explicit)
     for beside in (model.with_name(f"{model.name}.toml"), model.with_suffix(".toml")):
-        if beside.is_file():
+        if is_there(beside):
             return load_card(beside)
     if METADATA_KEY in metadata:
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnxnoise.data.toml import MAX_BYTES, Table
 from onnxnoise.errors import CardError
+from onnxnoise.files import read_file
 from onnxnoise.text import did_you_mean
 
 MOST_CLASSES = 10**6
@@ -87,8 +88,7 @@ def _classes(table: Table) -> tuple[int, tuple[str, ...]] | None:
 def _label_file(file: Path) -> list[str]:
     """The lines of a labels file without the space around them; empty lines at its end don't count."""
     try:
-        with file.open("rb") as content:
-            text = content.read(MAX_BYTES + 1)
+        text = read_file(file, MAX_BYTES)
         lines = [line.strip() for line in text.decode("utf-8-sig").splitlines()]
     except OSError as error:
         raise CardError(f"{file}: the card's labels file can't be read: {error.strerror}") from error

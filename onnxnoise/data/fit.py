@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from onnxnoise.data.cards import Card
+from onnxnoise.data.pixels.preprocess import described
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.errors import DataError, ModelError
 from onnxnoise.records import ImageInput
@@ -62,14 +63,13 @@ def _described(image: ImageInput, card: Card) -> str:
         size = f"resize {spec.resize} {spec.interpolation}, crop {spec.size}"
     else:
         size = f"crop {spec.crop}" if spec.crop else f"size {spec.size} {spec.interpolation}"
-    numbers = f"(pixel/{spec.scale or 255:g} - {_listed(spec.mean)})/{_listed(spec.std)}"
-    if image.dtype == "uint8":
+    numbers = described(spec, 255)
+    if image.dtype != "float32":
+        step, zero = image.quantization or (1.0, 0)
+        numbers = f"{described(spec)} as {image.dtype} of scale {step:g} and zero point {zero}"
+    if image.dtype == "uint8" and image.quantization is None:
         numbers = "uint8 pixels"
     return f"{size}, {spec.color}, {layout_of(image, card)}, {numbers}, label offset {spec.label_offset}"
-
-
-def _listed(values: tuple[float, ...]) -> str:
-    return "[" + " ".join(f"{value:g}" for value in values) + "]"
 
 
 def expected_clean(card: Card, metric: Metric) -> float | None:

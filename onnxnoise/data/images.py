@@ -6,15 +6,24 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from onnxnoise import formats
 from onnxnoise.data.cards import Card
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.layouts import layouts_of
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.data.sources.bundled import manifests, open_bundled
-from onnxnoise.data.sources.files import entries, first_bytes
+from onnxnoise.data.sources.files import entries
 from onnxnoise.data.sources.label_list import LIST
 from onnxnoise.errors import DataError, UsageError
+from onnxnoise.files import first_bytes, kind_of_file
+from onnxnoise.formats import mistaken
 from onnxnoise.text import counted
+
+_READABLE = (
+    *(formats.EMPTY, formats.GZIP, formats.TAR, formats.ZIP, formats.NUMPY, formats.PICKLE, formats.PARQUET),
+    *(formats.PARQUET_FOLDER, formats.JSON, formats.IMAGE, formats.CARD, formats.RULES),
+)
+"""What a layout may read, or what is named only where none does."""
 
 
 def open_images(data: str | Path | None, card: Card) -> ImageSource:
@@ -38,6 +47,10 @@ def open_images(data: str | Path | None, card: Card) -> ImageSource:
         there = path.exists()
     except OSError as error:
         raise DataError(f"{data}: can't be looked at: {error.strerror}") from error
+    if there and not path.is_dir() and not path.is_file():
+        raise DataError(f"{data}: is {kind_of_file(path.stat().st_mode)}; only regular files and folders are read")
+    if there and (other := mistaken(path, "images", besides=_READABLE)):
+        raise DataError(f"{data}: {other}. For {dataset.name} --data takes {_taken(dataset)}")
     for place in _places(path):
         for layout in layouts_of(dataset):
             if layout.recognizes(place, dataset):
@@ -47,8 +60,10 @@ def open_images(data: str | Path | None, card: Card) -> ImageSource:
             f"{data}: there is no such file or folder, and no bundled set of that name ({', '.join(manifests())}). "
             f"For {dataset.name} --data takes {_taken(dataset)}"
         )
+    other = mistaken(path, "images", besides=(formats.EMPTY,))
     raise DataError(
-        f"{data}: not recognized as images of {dataset.name}. Looked for: {_taken(dataset)}. Found: {_found(path)}"
+        f"{data}: not recognized as images of {dataset.name}{f': it {other}' if other else ''}. "
+        f"Looked for: {_taken(dataset)}. Found: {_found(path)}"
     )
 
 

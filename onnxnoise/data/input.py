@@ -36,7 +36,7 @@ class InputSpec:
     `rounding` is not a card's key: with torchvision's presets the resized long side is rounded down and half a pixel of
     the crop's margin to even, otherwise the side to the nearest pixel and the margin down, as tensorpack does.
     `mean` and `std` are in the order of the model's channels. `scale` is None where neither card nor preset says it: it is
-    then 255, or 1 for a uint8 input.
+    then 255, or 1 where an integer input takes the pixels as they are.
 
     A run file keeps all fields as its identity, so a new field must be left out there unless a card sets it.
     """

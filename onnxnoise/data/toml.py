@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,25 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from onnxnoise.errors import CardError, InputError
-from onnxnoise.text import did_you_mean
+from onnxnoise.files import read_file
+from onnxnoise.formats import CARD, RULES, mistaken
+from onnxnoise.text import did_you_mean, shortened
 
 Name = TypeVar("Name", bound=str)
 Triple = tuple[float, float, float]
 
 MAX_BYTES = 1 << 20
+MOST_KEYS, MOST_DOTS = 20_000, 32
+"""Keys and tables of a file, and dots of a key; keys that mean something have 2."""
+
+_STRING_OR_COMMENT = re.compile(
+    r'''"""(?:[^"\\]++|\\.|"(?!""))*+"{0,5}|'{3}(?:[^']++|'(?!''))*+'{0,5}'''
+    r"""|"(?:[^"\\\n]++|\\.)*+"?|'[^'\n]*+'?|\#[^\n]*+""",
+    re.DOTALL,
+)
+_BETWEEN = re.compile(r"[=,\[\]{}\n]")
+"""What stands between keys and values."""
+
 _LARGEST_INTEGER = 2**63 - 1
 """TOML's integers have 64 bits; Python reads longer ones, and can't always write them."""
 
@@ -96,15 +110,14 @@ class Table:
         above: float = -math.inf,
         least: float = -math.inf,
         to: float = math.inf,
-        below: float | None = None,
         infinite: bool = False,
     ) -> float | None:
-        """A number x, above < x < below and least <= x <= to, finite unless `infinite`; `allowed` says so to a person."""
+        """A number x, above < x and least <= x <= to, finite unless `infinite`; `allowed` says so to a person."""
         value = self.values.get(key)
         if value is None:
             return None
         number = math.inf if infinite and value == math.inf else as_number(value)
-        if number is not None and number > above and least <= number <= to and (below is None or number < below):
+        if number is not None and number > above and least <= number <= to:
             return number
         raise self.error(key, allowed)
 
@@ -126,16 +139,34 @@ def read_document(path: Path, what: str, refusal: type[InputError], otherwise: s
     Raises `refusal` where the file can't be read, is too large, or isn't TOML.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        content = read_file(path, MAX_BYTES)
     except OSError as error:
         raise refusal(f"{path}: can't be read: {error.strerror or error}{otherwise}") from error
     if len(content) > MAX_BYTES:
-        raise refusal(f"{path}: more than {MAX_BYTES} bytes; this is no {what}")
+        raise refusal(f"{path}: {_other(path, what) or f'more than {MAX_BYTES} bytes; this is no {what}'}")
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        _check_keys(text)
+        return tomllib.loads(text)
+    except OverflowError as error:
+        raise refusal(f"{path}: {_other(path, what) or f'{error}; this is no {what}'}") from None
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number of more digits than Python reads
-        raise refusal(f"{path}: is not valid TOML: {error}") from error
+        raise refusal(f"{path}: {_other(path, what) or f'is not valid TOML: {error}'}") from error
+
+
+def _other(path: Path, what: str) -> str | None:
+    """What a file is that should be a `what`, where its first bytes tell, and what to do."""
+    return mistaken(path, f"a {what}", besides=(RULES if what == "rules file" else CARD,))
+
+
+def _check_keys(text: str) -> None:
+    """Raise OverflowError for too many keys, or one of too many parts, which Python's reader would take minutes for."""
+    bare = _STRING_OR_COMMENT.sub("k", text)
+    if sum(map(bare.count, "=[{")) > MOST_KEYS:
+        raise OverflowError(f"over {MOST_KEYS:,} keys and tables")
+    for piece in _BETWEEN.split(bare):
+        if piece.count(".") > MOST_DOTS:
+            raise OverflowError(f"a key of {piece.count('.'):,} dots, {shortened(piece.strip(), 40)}")
 
 
 def read_tables(path: Path, allowed: Mapping[str, Sequence[str]]) -> dict[str, Table]:
@@ -147,7 +178,11 @@ def read_tables(path: Path, allowed: Mapping[str, Sequence[str]]) -> dict[str, T
     tables = {}
     for name, values in document.items():
         if name not in allowed:
-            found = f"[{name}]" if isinstance(values, dict) else f"{name} outside of a table"
+            found = (
+                f"[{shortened(name, 80)}]" if isinstance(values, dict) else f"{shortened(name, 80)} outside of a table"
+            )
+            if other := _other(path, "card"):
+                raise CardError(f"{path}: {other}")
             known = ", ".join(f"[{table}]" for table in allowed)
             raise CardError(f"{path}: {found} is unknown{did_you_mean(name, allowed)} (allowed: {known})")
         tables[name] = as_table(path, f"[{name}]", values, CardError)

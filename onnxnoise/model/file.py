@@ -10,7 +10,9 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, Message
 
+from onnxnoise import formats
 from onnxnoise.errors import ModelError
+from onnxnoise.files import open_file
 from onnxnoise.model.external import Folders, external_files
 from onnxnoise.model.protobuf import all_nodes
 from onnxnoise.model.stub import model_stub
@@ -34,13 +36,14 @@ class ModelFile:
 def read_model(path: Path) -> ModelFile:
     """Read the graph of the ONNX file at `path`; raises ModelError if it isn't an ONNX file, is cut short, or lacks its data."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             digest = hashlib.sha256(data)
             encoded = model_stub(data, path.resolve().relative_to(Folders.of(path).home).as_posix())
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise ModelError(f"{path}: is a folder; name the .onnx file in it") from None
+        known = formats.mistaken(path, formats.ONNX.name)
+        raise ModelError(f"{path}: {known or 'is a folder; name the .onnx file in it'}") from None
     except OSError as error:
         raise ModelError(f"{path}: can't be read: {error.strerror or error}") from error
     except ValueError as error:  # mmap of an empty file, or MalformedError
@@ -59,24 +62,14 @@ def read_model(path: Path) -> ModelFile:
     check_unique(stub, path)
     check_axes(stub, path)
     for data_file in external_files(stub, path):
-        with data_file.open("rb") as file:
+        with open_file(data_file) as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return ModelFile(path, Folders.of(path).home, digest.hexdigest(), stub)
 
 
 def _not_onnx(path: Path, detail: str) -> str:
-    kinds = {
-        ".h5": "Keras",
-        ".keras": "Keras",
-        ".pt": "PyTorch",
-        ".pth": "PyTorch",
-        ".tflite": "TFLite",
-        ".npz": "NumPy",
-    }
-    kind = kinds.get(path.suffix.lower())
-    if kind:
-        return f"a {kind} file, not ONNX; export the model to ONNX first"
-    return f"not an ONNX file, or cut short ({detail}); export or copy it again"
+    known = formats.mistaken(path, formats.ONNX.name, besides=(formats.EMPTY,), by_ending=True)
+    return known or f"not an ONNX file, or cut short ({detail}); export or copy it again"
 
 
 def _is_text(message: Message) -> bool:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 
 from onnxnoise.errors import ModelError
+from onnxnoise.model.graph import LAYOUT
 from onnxnoise.model.shapes import dims, printed
 from onnxnoise.records import ImageInput, Layout, Shape
 from onnxnoise.runtime.protos import attribute
 
-_FLOAT, _UINT8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
+_TYPES: dict[int, Literal["float32", "uint8", "int8"]] = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.INT8: "int8",
+}
 _TO_NCHW = [0, 3, 1, 2]
+_MOVES = LAYOUT - {"Cast", "CastLike"}
 
 
 def image_input(model: onnx.ModelProto, constants: Mapping[str, Any], path: Path) -> ImageInput:
@@ -27,9 +33,26 @@ def image_input(model: onnx.ModelProto, constants: Mapping[str, Any], path: Path
         raise ModelError(
             f"{path}: no image input: {described}; an image input has four dimensions (N,C,H,W or N,H,W,C)"
         )
-    if element not in (_FLOAT, _UINT8):
-        raise ModelError(f"{path}: {described}; an image input is float32, float16 or uint8")
-    return ImageInput(info.name, "float32" if element == _FLOAT else "uint8", shape, _layout(model, info.name, shape))
+    if element not in _TYPES:
+        raise ModelError(f"{path}: {described}; an image input is float32, float16, uint8 or int8")
+    layout, quantization = _layout(model, info.name, shape), _quantization(model, constants, info.name)
+    return ImageInput(info.name, _TYPES[element], shape, layout, quantization)
+
+
+def _quantization(model: onnx.ModelProto, constants: Mapping[str, Any], name: str) -> tuple[float, int] | None:
+    """The scale and zero point with which the graph dequantizes its input, if all that reads it does so."""
+    behind, found = {name}, set()
+    for node in model.graph.node:
+        if behind.isdisjoint(node.input):
+            continue
+        if node.op_type in _MOVES:
+            behind.update(node.output)
+            continue
+        numbers = [constants[each].item() for each in node.input[1:] if each in constants and constants[each].size == 1]
+        if node.op_type != "DequantizeLinear" or len(numbers) < len(node.input) - 1:
+            return None
+        found.add((float(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 0))
+    return found.pop() if len(found) == 1 else None
 
 
 def _layout(model: onnx.ModelProto, name: str, shape: Shape) -> Layout | None:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 
 import onnx
+
+from onnxnoise.wire import BYTES, fields
 
 INLINE_BYTES = 1024
 """Tensors up to this size stay inside the copy."""
 
 _MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5
 _TENSOR_RAW_DATA, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 9, 13, 14
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-
-class MalformedError(ValueError):
-    """Raised for bytes that aren't a protobuf message, or are one that is cut short."""
 
 
 def model_stub(data: mmap.mmap, location: str) -> bytes:
     """The encoded ModelProto in `data`, its initializers above INLINE_BYTES external to the file `location`, which has it."""
     out = bytearray()
-    for number, start, value, end in _fields(data, 0, len(data)):
+    for number, start, value, end in fields(data, 0, len(data)):
         out += (
             _encoded_field(number, _graph_stub(data, value, end, location))
             if number == _MODEL_GRAPH
@@ -33,7 +29,7 @@ def model_stub(data: mmap.mmap, location: str) -> bytes:
 
 def _graph_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
     out = bytearray()
-    for number, start, value, stop in _fields(data, at, end):
+    for number, start, value, stop in fields(data, at, end):
         if number == _GRAPH_INITIALIZER and stop - value > INLINE_BYTES:
             out += _encoded_field(number, _tensor_stub(data, value, stop, location))
         else:
@@ -42,8 +38,8 @@ def _graph_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
 
 
 def _tensor_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
-    fields = list(_fields(data, at, end))
-    large = [field for field in fields if field[0] == _TENSOR_RAW_DATA and field[3] - field[2] > INLINE_BYTES]
+    found = list(fields(data, at, end))
+    large = [field for field in found if field[0] == _TENSOR_RAW_DATA and field[3] - field[2] > INLINE_BYTES]
     if not large:
         return bytes(data[at:end])
     reference = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
@@ -52,43 +48,8 @@ def _tensor_stub(data: mmap.mmap, at: int, end: int, location: str) -> bytes:
         reference.external_data.add(key=key, value=str(text))
     # a writer can say that the data is inside: of two places the last would count
     replaced = (_TENSOR_RAW_DATA, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION)
-    kept = b"".join(data[start:stop] for number, start, _, stop in fields if number not in replaced)
+    kept = b"".join(data[start:stop] for number, start, _, stop in found if number not in replaced)
     return bytes(kept + reference.SerializeToString())
-
-
-def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(field number, field start, value start, value end) of each field between two offsets of a protobuf message."""
-    while at < end:
-        start = at
-        tag, at = _varint(data, at, end)
-        number, wire = tag >> 3, tag & 7
-        value = at
-        if wire == _VARINT:
-            _, at = _varint(data, at, end)
-        elif wire == _BYTES:
-            length, value = _varint(data, at, end)
-            at = value + length
-        elif wire in (_FIXED64, _FIXED32):
-            at += 8 if wire == _FIXED64 else 4
-        else:
-            raise MalformedError(f"unknown wire type {wire} at byte {start:,}")
-        if number == 0:
-            raise MalformedError(f"no field number at byte {start:,}")
-        if at > end:
-            raise MalformedError(f"a field at byte {start:,} ends at {at:,}, past {end:,}")
-        yield number, start, value, at
-
-
-def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise MalformedError(f"broken number at byte {at:,}")
 
 
 def _encoded_varint(value: int) -> bytes:
@@ -101,4 +62,4 @@ def _encoded_varint(value: int) -> bytes:
 
 
 def _encoded_field(number: int, payload: bytes) -> bytes:
-    return _encoded_varint(number << 3 | _BYTES) + _encoded_varint(len(payload)) + payload
+    return _encoded_varint(number << 3 | BYTES) + _encoded_varint(len(payload)) + payload

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from onnxnoise.errors import RunFileError
+from onnxnoise.files import open_file
 from onnxnoise.records import Tally, TallyKey
 
 _APPLICATION_ID = 0x4F4E4E58
@@ -318,7 +319,7 @@ def checksum(*values: object) -> int:
 
 def is_database(path: Path) -> bool:
     """Whether a file is an SQLite database, by its first bytes; raises OSError where it can't be read."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(16) == b"SQLite format 3\0"
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from onnxnoise.data.cards import KEYS, Card
 from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.fit import expected_clean, layout_of, plausible
+from onnxnoise.data.input import InputSpec
+from onnxnoise.data.pixels.preprocess import lookup
+from onnxnoise.errors import CardError
 from onnxnoise.model.network import Network
 from onnxnoise.records import ImageInput
 from onnxnoise.run.loading import Subject
@@ -120,7 +125,6 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
     said = spec.layout
     same = None if image.layout is None else said in ("auto", image.layout)
     fits = all(side in (None, spec.size) for side in (height, width))
-    as_they_are = spec.scale in (None, 1) and not any(spec.mean) and set(spec.std) == {1}
     return (
         Finding(
             "input layout",
@@ -140,17 +144,21 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
             fits,
             None if fits else "set crop or size in [input] to what the file takes",
         ),
-        _numbers(image, as_they_are, spec.scale),
+        _numbers(image, spec),
     )
 
 
-def _numbers(image: ImageInput, as_they_are: bool, scale: float | None) -> Finding:
-    """The finding whether the file's type can hold the card's numbers: uint8 takes pixels alone."""
-    said = "pixels from 0 to 255" if as_they_are and (scale or image.dtype == "uint8") else "(pixel/scale - mean)/std"
-    if image.dtype == "uint8" and not as_they_are:
-        why = "uint8 pixels go in as they are: set scale = 1, mean = 0 and std = 1, or another preset, in [input]"
-        return Finding("input type", said, image.dtype, False, why)
-    if image.dtype == "float32" and as_they_are and scale:
+def _numbers(image: ImageInput, spec: InputSpec) -> Finding:
+    """The finding whether the file's type can hold the card's numbers."""
+    as_they_are = spec.scale in (None, 1) and not any(spec.mean) and set(spec.std) == {1}
+    integers = image.dtype != "float32"
+    said = "pixels from 0 to 255" if as_they_are and (spec.scale or integers) else "(pixel/scale - mean)/std"
+    if integers:
+        try:
+            lookup(spec, np.dtype(image.dtype), image.quantization)
+        except CardError as error:
+            return Finding("input type", said, image.dtype, False, str(error))
+    elif as_they_are and spec.scale:
         return Finding("input type", said, image.dtype, True, "right only if the file scales the pixels itself")
     return Finding("input type", said, image.dtype, True)
 

@@ -85,7 +85,7 @@ class Experiment:
     def inputs(self, pixels: Pixels) -> Array:
         """The model's input for uint8 RGB pixels (n, height, width, 3)."""
         image = self.subject.network.image
-        return to_input(pixels, self.card.input, layout_of(image, self.card), image.dtype)
+        return to_input(pixels, self.card.input, layout_of(image, self.card), image.dtype, image.quantization)
 
     def batches(self, pixels: Pixels) -> list[Array]:
         """The model's inputs as mini-batches of one size; the last one is filled up with copies of its last image."""

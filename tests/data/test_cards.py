@@ -259,3 +259,32 @@ def test_files_inside_the_package_come_before_those_of_the_checkout(tmp_path, mo
     (package / "datasets").mkdir()
     assert resources.folder("datasets") == package / "datasets"
     assert resources.bundled("model_cards") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a." * 500_000 + "a = 1", "a key of 500,000 dots"),
+        ("[" + "a . " * 200_000 + "a]", "a key of 200,000 dots"),
+        ("[['x']]\n" + "'a'." * 200_000 + "a = 1", "a key of 200,000 dots"),
+        ("a={" + '"a".' * 100_000 + "a = 1}", "a key of 100,000 dots"),
+        ("a = " + "[" * 400_000, "over 20,000 keys and tables"),
+        ("".join(f"a{i} = 1\n" for i in range(30_000)), "over 20,000 keys and tables"),
+        ("a" * 1_000_000 + " = 1", "aaa outside of a table is unknown"),
+        ("[input]\ndataset = 'cifar10'\nsize = 0x" + "f" * 5000, "size = a number of thousands of digits"),
+        ("[input]\ndataset = 'cifar10'\nsize = " + "9" * 5000, "not valid TOML"),
+        ("[input]\ndataset = 'cifar10'\nscale = -0x" + "f" * 5000, "not valid TOML|scale"),
+        ('a = "' + '\\"' * 400_000, "not valid TOML"),
+    ],
+)
+def test_any_content_is_read_in_a_second(tmp_path, text, found):
+    with pytest.raises(CardError, match=found) as error:
+        card(tmp_path, text)
+    assert len(str(error.value)) < 900
+
+
+def test_dots_in_strings_and_comments_are_no_keys(tmp_path):
+    dots = "." * 100
+    text = f'# {dots}\n[model]\ntitle = "{dots}" # {dots}\nrecipe = """\n{dots} \\""" {dots}"""\nsource = \'{dots}\'\n'
+    found = card(tmp_path, text + f"license = '''{dots}'''\n[input]\ndataset = 'cifar10'\n")
+    assert found.model.title == found.model.license == dots

@@ -126,3 +126,28 @@ def test_a_known_data_set_in_class_folders(tmp_path: Path) -> None:
     named = card(tmp_path, f'[input]\ndataset = "cifar100"\nsize = 8\nclasses = {numbers}')
     levels_of, labels_of = read(open_images(hundred, named))
     assert levels_of == labels_of
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("000", "001"), ("goldfish", "tench")])
+def test_imagenet_in_folders_of_other_names(tmp_path: Path, names: tuple[str, ...]) -> None:
+    found = card(tmp_path, '[input]\ndataset = "imagenet"\nsize = 8')
+    with pytest.raises(
+        DataError, match=rf"2 class folders \({', '.join(names)}\), named by no WordNet id.*n01440764.*all 1000"
+    ):
+        open_images(write(tmp_path / "d", {f"{name}/a.png": flat_color(1) for name in names}), found)
+
+
+def test_folders_that_macos_leaves_are_no_class_of_imagenet(tmp_path: Path) -> None:
+    found = card(tmp_path, '[input]\ndataset = "imagenet"\nsize = 8')
+    files = {"__MACOSX/n01440764/a.JPEG": b"x", "n01440764/a.JPEG": flat_color(9), "n01440764/.DS_Store": b"x"}
+    assert read(open_images(write(tmp_path / "d", files | {"n01440764/Thumbs.db": b"x"}), found)) == ([9], [0])
+
+
+def test_parquet_files_are_named(tmp_path: Path) -> None:
+    for dataset in ("imagenet", "signs"):
+        found = card(
+            tmp_path, f'[input]\ndataset = "{dataset}"\nsize = 8' + ("\nclasses = 3" if dataset == "signs" else "")
+        )
+        for name in ("test-00000.parquet", "data/test-00000.parquet"):
+            with pytest.raises(DataError, match=r"it is a folder of Parquet files.*class folders.*\.npz"):
+                open_images(write(tmp_path / dataset / name[:4], {name: b"PAR1"}), found)

@@ -382,7 +382,7 @@ def test_braces():
     assert [str(path) for path in expand_braces("{0..1}-{00..01}")] == ["0-00", "0-01", "1-00", "1-01"]
     with pytest.raises(DataError, match=r"\{9\.\.1\} must count upward"):
         expand_braces("{9..1}")
-    with pytest.raises(DataError, match="over 100000 shards at most"):
+    with pytest.raises(DataError, match="all braces stand for 100,000 shards at most"):
         expand_braces("{0..999999999}")
 
 

@@ -127,3 +127,29 @@ def test_the_folder_val_is_looked_at_first(tmp_path: Path) -> None:
 def test_any_file_is_no_imagenet(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.JPEG: not recognized as images of imagenet"):
         open_images(write(tmp_path, {"a.JPEG": flat_color(1)}) / "a.JPEG", imagenet_card(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"\n" * 20_000, "line 10001: over 10,000 empty lines; this is no list of images"),
+        (b"a.png 1\n" + b" \n" * 20_000, "line 10002: over 10,000 empty lines"),
+        (b"a.png " + b"9" * 5000, "is not NAME LABEL"),
+        (b"n" * 5000 + b" 1", "there is no n"),
+        (b"a\0.png 1", "there is no a"),
+        (b"\xff\xfe", "can't be read as text"),
+    ],
+)
+def test_lists_of_any_content_are_refused_at_once(tmp_path: Path, content: bytes, found: str) -> None:
+    folder = write(tmp_path / "d", {"val.txt": content, "a.png": flat_color(1)})
+    with pytest.raises(DataError) as error:
+        open_images(folder, own(tmp_path))
+    assert found in str(error.value)
+
+
+def test_a_list_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", {"a.png": flat_color(1)})
+    with (folder / "val.txt").open("wb") as file:
+        file.truncate(300_000_000)
+    with pytest.raises(DataError, match="300,000,000 bytes; this is no list of images, which has 134,217,728 at most"):
+        open_images(folder, own(tmp_path))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import warnings
 
 import cv2
@@ -156,18 +157,69 @@ MODES = {
     "palette": Image.fromarray(picture(8, 8)).quantize(7),
     "alpha": Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)),
     "black and white": Image.fromarray(picture(8, 8)).convert("1"),
-    "16 bit": Image.fromarray(np.arange(0, 64_000, 1000, dtype=np.uint16).reshape(8, 8)),
     "cmyk": Image.fromarray(picture(8, 8)).convert("CMYK"),
     "ycbcr": Image.fromarray(picture(8, 8)).convert("YCbCr"),
 }
 
 
-@pytest.mark.parametrize(("mode", "form"), [(mode, "TIFF") for mode in MODES] + [("cmyk", "JPEG"), ("16 bit", "PNG")])
+@pytest.mark.parametrize(("mode", "form"), [(mode, "TIFF") for mode in MODES] + [("cmyk", "JPEG")])
 def test_every_kind_of_image_becomes_rgb_as_pillow_converts_it(mode, form):
     content = io.BytesIO()
     MODES[mode].save(content, form)
     want = np.asarray(Image.open(content).convert("RGB"))
     assert (decode(content.getvalue(), "x", InputSpec("imagenet", 8)) == want).all()
+
+
+GREY = np.arange(0, 256, 4, dtype=np.uint16).reshape(8, 8)
+
+
+def tiff(values: np.ndarray, bits: int, kind: int = 1, *, white_is_zero: bool = False) -> bytes:
+    """A TIFF of one channel and any number of bits; `kind` 1 is unsigned, 2 signed, 3 floats."""
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: int(not white_is_zero), 273: 8 + 2 + 12 * 10 + 4, 277: 1, 278: 8}
+    data = values.tobytes()
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, 1, value) for tag, value in (tags | {279: len(data), 339: kind}).items()
+    )
+    return struct.pack("<4sIH", b"II*\0", 8, 10) + entries + bytes(4) + data
+
+
+def packed_12_bits(values: np.ndarray) -> np.ndarray:
+    bits = np.unpackbits(values.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)
+    return np.packbits(bits[:, 4:])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(GREY * 257, "PNG"),
+        encoded(GREY * 257, "TIFF"),
+        tiff((GREY * 257).astype("<u2"), 16),
+        tiff((65535 - GREY * 257).astype("<u2"), 16, white_is_zero=True),
+        tiff(packed_12_bits(GREY << 4 | GREY >> 4), 12),
+        b"P5 8 8 65535\n" + (GREY * 257).astype(">u2").tobytes(),
+        b"P6 8 8 65535\n" + np.repeat(GREY[..., None] * 257, 3, 2).astype(">u2").tobytes(),
+    ],
+    ids=["png", "tiff", "little endian", "white is zero", "12 bits", "pgm", "ppm"],
+)
+def test_more_than_8_bits_keep_black_and_white(content: bytes) -> None:
+    pixels = decode(content, "x", InputSpec("imagenet", 8))
+    assert (pixels == np.repeat(GREY[..., None], 3, axis=2)).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (tiff(GREY.astype("<f4"), 32, 3), "its pixels are floats"),
+        (tiff(GREY.astype("<u4"), 32), "its pixels are .*32-bit integers"),
+        (tiff(GREY.astype("<i4"), 32, 2), "its pixels are .*32-bit integers"),
+        (tiff(GREY.astype("<i2"), 16, 2), "its pixels are signed"),
+        (b"Pf\n8 8\n-1.0\n" + GREY.astype("<f4").tobytes(), "its pixels are floats"),
+    ],
+    ids=["floats", "unsigned", "signed 32", "signed 16", "pfm"],
+)
+def test_pixels_of_an_unknown_range_are_refused_by_name(content: bytes, found: str) -> None:
+    with pytest.raises(DataError, match=rf"^image x: {found}.*8 or 16 bits"):
+        decode(content, "image x", InputSpec("imagenet", 8))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
@@ -193,7 +245,7 @@ def test_orientation_tags_are_ignored():
     ("content", "expected"),
     [
         (b"", r"x\.jpg: is empty"),
-        (b"<html>not found</html>", r"x\.jpg: is no image"),
+        (b"<html>not found</html>", r"x\.jpg: is an HTML page: the download got a web page"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", r"x\.jpg: is no image"),
         (encoded(picture(64, 64))[:600], r"x\.jpg: is damaged or truncated"),
         (encoded(picture(64, 64), "PNG")[:600], r"x\.jpg: is damaged or truncated"),
@@ -276,5 +328,61 @@ def test_uint8_inputs_with_numbers_in_the_card_are_refused(change):
 
 
 def test_other_input_types_are_refused():
-    with pytest.raises(ModelError, match="image input has type int64: must be float16, float32, float64 or uint8"):
+    with pytest.raises(
+        ModelError, match="image input has type int64: must be float16, float32, float64, uint8 or int8"
+    ):
         to_input(np.zeros((1, 2, 2, 3), np.uint8), InputSpec("imagenet", 8), "nhwc", np.int64)
+
+
+CARDS = {
+    "as they are": InputSpec("imagenet", 8),
+    "pixel": InputSpec("imagenet", 8, scale=1),
+    "unit": InputSpec("imagenet", 8, scale=255),
+    "tf": InputSpec("imagenet", 8, scale=127.5, mean=(1, 1, 1)),
+    "centred": InputSpec("imagenet", 8, scale=1, mean=(128, 128, 128)),
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "quantization", "codes"),
+    [
+        ("pixel", np.int8, (1.0, -128), [-128, -127, 0, 127]),
+        ("as they are", np.int8, (1.0, -128), [-128, -127, 0, 127]),
+        ("unit", np.int8, (1 / 255, -128), [-128, -127, 0, 127]),
+        ("as they are", np.int8, (1 / 255, -128), [-128, -127, 0, 127]),
+        ("tf", np.int8, (1 / 127.5, -1), [-128, -127, -1, 127]),
+        ("tf", np.uint8, (1 / 128, 128), [0, 1, 129, 255]),
+        ("pixel", np.uint8, (1 / 128, 128), [0, 1, 128, 255]),
+        ("unit", np.uint8, (1 / 255, 0), [0, 1, 128, 255]),
+        ("pixel", np.uint8, (2.0, 10), [10, 10, 74, 138]),
+        ("centred", np.int8, None, [-128, -127, 0, 127]),
+    ],
+)
+def test_an_integer_input_gets_the_codes_of_the_card_s_numbers(asked, dtype, quantization, codes):
+    pixels = np.array([0, 1, 128, 255], np.uint8).reshape(1, 1, 4, 1).repeat(3, axis=3)
+    spec = CARDS[asked]
+    got = to_input(pixels, spec, "nhwc", dtype, quantization)
+    assert got.dtype == dtype
+    assert got[0, 0, :, 0].tolist() == codes
+    if quantization and asked not in ("as they are", "pixel"):
+        step, zero = quantization
+        numbers = (np.array([0, 1, 128, 255]) / spec.scale - spec.mean[0]) / spec.std[0]
+        assert np.abs(step * (got[0, 0, :, 0].astype(float) - zero) - numbers).max() <= step + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype", "quantization", "found"),
+    [
+        (
+            "tf",
+            np.int8,
+            (1 / 255, -128),
+            r"int8 input stands for numbers from 0 to 1 \(scale 0\.003922, zero point -128\).*-1 to 1",
+        ),
+        ("unit", np.uint8, None, "takes uint8 pixels as they are, .* set scale = 1, mean = 0"),
+        ("pixel", np.int8, None, "takes int8 pixels as they are, .* set scale = 1, mean = 128"),
+    ],
+)
+def test_numbers_that_an_integer_input_does_not_hold_are_refused(asked, dtype, quantization, found):
+    with pytest.raises(CardError, match=found):
+        to_input(np.zeros((1, 2, 2, 3), np.uint8), CARDS[asked], "nhwc", dtype, quantization)

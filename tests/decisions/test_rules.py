@@ -118,7 +118,7 @@ def test_pyproject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (RULE.replace("10", "0"), ["snr = 0", "above 0"]),
         (RULE.replace("10", "nan"), ["snr = nan"]),
         (RULE.replace("10", "[10, 5]"), ["snr = [10, 5]"]),
-        (RULE + "confidence = 0.5\n", ["confidence = 0.5", "between 0.5 and 1"]),
+        (RULE + "confidence = 0.5\n", ["confidence = 0.5", "above 0.5, at most 0.999999"]),
         (RULE + "confidence = 95\n", ["confidence = 95"]),
         (RULE + "metric = 'top3'\n", ["metric = 'top3'", "top1, top5"]),
         (RULE + "sweep = 'al'\n", ["sweep = 'al'", "did you mean all?"]),
@@ -170,3 +170,22 @@ def test_files_that_are_no_rules(tmp_path: Path) -> None:
     path.write_bytes(b"#" * ((1 << 20) + 1))
     with pytest.raises(InputError, match="this is no rules file"):
         load_rules(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("".join(RULE.replace('"a"', f'"r{i}"') for i in range(1001)), "has 1,001 rules; a gate decides 1,000 at most"),
+        (RULE * 15_000, "over 20,000 keys and tables; this is no rules file"),
+        (RULE * 3, "3 rules have the name 'a'"),
+        (RULE + "confidence = 0.9999999999999999\n", "at most 0.999999"),
+        (RULE.replace("10", "0x" + "f" * 5000), "snr = a number of thousands of digits"),
+        (RULE + "layer = 0x" + "f" * 5000, "layer = a number of thousands of digits"),
+        (RULE + 'relative_to = "' + "x" * 5000 + '"', "there is no file"),
+        ("a." * 500_000 + "b = 1", "a key of 500,000 dots"),
+    ],
+)
+def test_any_content_is_refused_in_a_second(tmp_path: Path, text: str, found: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_rules(written(tmp_path, text))
+    assert found in str(error.value)

@@ -136,8 +136,8 @@ def test_free_sides_take_any_size_and_one_channel_is_no_rgb(tmp_path: Path) -> N
         (False, "scale = 1\nmean = 120", "(pixel/scale - mean)/std", True, None),
         (True, "", "pixels from 0 to 255", True, None),
         (True, 'preset = "tensorpack"', "pixels from 0 to 255", True, None),
-        (True, "scale = 255", "(pixel/scale - mean)/std", False, "uint8 pixels go in as they are"),
-        (True, "mean = [1, 2, 3]", "(pixel/scale - mean)/std", False, "uint8 pixels go in as they are"),
+        (True, "scale = 255", "(pixel/scale - mean)/std", False, "the model takes uint8 pixels as they are"),
+        (True, "mean = [1, 2, 3]", "(pixel/scale - mean)/std", False, "the model takes uint8 pixels as they are"),
     ],
 )
 def test_input_type(tmp_path: Path, uint8: bool, more: str, said: str, agrees: bool, why: str | None) -> None:

@@ -54,9 +54,10 @@ def show(own: ShowFlags, printer: Printer) -> None:
 
     from onnxnoise.cli.output import terminal
     from onnxnoise.data.cards import load_bundled, load_card
+    from onnxnoise.files import is_there
     from onnxnoise.run.card_check import card_text
 
-    card = load_card(Path(own.name)) if Path(own.name).is_file() else load_bundled(own.name)
+    card = load_card(Path(own.name)) if is_there(Path(own.name)) else load_bundled(own.name)
     terminal.pairs(printer.shown, card_text(card))
 
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import max_pixels, resize_and_crop
 from onnxnoise.errors import DataError
+from onnxnoise.formats import bad_download
 from onnxnoise.records import Pixels
 
 # No others: Pillow would start Ghostscript for an EPS, for example.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+"""TIFF's tags."""
+
 
 def decode(content: bytes, name: str, spec: InputSpec) -> Pixels:
     """Pixels uint8 RGB (size, size, 3) of an image file's bytes; orientation tags are ignored, as in torchvision.
 
-    Raises DataError, which begins with `name`, for bytes that aren't an image, are truncated or damaged, and for an image that
-    is too large or smaller than the crop.
+    Grey images of 9 to 16 bits keep their highest 8, as Pillow does with colours. Raises DataError, which begins
+    with `name`, for bytes that aren't an image, are truncated or damaged, and for an image that is too large, smaller than the
+    crop, or of floats or 32-bit integers.
     """
     if not content:
         raise DataError(f"{name}: is empty")
@@ -27,12 +33,37 @@ def decode(content: bytes, name: str, spec: InputSpec) -> Pixels:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > max_pixels():
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, over {max_pixels()}")
-            return resize_and_crop(image.convert("RGB"), spec)
+            return resize_and_crop(_eight_bits(image).convert("RGB"), spec)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name}: is too large to be decoded safely: {error}") from error
     except UnidentifiedImageError as error:
+        if found := bad_download(content[:512]):
+            raise DataError(f"{name}: {found}") from None
         raise DataError(f"{name}: is no image ({', '.join(FORMATS)}), or its header is damaged") from error
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble on
         raise DataError(f"{name}: is damaged or truncated and can't be decoded: {error}") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """An image with at most 8 bits a channel: Pillow itself cuts off what is above 255.
+
+    Raises DataError, without the file's name, for numbers whose range the file doesn't say.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0] if image.mode.startswith("I;16") else 16
+    if (
+        not (image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")))
+        or not 8 < bits <= 16
+    ):
+        numbers = "floats" if image.mode == "F" else "signed or 32-bit integers"
+        raise DataError(
+            f"its pixels are {numbers} (Pillow's mode {image.mode}), and nothing says which of them are black and white: "
+            "save it with 8 or 16 bits a channel"
+        )
+    values = np.asarray(image)
+    grey = (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(255 - grey if tags.get(_PHOTOMETRIC) == 0 else grey)

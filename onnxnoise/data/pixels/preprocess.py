@@ -21,6 +21,9 @@ PILLOW = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+MOST_SATURATED = 0.25
+"""Share of the pixels' values that may lie outside of what an integer input holds; calibration leaves out a few."""
+
 BLOCK = 1 << 16  # pixels that are looked up in one go: they fit the cache
 
 
@@ -65,17 +68,21 @@ def resized(width: int, height: int, spec: InputSpec) -> tuple[int, int]:
 
 
 def to_input(
-    pixels: Pixels, spec: InputSpec, layout: Literal["nchw", "nhwc"], dtype: npt.DTypeLike
+    pixels: Pixels,
+    spec: InputSpec,
+    layout: Literal["nchw", "nhwc"],
+    dtype: npt.DTypeLike,
+    quantization: tuple[float, int] | None = None,
 ) -> npt.NDArray[Any]:
     """The model's input, (n, 3, height, width) or (n, height, width, 3), from RGB pixels uint8 (n, height, width, 3).
 
-    `dtype` is the model's: floats are `(pixel/scale - mean)/std`, computed in float64 and rounded to float32 once;
-    uint8 takes the pixels as they are. Raises CardError for a card whose numbers uint8 can't hold, and ModelError for any
-    other type.
+    `dtype` is the model's: floats are `(pixel/scale - mean)/std`, computed in float64 and rounded to float32 once; uint8 and int8
+    are the codes that stand for these by the input's `quantization` (scale, zero point), and without one the numbers themselves.
+    Raises CardError for a card whose numbers the integers can't hold, and ModelError for any other type.
     """
     count, height, width, _ = pixels.shape
     channels = (0, 1, 2) if spec.color == "rgb" else (2, 1, 0)
-    tables = lookup(spec, np.dtype(dtype))
+    tables = lookup(spec, np.dtype(dtype), quantization)
     inputs = np.empty((count, 3, height, width) if layout == "nchw" else (count, height, width, 3), dtype)
     step = max(1, BLOCK // (height * width))
     for start in range(0, count, step):
@@ -87,21 +94,50 @@ def to_input(
     return inputs
 
 
-def lookup(spec: InputSpec, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The model's number for each of the 256 values of a pixel in each of the model's channels: `dtype` (3, 256)."""
+def lookup(spec: InputSpec, dtype: np.dtype[Any], quantization: tuple[float, int] | None = None) -> npt.NDArray[Any]:
+    """The model's number or code for each of the 256 values of a pixel in each of its channels: `dtype` (3, 256)."""
     values = np.arange(256, dtype=np.float64)
-    if dtype == np.uint8:
-        if spec.scale not in {None, 1.0} or spec.mean != (0, 0, 0) or spec.std != (1, 1, 1):
-            raise CardError(
-                "the model takes uint8 pixels as they are, but its card's [input] asks for "
-                f"(pixel/{spec.scale or 1:g} - {list(spec.mean)})/{list(spec.std)}: set scale = 1, mean = 0 and std = 1"
-            )
-        return np.tile(values.astype(np.uint8), (3, 1))
-    if dtype.kind != "f":
-        raise ModelError(f"the model's image input has type {dtype}: must be float16, float32, float64 or uint8")
     mean, std = np.array(spec.mean)[:, None], np.array(spec.std)[:, None]
+    if dtype in (np.uint8, np.int8):
+        plain = spec.scale in {None, 1.0} and not mean.any() and (std == 1).all()
+        numbers = np.broadcast_to((values / (1.0 if plain else spec.scale or 255.0) - mean) / std, (3, 256))
+        return _codes(numbers, dtype, quantization, described(spec), plain)
+    if dtype.kind != "f":
+        raise ModelError(f"the model's image input has type {dtype}: must be float16, float32, float64, uint8 or int8")
     table: Floats = ((values / (spec.scale or 255.0) - mean) / std).astype(np.float32)
     return table.astype(dtype)
+
+
+def described(spec: InputSpec, scale: float = 1.0) -> str:
+    """The card's formula; `scale` is what holds where the card has none."""
+    mean, std = (f"[{' '.join(f'{value:g}' for value in values)}]" for values in (spec.mean, spec.std))
+    return f"(pixel/{spec.scale or scale:g} - {mean})/{std}"
+
+
+def _codes(
+    numbers: Floats, dtype: np.dtype[Any], quantization: tuple[float, int] | None, asked: str, plain: bool
+) -> npt.NDArray[Any]:
+    """The codes that stand for `numbers` (3, 256) in an integer input, rounded and saturated as QuantizeLinear does.
+
+    Where the card asks for the pixels as they are (`plain`), and the input's scale is made for others, the codes are the pixels
+    themselves: 0 to 255, or for int8 -128 to 127. Raises CardError for numbers of which the input holds a part only.
+    """
+    step, zero = quantization or (1.0, 0)
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    codes = np.rint(numbers / step) + zero
+    held = codes.clip(low, high)
+    if (np.abs(codes - held) > 1).mean(axis=1).max() <= MOST_SATURATED and (plain or quantization or dtype != np.uint8):
+        return np.asarray(held, dtype)
+    if plain and quantization:
+        return np.tile((np.arange(256) + low).astype(dtype), (3, 1))
+    remedy = "set scale = 1, mean = 0 and std = 1" if dtype == np.uint8 else "set scale = 1, mean = 128 and std = 1"
+    if quantization:
+        held_numbers = f"numbers from {(low - zero) * step:.4g} to {(high - zero) * step:.4g}"
+        raise CardError(
+            f"the model's {dtype} input stands for {held_numbers} (scale {step:.4g}, zero point {zero}), but its card's [input] "
+            f"asks for {asked}, from {numbers.min():.4g} to {numbers.max():.4g}: correct scale, mean and std"
+        )
+    raise CardError(f"the model takes {dtype} pixels as they are, but its card's [input] asks for {asked}: {remedy}")
 
 
 def _offset(length: int, spec: InputSpec) -> int:

@@ -20,8 +20,9 @@ from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import max_pixels, resize_and_crop, resized
 from onnxnoise.data.sources.base import DataLayout, ImageSource
-from onnxnoise.data.sources.files import first_bytes
+from onnxnoise.data.sources.files import check_download
 from onnxnoise.errors import DataError
+from onnxnoise.files import first_bytes, open_file
 from onnxnoise.machine import cores
 from onnxnoise.records import ImageChunk, Labels, Pixels
 
@@ -99,7 +100,7 @@ def has_arrays(path: Path, _: Dataset) -> bool:
     start = first_bytes(path, 6)
     if start.startswith(ZIP) and path.suffix.lower() != ".npz":
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_file(path) as raw, zipfile.ZipFile(raw) as archive:
                 return any(name.endswith(".npy") for name in archive.namelist())
         except Exception:  # as in _stream
             return False
@@ -131,6 +132,7 @@ def open_arrays(data: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
 
 def _pair(data: Path) -> tuple[ArrayFile, ArrayFile]:
     """The array of images and the array of labels."""
+    check_download(data)
     if first_bytes(data, 6) == NPY:
         beside = data.with_name(LABELS)
         if not beside.is_file() or beside == data:
@@ -139,7 +141,7 @@ def _pair(data: Path) -> tuple[ArrayFile, ArrayFile]:
             )
         return _array(data, None), _array(beside, None)
     try:
-        with zipfile.ZipFile(data) as archive:
+        with open_file(data) as raw, zipfile.ZipFile(raw) as archive:
             names = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
     except Exception as error:  # as in _stream
         raise DataError(f"{data}: can't be read as NumPy's arrays, or is damaged or truncated: {error}") from error
@@ -203,10 +205,10 @@ def _stream(file: Path, member: str | None) -> Iterator[IO[bytes]]:
     """The bytes of an array's file; whatever a damaged one raises becomes a DataError."""
     try:
         if member is None:
-            with file.open("rb") as stream:
+            with open_file(file) as stream:
                 yield stream
         else:
-            with zipfile.ZipFile(file) as archive, archive.open(member) as stream:
+            with open_file(file) as raw, zipfile.ZipFile(raw) as archive, archive.open(member) as stream:
                 yield stream
     except DataError:
         raise

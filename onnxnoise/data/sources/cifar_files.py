@@ -6,16 +6,20 @@ import gzip
 import itertools
 import tarfile
 import zlib
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxnoise.data.datasets import CIFAR10, CIFAR100
-from onnxnoise.data.sources.files import first_bytes
+from onnxnoise.data.sources.files import check_download
 from onnxnoise.data.sources.pickles import unpickle
 from onnxnoise.errors import DataError
+from onnxnoise.files import first_bytes, open_file
 
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
@@ -77,7 +81,7 @@ def looks_like(file: Path, form: Form) -> bool:
     packed = head.startswith(GZIP)
     if packed:
         try:
-            with gzip.open(file) as content:
+            with open_file(file) as raw, gzip.open(raw) as content:
                 head = content.read(512)
         except (OSError, EOFError, zlib.error):
             return False
@@ -117,7 +121,7 @@ class Readable(Protocol):
 def _is_test_part_in(file: Path) -> bool:
     """Whether a test part is among the first members of a tar that is not compressed: the official ones have 8 at most."""
     try:
-        with tarfile.open(file, "r:") as archive:
+        with open_file(file) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
             return any(Path(member.name).name in _OFFICIAL for member in itertools.islice(archive, 16))
     except (OSError, EOFError, ValueError, OverflowError, RecursionError, tarfile.TarError):
         return False
@@ -125,14 +129,14 @@ def _is_test_part_in(file: Path) -> bool:
 
 def _content(file: Path, form: Form) -> tuple[bytes, str]:
     """The bytes of the test part, unpacked, and their place. Raises DataError where they are damaged or not there."""
+    check_download(file)
     try:
-        with file.open("rb") as raw:
-            compressed = raw.read(2) == GZIP
-        with gzip.open(file) if compressed else file.open("rb") as stream:
+        compressed = first_bytes(file, 2) == GZIP
+        with open_file(file) as raw, gzip.open(raw) if compressed else nullcontext(raw) as stream:
             head = stream.read(512)
             if head[257:262] != b"ustar":
                 return head + _limited(stream, str(file)), str(file)
-        with tarfile.open(file) as archive:
+        with open_file(file) as raw, tarfile.open(fileobj=raw) as archive:
             for member in archive:
                 name = Path(member.name).name
                 if name in form.files and (content := archive.extractfile(member)) is not None:
@@ -164,15 +168,24 @@ def _unpickled(content: bytes, origin: str, form: Form) -> bytes:
             f"{origin}: the pickle has no 'data' and {form.label_keys[-1]!r} of {form.title} (found: {found})"
         )
     try:
-        pixels = np.asarray(batch["data"])
+        pixels = _numbers(batch, "data")
         if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != IMAGE_BYTES:
             raise ValueError(f"'data' is {pixels.dtype} {pixels.shape}, not uint8 (images, {IMAGE_BYTES})")
-        columns = {key: np.asarray(batch.get(key, np.zeros(len(pixels), np.int64))) for key in form.label_keys}
+        batch = {key: np.zeros(len(pixels), np.int64) for key in form.label_keys} | batch
+        columns = {key: _numbers(batch, key) for key in form.label_keys}
         for key, column in columns.items():
             if column.dtype.kind not in "iu" or column.shape != pixels.shape[:1]:
                 raise ValueError(f"{key!r} is {column.dtype} {column.shape}, not {len(pixels)} integers, one an image")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{origin}: {error}") from error
     # 255 is no label: where a number does not fit a byte, the check of the records still finds it.
     labels = [np.where((column < 0) | (column > 255), 255, column).astype(np.uint8) for column in columns.values()]
     return np.concatenate([np.stack(labels, axis=1), pixels], axis=1).tobytes()
+
+
+def _numbers(batch: Mapping[str, Any], key: str) -> npt.NDArray[Any]:
+    """An array of the batch, or a list of numbers as one; raises ValueError for a list of anything else."""
+    value = batch[key]
+    if isinstance(value, list | tuple | dict) and (other := {type(each) for each in value} - {int, float, bool}):
+        raise ValueError(f"{key!r} holds {', '.join(sorted(each.__name__ for each in other))}, not numbers")
+    return np.asarray(value)

@@ -7,15 +7,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnxnoise.data.datasets import KNOWN, Dataset
+from onnxnoise.data.datasets import IMAGENET, KNOWN, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
-from onnxnoise.data.sources.files import entries, item_of
+from onnxnoise.data.sources.files import LEFTOVERS, entries, item_of
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, in_turn, open_items
 from onnxnoise.errors import DataError
 
-LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
-"""Folders that operating systems leave; hidden files, and files that aren't images, are passed over too."""
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 DEEPEST = 32
 
@@ -71,6 +69,12 @@ def _labels(root: Path, found: list[str], dataset: Dataset) -> dict[str, int]:
                     f"{root / name}: this folder's name is none of the {len(labels)} class names in the card{hint}"
                 )
         return labels
+    if len(found) != dataset.classes and dataset.name == IMAGENET.name:
+        raise DataError(
+            f"{root}: has {len(found)} class folders ({_some(found)}), named by no WordNet id. Of {dataset.name} some folders do "
+            "where they are called n01440764 and so on; else there must be all 1000 in the order of the classes, or names in "
+            'the card, classes = ["...", ...]'
+        )
     if len(found) != dataset.classes:
         raise DataError(
             f"{root}: has {len(found)} class folders ({_some(found)}), but {dataset.name} has {dataset.classes} classes. "

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxnoise.data.datasets import IMAGENET
+from onnxnoise.data.sources.files import text_lines
 from onnxnoise.data.sources.ilsvrc import validation_labels
 from onnxnoise.errors import DataError
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 DEVKIT = "ILSVRC2012_devkit_t12"
+MAX_BYTES = 1 << 20
 
 
 def ground_truth_beside(folder: Path) -> Path | None:
@@ -27,10 +29,7 @@ def ground_truth_labels(file: Path) -> tuple[int, ...]:
     number that meets two classes: such labels don't belong to these images.
     """
     standard = validation_labels()
-    try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: can't be read as text: {error}") from error
+    lines = [text for _, text in text_lines(file, MAX_BYTES, "ground truth")]
     while lines and not lines[-1].strip():
         lines.pop()
     if len(lines) > len(standard):

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from onnxnoise.data.sources.items import Item
 from onnxnoise.errors import DataError
+from onnxnoise.files import first_bytes, open_file
+from onnxnoise.formats import bad_download
+
+LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
+"""Folders that operating systems leave."""
+
+MOST_EMPTY_LINES = 10_000
 
 NOT_IMAGES = frozenset(
     [
@@ -25,17 +34,16 @@ NOT_IMAGES = frozenset(
         ".py",
         ".mat",
         ".gz",
+        ".zip",
+        ".parquet",
+        ".arrow",
+        ".npz",
+        ".npy",
+        ".pkl",
+        ".onnx",
+        ".toml",
     ],
 )
-
-
-def first_bytes(file: Path, count: int) -> bytes:
-    """The first `count` bytes of a file; no bytes where it isn't a file or can't be read."""
-    try:
-        with file.open("rb") as content:
-            return content.read(count)
-    except OSError:
-        return b""
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -45,6 +53,39 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: can't be read: {error.strerror}") from error
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a path inside a data set is hidden, or in a folder, that operating systems leave; none of it is an image."""
+    return any(part in LEFTOVERS or (part.startswith(".") and part != "..") for part in PurePosixPath(name).parts)
+
+
+def check_download(file: Path) -> None:
+    """Raise DataError for a Git LFS pointer, or a web page in the place of a download."""
+    if found := bad_download(first_bytes(file, 512)):
+        raise DataError(f"{file}: {found}")
+
+
+def text_lines(file: Path, most: int, what: str) -> Iterator[tuple[int, str]]:
+    """(number from 1, text without its end) of each line of a UTF-8 file of at most `most` bytes, which should be a `what`.
+
+    Raises DataError: the file can't be read, is larger, is not text, or has thousands of empty lines in a row.
+    """
+    check_download(file)
+    empty = 0
+    try:
+        with io.TextIOWrapper(open_file(file), "utf-8-sig") as lines:
+            size = os.fstat(lines.fileno()).st_size
+            if size > most:
+                raise DataError(f"{file}: {size:,} bytes; this is no {what}, which has {most:,} at most")
+            for number, line in enumerate(lines, 1):
+                empty = 0 if line.strip() else empty + 1
+                if empty > MOST_EMPTY_LINES:
+                    raise DataError(f"{file}, line {number}: over {MOST_EMPTY_LINES:,} empty lines; this is no {what}")
+                yield number, line.rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{file}: can't be read as text: {reason}") from error
 
 
 def may_be_image(name: str) -> bool:

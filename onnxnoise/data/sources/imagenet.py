@@ -9,7 +9,7 @@ from onnxnoise.data.datasets import IMAGENET, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.devkit import DEVKIT, GROUND_TRUTH, ground_truth_beside, ground_truth_labels
-from onnxnoise.data.sources.files import entries, image_files, item_of, may_be_image
+from onnxnoise.data.sources.files import LEFTOVERS, entries, image_files, item_of, may_be_image
 from onnxnoise.data.sources.ilsvrc import WNID, source_name, validation_label, wnids
 from onnxnoise.data.sources.items import ImageItems, Item, in_turn, open_items
 from onnxnoise.data.sources.label_list import LIST
@@ -29,7 +29,7 @@ def open_wordnet_folders(folder: Path, dataset: Dataset, spec: InputSpec) -> Ima
     """
     classes = []
     for entry in entries(folder):
-        if not entry.is_dir():
+        if not entry.is_dir() or entry.name in LEFTOVERS:
             continue
         label = wnids().get(entry.name)
         if label is None:

@@ -16,6 +16,7 @@ from onnxnoise.data.pixels.decode import decode
 from onnxnoise.data.pixels.stream import stream
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.errors import DataError
+from onnxnoise.files import open_file
 from onnxnoise.records import ImageChunk, Pixels
 
 MAX_FILE_BYTES = 256 << 20
@@ -38,7 +39,7 @@ class Item:
         if self.size > MAX_FILE_BYTES:
             raise DataError(f"{where}: {self.size} bytes are too many for an image")
         try:
-            with self.file.open("rb") as file:
+            with open_file(self.file) as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
         except OSError as error:

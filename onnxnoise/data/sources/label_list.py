@@ -9,18 +9,21 @@ from onnxnoise.data.datasets import IMAGENET, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.devkit import GROUND_TRUTH
+from onnxnoise.data.sources.files import text_lines
 from onnxnoise.data.sources.ilsvrc import source_name, validation_label, wnids
 from onnxnoise.data.sources.items import ImageItems, Item, open_items
 from onnxnoise.errors import DataError
+from onnxnoise.files import is_file
 
 LIST = "val.txt"
+MAX_LIST_BYTES = 128 << 20
 
 
 def has_list(path: Path, _: Dataset) -> bool:
     """Whether `path` is a list of images by its suffix, or a folder with `val.txt`."""
     if path.is_dir():
-        return (path / LIST).is_file()
-    return path.suffix == ".txt" and path.name != GROUND_TRUTH and path.is_file()
+        return is_file(path / LIST)
+    return path.suffix == ".txt" and path.name != GROUND_TRUTH and is_file(path)
 
 
 def open_list(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
@@ -29,14 +32,10 @@ def open_list(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
     Names are relative to the list's folder, or to `val/` in it. Raises DataError, naming the line.
     """
     file = data / LIST if data.is_dir() else data
-    try:
-        lines = file.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: can't be read as text: {error}") from error
     imagenet = dataset.name == IMAGENET.name
     labels = wnids() if imagenet else {name: label for label, name in enumerate(dataset.names)}
     items: list[Item] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in text_lines(file, MAX_LIST_BYTES, "list of images"):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -49,7 +48,7 @@ def open_list(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
 
 def _name_and_label(line: str, where: str, dataset: Dataset, labels: Mapping[str, int]) -> tuple[str, int]:
     name, _, word = line.strip().rpartition("\t" if "\t" in line.strip() else " ")
-    label = int(word) if word.isdecimal() else labels.get(word, -1)
+    label = int(word) if word.isdecimal() and len(word) < 10 else labels.get(word, -1)
     if not name or not 0 <= label < dataset.classes:
         hint = ": labels count from 0" if label == dataset.classes else ""
         other = "a WordNet id" if dataset.name == IMAGENET.name else "the name of a class in the card"
@@ -64,7 +63,7 @@ def _listed(folder: Path, name: str, label: int, where: str) -> Item:
     if relative.is_absolute() or ".." in relative.parts:
         raise DataError(f"{where}: {name} points out of {folder}")
     for path in (folder / relative, folder / "val" / relative):
-        if path.is_file():
+        if is_file(path):
             return Item(path, name, label, path.stat().st_size)
     raise DataError(f"{where}: there is no {name} in {folder} or in {folder / 'val'}")
 

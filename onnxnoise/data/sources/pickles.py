@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from onnxnoise.data.sources.pickle_check import check_pickle
 from onnxnoise.errors import DataError
 
 
@@ -54,13 +54,6 @@ def array_from_buffer(content: Any, dtype: PickledType, shape: Any, order: str) 
     return array
 
 
-def encode_latin1(text: str, encoding: str) -> bytes:
-    """Stands for `_codecs.encode`, which is how Python 3 writes bytes in protocol 2."""
-    if encoding != "latin1":
-        raise DataError(f"the pickle encodes text as {encoding!r}, which is no way to store an array")
-    return text.encode("latin1")
-
-
 # NumPy 1 and 2 name their modules differently.
 STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): PickledType,
@@ -69,14 +62,19 @@ STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.multiarray", "_reconstruct"): PickledArray,
     ("numpy.core.numeric", "_frombuffer"): array_from_buffer,
     ("numpy._core.numeric", "_frombuffer"): array_from_buffer,
-    ("_codecs", "encode"): encode_latin1,
 }
 
 
 class ArrayUnpickler(pickle.Unpickler):
     """Knows arrays of integers beside Python's own values; anything else that a pickle names is refused."""
 
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="latin1")
+        self._left = len(content)
+
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if (module, name) == ("_codecs", "encode"):
+            return self._encoded
         stand_in = STAND_INS.get((module, name))
         if stand_in is None:
             raise DataError(
@@ -84,12 +82,21 @@ class ArrayUnpickler(pickle.Unpickler):
             )
         return stand_in
 
+    def _encoded(self, text: str, encoding: str) -> bytes:
+        """Stands for `_codecs.encode`, which is how Python 3 writes bytes in protocol 2: each text once."""
+        if encoding != "latin1":
+            raise DataError(f"the pickle encodes text as {encoding!r}, which is no way to store an array")
+        self._left -= len(text)
+        if self._left < 0:
+            raise ValueError("it encodes more text than it has")
+        return text.encode("latin1")
+
 
 def unpickle(content: bytes) -> dict[str, Any]:
     """The pickled dict, its keys as text, arrays as `numpy.ndarray`. Raises DataError, without the file's name."""
     try:
-        _check_memo(content)
-        loaded = ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+        check_pickle(content)
+        loaded = ArrayUnpickler(content).load()
         if not isinstance(loaded, dict):
             raise TypeError(f"it holds a {type(loaded).__name__}, not a dict")
         return {
@@ -99,13 +106,6 @@ def unpickle(content: bytes) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged pickle makes the unpickler stumble on anything
         raise DataError(f"the pickle is damaged or truncated: {error}") from error
-
-
-def _check_memo(content: bytes) -> None:
-    """The C unpickler fills a list up to any index that a pickle stores at: 2 ** 31 takes all of the memory."""
-    for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and int(str(argument)) > len(content):
-            raise ValueError(f"it stores a value at index {argument}")
 
 
 def _plain(value: Any) -> Any:

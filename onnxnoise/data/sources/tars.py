@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 
 from onnxnoise.data.datasets import IMAGENET, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.devkit import ground_truth_beside, ground_truth_labels
-from onnxnoise.data.sources.files import entries, first_bytes
+from onnxnoise.data.sources.files import check_download, entries, is_leftover
 from onnxnoise.data.sources.ilsvrc import is_validation_image, source_name, validation_label
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, Item, open_items
 from onnxnoise.errors import DataError
+from onnxnoise.files import first_bytes, is_file, open_file
+from onnxnoise.text import shortened
 
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
-BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 MAX_SHARDS = 100_000
 MAX_LABEL_BYTES = 64
+MAX_HEADER_BYTES = 1 << 20
 
 
 def has_tars(path: Path, _: Dataset) -> bool:
     """Whether `path` is a tar by its name or header, a folder that holds one, or a pattern with braces."""
     if path.is_dir():
         return any(entry.name.lower().endswith(".tar") for entry in entries(path))
-    if not path.is_file():
+    if not is_file(path):
         return BRACES.search(str(path)) is not None
     return path.name.lower().endswith(SUFFIXES) or first_bytes(path, 512)[257:262] == b"ustar"
 
@@ -43,7 +48,7 @@ def open_tars(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
         tars = [Path(entry.path) for entry in entries(data) if entry.name.lower().endswith(".tar")]
         tars = [path for path in tars if path.name == VALIDATION_TAR] or tars
     else:
-        tars = [data] if data.is_file() else expand_braces(str(data))
+        tars = [data] if is_file(data) else expand_braces(str(data))
     items = list_tars(tars, dataset)
     return open_items(data, items, dataset, spec, source_name(dataset, (item.name for item in items)))
 
@@ -54,57 +59,134 @@ def list_tars(paths: Iterable[Path], dataset: Dataset) -> list[Item]:
 
 
 def expand_braces(pattern: str) -> list[Path]:
-    """The paths that a pattern with braces stands for, such as the ten of `shard-{000..009}.tar`."""
-    match = BRACES.search(pattern)
-    if match is None:
-        return [Path(pattern)]
-    first, last = int(match[1]), int(match[2])
-    if not 0 <= last - first < MAX_SHARDS:
-        raise DataError(f"{pattern}: {match[0]} must count upward, over {MAX_SHARDS} shards at most")
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    width = len(match[1])
-    return [path for number in range(first, last + 1) for path in expand_braces(f"{head}{number:0{width}}{tail}")]
+    """`shard-{000..009}.tar` as the ten paths that it stands for; of several braces the last counts fastest."""
+    ranges = list(BRACES.finditer(pattern))
+    total = 1
+    for match in ranges:
+        total *= max(0, int(match[2]) - int(match[1]) + 1)
+        if not 0 < total <= MAX_SHARDS:
+            raise DataError(
+                f"{shortened(pattern, 200)}: {match[0]} must count upward, and all braces stand for {MAX_SHARDS:,} shards at most"
+            )
+    texts = BRACES.split(pattern)[::3]
+    numbers = itertools.product(*(range(int(match[1]), int(match[2]) + 1) for match in ranges))
+    return [
+        Path(texts[0] + "".join(f"{n:0{len(m[1])}}{text}" for n, m, text in zip(each, ranges, texts[1:], strict=True)))
+        for each in numbers
+    ]
 
 
 def _list_tar(path: Path, dataset: Dataset) -> list[Item]:
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"{path}: there is no such file; is a shard missing, or does the pattern count too far?")
+    check_download(path)
     try:
-        with path.open("rb") as file:
-            start, size = file.read(6), path.stat().st_size
-        if start.startswith(COMPRESSED):
-            raise DataError(f"{path}: is compressed, so images can't be read out of its middle: decompress it first")
-        with tarfile.open(path, "r:") as archive:
-            members = [member for member in archive if member.isfile()]
-            for member in members:
-                if member.issparse() or not 0 <= member.size <= size - member.offset_data:
-                    raise DataError(f"{path}: {member.name}: is cut short or sparse: is the tar truncated?")
+        with open_file(path) as file:
+            if file.read(6).startswith(COMPRESSED):
+                raise DataError(
+                    f"{path}: is compressed, so images can't be read out of its middle: decompress it first"
+                )
+            file.seek(0)
+            members = _members(path, file)
             if dataset.name == IMAGENET.name and any(is_validation_image(member.name) for member in members):
                 return list(_validation_images(path, members))
-            return list(_samples(path, archive, members, dataset.classes))
+            return list(_samples(path, file, members, dataset.classes))
     except (OSError, EOFError, ValueError, OverflowError, RecursionError, tarfile.TarError) as error:
-        raise DataError(f"{path}: can't be read as a tar, or is damaged or truncated: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: can't be read as a tar, or is damaged or truncated: {reason}") from error
+
+
+class _Headers:
+    """A tar's file as the reader of its headers sees it, who would take a name of any length into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read_bytes, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def read(self, count: int) -> bytes:
+        if count > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"it has a header of {count:,} bytes")
+        return self.read_bytes(count)
+
+
+def _members(path: Path, file: BinaryIO) -> list[tarfile.TarInfo]:
+    """The files of a tar, in its order, without those that operating systems leave.
+
+    Raises DataError for whatever would make members vanish without a word: links, data that is cut short or sparse, a damaged
+    header, which ends a reader's way through the tar, a missing end, and members after it.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    found = []
+    with tarfile.open(fileobj=cast("IO[bytes]", _Headers(file)), mode="r:") as archive:
+        for member in archive:
+            where = f"{path}: {member.name}"
+            if member.isdir() or is_leftover(member.name):
+                continue
+            if not member.isfile():
+                kind = "a hard link" if member.islnk() else "a symbolic link" if member.issym() else "no file"
+                raise DataError(
+                    f"{where}: is {kind}; a tar of images must hold their own bytes, as GNU tar packs them with "
+                    "--dereference --hard-dereference"
+                )
+            if member.issparse() or not 0 <= member.size <= size - member.offset_data:
+                raise DataError(f"{where}: is cut short or sparse: is the tar truncated?")
+            found.append(member)
+        _check_end(path, file, archive.offset, found)
+    return found
+
+
+def _check_end(path: Path, file: BinaryIO, end: int, members: Sequence[tarfile.TarInfo]) -> None:
+    """Raise DataError unless empty blocks, which end a tar, follow its last member, and no other tar follows them."""
+    last = f"after {members[-1].name}" if members else "at its beginning"
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block.count(0) != tarfile.BLOCKSIZE:
+        fault = (
+            "it has a damaged header" if len(block) == tarfile.BLOCKSIZE else "it ends without the mark of a tar's end"
+        )
+        raise DataError(f"{path}: {fault} {last}, byte {end:,}: is the tar damaged or truncated?")
+    while rest := file.read(1 << 20):
+        if rest.count(0) == len(rest):
+            continue
+        for start in range(0, len(rest), tarfile.BLOCKSIZE):
+            block = rest[start : start + tarfile.BLOCKSIZE]
+            if block[257:262] == b"ustar":
+                raise DataError(
+                    f"{path}: another tar follows its end ({last}): name the tars apart, not joined into one file"
+                )
 
 
 def _validation_images(path: Path, members: Iterable[tarfile.TarInfo]) -> Iterator[Item]:
     truth = ground_truth_beside(path.parent)
     labels = None if truth is None else ground_truth_labels(truth)
+    seen: set[str] = set()
     for member in members:
         label = validation_label(member.name, labels)
         if label is None:
             raise DataError(f"{path}: {member.name}: is none of the 50,000 validation images, so it has no known label")
+        name = member.name.rpartition("/")[2]
+        if name in seen:
+            raise DataError(f"{path}: {member.name}: is in the tar twice")
+        seen.add(name)
         yield Item(path, member.name, label, member.size, member.offset_data)
 
 
-def _samples(path: Path, archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo], classes: int) -> Iterator[Item]:
+def _samples(path: Path, file: BinaryIO, members: Iterable[tarfile.TarInfo], classes: int) -> Iterator[Item]:
     """The samples of a webdataset: consecutive members `key.jpg` and `key.cls`; other suffixes are more about the sample."""
+    seen: set[str] = set()
     for key, group in itertools.groupby(members, key=_key):
         image: tarfile.TarInfo | None = None
-        label: int | None = None
+        label: tarfile.TarInfo | None = None
         for member in group:
             suffix = member.name.rpartition(".")[2].lower()
+            before = label if suffix == "cls" else image if suffix in IMAGE_SUFFIXES else None
+            if before is not None:
+                raise DataError(
+                    f"{path}: {member.name}: is the second {'label' if suffix == 'cls' else 'image'} of sample {key}, after "
+                    f"{before.name}; a webdataset sample is one KEY.jpg and one KEY.cls"
+                )
             if suffix == "cls":
-                label = _label(path, archive, member, classes)
+                label = member
             elif suffix in IMAGE_SUFFIXES:
                 image = member
         if image is None and label is None:
@@ -114,7 +196,13 @@ def _samples(path: Path, archive: tarfile.TarFile, members: Iterable[tarfile.Tar
             raise DataError(
                 f"{path}: sample {key} has no {missing}; a webdataset sample is KEY.jpg and KEY.cls together"
             )
-        yield Item(path, image.name, label, image.size, image.offset_data)
+        if key in seen:
+            raise DataError(
+                f"{path}: {image.name}: sample {key} was there before; a webdataset sample's files follow each other, and each "
+                "sample has a KEY of its own"
+            )
+        seen.add(key)
+        yield Item(path, image.name, _label(path, file, label, classes), image.size, image.offset_data)
 
 
 def _key(member: tarfile.TarInfo) -> str:
@@ -122,9 +210,11 @@ def _key(member: tarfile.TarInfo) -> str:
     return f"{folder}/{file.partition('.')[0]}"
 
 
-def _label(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, classes: int) -> int:
-    content = archive.extractfile(member)
-    text = content.read(MAX_LABEL_BYTES).decode("ascii", "replace").strip() if content else ""
+def _label(path: Path, file: BinaryIO, member: tarfile.TarInfo, classes: int) -> int:
+    if member.size > MAX_LABEL_BYTES:
+        raise DataError(f"{path}: {member.name}: {member.size:,} bytes are no label, a class from 0 to {classes - 1}")
+    file.seek(member.offset_data)
+    text = file.read(member.size).decode("ascii", "replace").strip()
     if not text.isdecimal() or int(text) >= classes:
         raise DataError(f"{path}: {member.name}: {text!r} is no class from 0 to {classes - 1}")
     return int(text)

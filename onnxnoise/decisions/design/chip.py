@@ -27,7 +27,11 @@ METADATA_KEY = "onnxnoise.chip"
 _LARGEST_FILE = 2**31 - 2**20
 """The most bytes of weights inside a file: a protobuf message can have 2 GiB, and the nodes need room too."""
 
-_IMAGE_TYPES = {"float32": onnx.TensorProto.FLOAT, "uint8": onnx.TensorProto.UINT8}
+_IMAGE_TYPES = {
+    "float32": onnx.TensorProto.FLOAT,
+    "uint8": onnx.TensorProto.UINT8,
+    "int8": onnx.TensorProto.INT8,
+}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Literal
 from onnxnoise.data.toml import Table, as_table, read_document, shown
 from onnxnoise.errors import InputError, UsageError
 from onnxnoise.fields import Flag
+from onnxnoise.files import is_file, is_there
 from onnxnoise.flags import bench_flags
+from onnxnoise.formats import RULES, mistaken
 from onnxnoise.noise.base import Level
 from onnxnoise.text import did_you_mean
 from onnxnoise.words import METRICS, SWEEPS, Metric, Sweep
@@ -22,7 +25,8 @@ WORST = "worst"
 CLEAN, ABSOLUTE = "clean", "absolute"
 RULE_KEYS = ("name", "sweep", "layer", "snr", "level", "metric", "relative_to", "min", "max_drop", "confidence")
 TABLES = ("bench", "rule")
-DEFAULT_CONFIDENCE = 0.95
+DEFAULT_CONFIDENCE, MOST_CONFIDENCE = 0.95, 0.999999
+MOST_RULES = 1000
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def find_rules(given: str | None) -> Path:
     if given is not None:
         return Path(given)
     for name in (RULES_FILE, PROJECT_FILE):
-        if Path(name).is_file():
+        if is_there(Path(name)):
             return Path(name)
     raise InputError(
         f"no rules: there is no {RULES_FILE} and no {PROJECT_FILE} in this folder; write one (examples/gate shows how) "
@@ -112,6 +116,8 @@ def load_rules(path: Path) -> Rules:
             raise InputError(f"{path}: has no [{where[:-1]}] with rules; add [[{where}rule]] or pass --rules FILE")
     for key in document:
         if key not in TABLES:
+            if not where and (other := mistaken(path, "a rules file", besides=(RULES,))):
+                raise InputError(f"{path}: {other}")
             raise InputError(
                 f"{path}: {where}{shown(key)} is unknown{did_you_mean(key, TABLES)} (known: [{where}bench], [[{where}rule]])"
             )
@@ -120,12 +126,16 @@ def load_rules(path: Path) -> Rules:
         raise InputError(f"{path}: write each rule as a table of its own, [[{where}rule]] with two brackets")
     if not tables:
         raise InputError(f"{path}: has no rules; write at least one [[{where}rule]] with name, snr and min")
+    if len(tables) > MOST_RULES:
+        raise InputError(
+            f"{path}: has {len(tables):,} rules; a gate decides {MOST_RULES:,} at most: use patterns for layers"
+        )
     rules = tuple(_rule(path, number, each) for number, each in enumerate(tables, 1))
-    names = [rule.name for rule in rules]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(rule.name for rule in rules).items():
+        if count > 1:
             raise InputError(
-                f"{path}: two rules have the name {shown(name)}; a report tells rules by their names: change one"
+                f"{path}: {'two' if count == 2 else count} rules have the name {shown(name)}; a report tells rules by their "
+                "names: change one"
             )
     return Rules(path, rules, _bench(as_table(path, f"[{where}bench]", document.get("bench", {}), InputError)))
 
@@ -178,7 +188,12 @@ def _rule(path: Path, number: int, values: Mapping[str, object]) -> Rule:
     least, drop = (table.number(key, share, least=0.0, to=1.0) for key in ("min", "max_drop"))
     if (least is None) == (drop is None):
         raise table.refused("needs either min or max_drop" + (", not both" if least is not None else ""))
-    confidence = table.number("confidence", "a number between 0.5 and 1 (0.95 is the default)", above=0.5, below=1.0)
+    confidence = table.number(
+        "confidence",
+        f"a number above 0.5, at most {MOST_CONFIDENCE} ({DEFAULT_CONFIDENCE} is the default)",
+        above=0.5,
+        to=MOST_CONFIDENCE,
+    )
     key, level = _level(table)
     return Rule(
         name, sweep, layer, key, level, metric, relative_to, baseline, least, drop, confidence or DEFAULT_CONFIDENCE
@@ -233,7 +248,7 @@ def _relative_to(table: Table) -> tuple[str, Path | None]:
     if relative_to in (CLEAN, ABSOLUTE):
         return relative_to, None
     baseline = table.file.parent / relative_to
-    if not baseline.is_file():
+    if not is_file(baseline):
         near = did_you_mean(relative_to, (CLEAN, ABSOLUTE))
         raise table.error("relative_to", f"{allowed}, and there is no file {str(baseline)!r}{near}")
     return relative_to, baseline
