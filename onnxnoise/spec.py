@@ -202,6 +202,13 @@ class BenchSpec:
         default=True,
         at="bench compare gate rules margin plan",
     )
+    allow_unattached: bool = flag(
+        "--allow-unattached",
+        None,
+        "Measure a network though more than 1 % of its parameters belong to no layer and stay without noise",
+        default=False,
+        at="bench compare margin plan apply",
+    )
     workers: int | None = flag(
         "--workers",
         "N",

@@ -20,6 +20,7 @@ from onnxnoise.engine.values import Probe, probe
 from onnxnoise.machine import memory
 from onnxnoise.records import NoiseSetting, Notice, Pixels, header
 from onnxnoise.run.loading import Subject, open_with_card
+from onnxnoise.run.unattached import check_attached
 from onnxnoise.runtime.base import Provider
 from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
@@ -55,6 +56,7 @@ class Experiment:
             output=spec.output,
             card=spec.card,
         )
+        check_attached(subject.network, spec.model, allowed=spec.allow_unattached)
         classifier = subject.classifier
         experiment = cls(spec, subject, card, open_images(spec.data, card), find_provider(spec.provider))
         check_fit(spec.model, classifier.image, classifier.classes or experiment.probe.classes, card, experiment.images)

@@ -20,6 +20,7 @@ from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, identity
 from onnxnoise.run.loading import layer_info
 from onnxnoise.run.schedules import Chunked, Crossed, Schedule
+from onnxnoise.run.unattached import without_noise
 from onnxnoise.runtime import session
 from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
@@ -76,6 +77,7 @@ def open_run(
         "dataset": experiment.images.name,
         "classes": experiment.images.classes,
         "layers": [asdict(layer_info(layer)) for layer in network.layers],
+        "without_noise": asdict(without_noise(network)),
         "notices": [asdict(notice) for notice in (*network.notices, *experiment.notices())],
     }
     store = RunStore.open(Path(spec.out or network.run_file), identity(experiment), description)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def _leased(leases: Leases, jobs: Iterable[Job]) -> Iterator[Job]:
 
 def clean_hits(spec: BenchSpec) -> tuple[Metric, int, int]:
     """(metric, hits, images) of the clean model on the images of `spec`; raises what `Experiment.opened` raises."""
-    experiment = Experiment.opened(spec)
+    experiment = Experiment.opened(replace(spec, allow_unattached=True))
     count = experiment.count
     size = experiment.chunk_size()
     jobs = [Job(range(i, min(i + size, count)), ((*CLEAN, i),)) for i in range(0, count, size)]

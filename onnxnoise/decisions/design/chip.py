@@ -18,6 +18,7 @@ from onnxnoise.model.network import Network
 from onnxnoise.records import MeasuredAt, NoiseSetting, Shape
 from onnxnoise.results.as_json import flat
 from onnxnoise.run.loading import Subject, open_model
+from onnxnoise.run.unattached import check_attached
 from onnxnoise.spec import BenchSpec, only_level
 from onnxnoise.words import DEFAULT_SEED, Analog, Policy, SigmaScope
 
@@ -60,6 +61,7 @@ def apply(
     analog: Analog | None = None,
     seed: int = DEFAULT_SEED,
     output: str | None = None,
+    allow_unattached: bool = False,
 ) -> Chip:
     """Write the model as draw number `draw` stores it: noise of one level in `layers` (a pattern as of `--layers`; default: all).
 
@@ -87,6 +89,7 @@ def apply(
         analog=analog,
         seed=seed,
         output=output,
+        allow_unattached=allow_unattached,
     )
     return write_chip(spec, out, draw)
 
@@ -97,6 +100,7 @@ def write_chip(spec: BenchSpec, out: str | Path, draw: int) -> Chip:
         raise UsageError("--draw: draws count from 0")
     setting, stored = spec.setting, only_level(spec)
     subject = open_model(spec.model, bn=spec.bn, analog=setting.analog, layers=spec.layers, output=spec.output)
+    check_attached(subject.network, spec.model, allowed=spec.allow_unattached)
     path = _target(Path(out), subject)
     noisy, negative = _noisy(subject, setting, stored, draw)
     network = subject.network
