@@ -134,6 +134,6 @@ def provenance(experiment: Experiment) -> dict[str, object]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "spec": {**asdict(experiment.spec), "levels": experiment.spec.swept},
         "provider_options": dict(experiment.provider.options),
-        "placement": experiment.probe.placement,
+        "placement": experiment.blank_pass.placement,
         "metric": experiment.metric,
     }

@@ -13,7 +13,7 @@ import pytest
 from support import graphs, nets
 
 from onnxnoise.engine.sweep import ChunkSweep
-from onnxnoise.engine.values import probe, room
+from onnxnoise.engine.values import blank_pass, room
 from onnxnoise.model.network import find_layers
 from onnxnoise.records import NoiseSetting, Tally, Variant
 from onnxnoise.runtime import session
@@ -56,7 +56,7 @@ def tallies(form: tuple[str, str], folder: Path, lifted: bool | None = None) -> 
     provider = find_provider("cpu")
     batches = [IMAGES[i : i + 8] for i in range(0, 24, 8)]
     todo = {layer.index: VARIANTS for layer in network.layers}
-    assert probe(network, provider, batches[0]).classes == 5
+    assert blank_pass(network, provider, batches[0]).classes == 5
     with ChunkSweep(network, NoiseSetting(seed=40), provider, batches, LABELS, 0, lifted=lifted) as chunk:
         parts = [chunk.all(VARIANTS, network.layers), chunk.single(todo), chunk.cumulative(todo, network.layers)]
         return [chunk.clean(), *(tally for part in parts for made in part for tally in made)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from onnxnoise.engine.values import Probe
+from onnxnoise.engine.values import BlankPass
 from onnxnoise.errors import ProviderError, UsageError
 from onnxnoise.records import Notice, Tally
 from onnxnoise.run.experiment import Experiment
@@ -93,8 +93,8 @@ class _Elsewhere(Experiment):
     here: Experiment
 
     @cached_property
-    def probe(self) -> Probe:
-        return self.here.probe
+    def blank_pass(self) -> BlankPass:
+        return self.here.blank_pass
 
     def notices(self) -> Iterator[Notice]:
         return iter(())
