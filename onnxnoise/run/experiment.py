@@ -66,6 +66,11 @@ class Experiment:
         return experiment
 
     @property
+    def here(self) -> Experiment:
+        """The experiment as this process runs it: its execution provider works here."""
+        return self
+
+    @property
     def noise(self) -> NoiseSetting:
         """The noise setting: with the draw's number and the level, it decides the noise."""
         return self.spec.setting

@@ -80,7 +80,10 @@ def open_run(
         "without_noise": asdict(without_noise(network)),
         "notices": [asdict(notice) for notice in (*network.notices, *experiment.notices())],
     }
-    store = RunStore.open(Path(spec.out or network.run_file), identity(experiment), description)
+    path = Path(spec.out or network.run_file)
+    if not path.exists():
+        _ = experiment.blank_pass  # a model that doesn't run leaves no file behind
+    store = RunStore.open(path, identity(experiment), description)
     try:
         size = chunk_size or experiment.chunk_size
         if spec.shard:

@@ -11,13 +11,14 @@ from math import inf
 from pathlib import Path
 
 from onnxnoise.data.fit import check_clean
-from onnxnoise.errors import DataError, UsageError
+from onnxnoise.errors import DataError, ModelError, UsageError
 from onnxnoise.records import Measured, Result, Tally
 from onnxnoise.results.leases import Leases
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, measure
 from onnxnoise.run.opening import Run, ScheduleOf, open_run, provenance, shard_of
+from onnxnoise.run.probing import prove
 from onnxnoise.run.schedules import CLEAN
 from onnxnoise.run.watching import Watcher, Watching, unwatched, watched_by
 from onnxnoise.run.workers.base import Workers
@@ -103,6 +104,7 @@ def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
     run.store.begin({**provenance(run.experiment), "measured_by": workers.members})
     with Leases(run.store) as leases:
         try:
+            prove(run.experiment)
             while jobs:
                 watcher.planned(jobs)
                 idle = True
@@ -119,7 +121,7 @@ def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
                     leases.wait()
                     if time.monotonic() > end:
                         return
-        except DataError:
+        except (DataError, ModelError):
             if not leases.others():
                 run.store.discard()
             raise

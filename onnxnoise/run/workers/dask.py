@@ -88,9 +88,13 @@ async def _answered(address: str) -> None:
 
 @dataclass(frozen=True)
 class _Elsewhere(Experiment):
-    """An experiment that is measured on other machines; this machine only looks at its graph, on the CPU (`here`)."""
+    """An experiment that is measured on other machines; this machine only looks at its graph, on the CPU (`at_home`)."""
 
-    here: Experiment
+    at_home: Experiment
+
+    @property
+    def here(self) -> Experiment:
+        return self.at_home
 
     @cached_property
     def blank_pass(self) -> BlankPass:
