@@ -160,11 +160,34 @@ def _proto(network: Network, noisy: dict[str, Array], scores: Shape) -> tuple[on
             tensor.CopyFrom(
                 onnx.numpy_helper.from_array(np.ascontiguousarray(segment.references[tensor.name]), tensor.name)
             )
+    _keep_floats(proto.graph)
     proto.graph.name = network.name
     del proto.graph.input[:], proto.graph.output[:]
     proto.graph.input.append(_info(image.name, _IMAGE_TYPES[image.dtype], image.shape))
     proto.graph.output.append(_info(network.logits, onnx.TensorProto.FLOAT, scores))
     return proto, sum(array.nbytes for array in segment.references.values())
+
+
+def _keep_floats(graph: onnx.GraphProto) -> None:
+    """Part what dequantizes activations from what uses them, by a sum of one operand, which changes no value.
+
+    ONNX Runtime's default options turn a layer between activations that are dequantized and quantized into an integer one, whose
+    float weights they quantize anew (WeightBiasQuantization): the noise would be lost. A sum is no part of such a group.
+    """
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    constants = {tensor.name for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
+            value = node.output[0]
+            codes = f"{value}@codes"
+            while codes in names:
+                codes += "_"
+            node.output[0] = codes
+            nodes.append(onnx.helper.make_node("Sum", [codes], [value], name=f"{node.name or value}@float"))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _info(name: str, element: int, shape: Shape) -> onnx.ValueInfoProto:
