@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx.helper import np_dtype_to_tensor_dtype
 
 from onnxnoise.engine.segments import Cutter, TensorType
 from onnxnoise.engine.values import run_within
@@ -53,7 +54,7 @@ class _Difference:
 
 
 def prove(experiment: Experiment) -> None:
-    """Run a few images together, again, in another order, with other mates and alone; raises ModelError where logits differ.
+    """Run a few images together, in another order, again and alone; raises ModelError where their logits differ.
 
     The message names the first node whose values differ. What was proven is not proven again in this process.
     """
@@ -66,7 +67,7 @@ def prove(experiment: Experiment) -> None:
 
 
 class _Probe:
-    """The passes of one probe: sessions of two batch sizes, and the inputs."""
+    """The passes of one probe over the first images of an experiment."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
@@ -78,47 +79,46 @@ class _Probe:
         self.size = self.fixed or max(2, count)
         stepped = any(node.op_type in _STEPS for node in self.network.nodes)
         self.rounded = _STEPPED if stepped else _ROUNDED
-        self._sessions: dict[tuple[int, bool], Session] = {}
+        self._sessions: dict[bool, Session] = {}
 
     def run(self) -> None:
+        """Images together, in another order, together again, then one alone: among its copies, and really."""
         first = self._filled(range(len(self.inputs)))
-        together = self._logits(first)
-        for trial in self._trials(first):
-            for place, row in enumerate(self._logits(trial.batch)):
-                same = len(trial.batch) == len(first) and trial.batch[place] == first[place]
-                before = place if same else first.index(trial.batch[place])
-                most = _SAME if same else self.rounded
-                if not _agree(row, together[before], most):
-                    raise ModelError(self._said(_Difference(trial, before, place, most), first))
+        turned = first[::-1]
+        together, others, again = (self._logits(batch) for batch in (first, turned, first))
+        self._compare(together, again, first, _Trial(first, _CHANCE))
+        self._compare(together, others, first, _Trial(turned, _MATES))
+        alone = (self._filled(first[:1]), *([first[:1]] if self.fixed is None else []))
+        for batch in alone:
+            self._compare(together, self._logits(batch), first, _Trial(batch, _MATES))
 
-    def _trials(self, first: tuple[int, ...]) -> Iterator[_Trial]:
-        """The passes after the first one: the same again, in another order, again, and images alone: among copies and really."""
-        yield _Trial(first, _CHANCE)
-        yield _Trial(first[::-1], _MATES)
-        yield _Trial(first, _CHANCE)
-        for number in dict.fromkeys((first[0], first[-1])):
-            yield _Trial(self._filled([number]), _MATES)
-            if self.fixed is None:
-                yield _Trial((number,), _MATES)
+    def _compare(self, together: Array, logits: Array, first: tuple[int, ...], trial: _Trial) -> None:
+        """Raise ModelError where a trial's logits are not those that the same images have in the first pass."""
+        for place, row in enumerate(logits):
+            same = len(trial.batch) == len(first) and trial.batch[place] == first[place]
+            before = place if same else first.index(trial.batch[place])
+            most = _SAME if same else self.rounded
+            if not _agree(row, together[before], most):
+                raise ModelError(self._said(_Difference(trial, before, place, most), first))
 
     def _filled(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return tuple(numbers[i % len(numbers)] for i in range(self.size))
 
-    def _session(self, size: int, *, everything: bool = False) -> Session:
-        if (size, everything) not in self._sessions:
+    def _session(self, *, everything: bool) -> Session:
+        """A session of any batch size, or of the model's own, for the logits or for every value."""
+        if everything not in self._sessions:
             image = self.network.image.name
-            types: dict[str, TensorType] = session.types(
-                {image: session.to_device(self.inputs[[0] * size], self.experiment.provider)}
-            )
+            sizes: tuple[Any, ...] = (self.fixed or "N", *self.inputs.shape[1:])
+            types: dict[str, TensorType] = {image: (np_dtype_to_tensor_dtype(self.inputs.dtype), sizes)}
             outputs = (self.network.logits,)
             if everything:
                 outputs = tuple(dict.fromkeys(name for node in self.network.nodes for name in node.output if name))
             whole = self.cutter.segment(0, self.cutter.end, types, outputs=outputs)
-            self._sessions[size, everything] = Session(whole.stub, whole.references, self.experiment.provider)
-        return self._sessions[size, everything]
+            self._sessions[everything] = Session(whole.stub, whole.references, self.experiment.provider)
+        return self._sessions[everything]
 
     def _values(self, batch: tuple[int, ...], *, everything: bool = False) -> dict[str, Array]:
-        run = self._session(len(batch), everything=everything)
+        run = self._session(everything=everything)
         image = {self.network.image.name: session.to_device(self.inputs[list(batch)], self.experiment.provider)}
         what = f"{self.network.name}: a pass over {len(batch)} images"
         made = run_within(run, image, self.experiment.spec.timeout, what)
