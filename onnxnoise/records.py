@@ -263,6 +263,17 @@ class Unattached:
 
 
 @dataclass(frozen=True)
+class WithoutNoise:
+    """The part of a network that belongs to no noise layer: its initializers by size, their elements, and those as a share of
+    all the network's parameters, a fraction of 1.
+    """
+
+    elements: int = 0
+    share: float = 0.0
+    initializers: tuple[Unattached, ...] = ()
+
+
+@dataclass(frozen=True)
 class Variant:
     """One level of the noise and one draw."""
 

@@ -171,6 +171,16 @@ class BenchSpec:
         by_default="2 GiB, or half of what is there",
         at="bench margin plan",
     )
+    timeout: float = flag(
+        "--timeout",
+        "TIME",
+        "The most time for a first pass over a few images",
+        default=600.0,
+        syntax="seconds",
+        example="10m",
+        by_default="10m",
+        at="bench compare gate margin plan",
+    )
     provider: str = flag(
         "--provider",
         "auto|cpu|cuda|NAME",
@@ -201,6 +211,13 @@ class BenchSpec:
         "Stop where the clean accuracy can't be the card's",
         default=True,
         at="bench compare gate rules margin plan",
+    )
+    allow_unattached: bool = flag(
+        "--allow-unattached",
+        None,
+        "Measure a network though more than 1 % of its parameters belong to no layer and stay without noise",
+        default=False,
+        at="bench compare margin plan apply",
     )
     workers: int | None = flag(
         "--workers",
@@ -385,6 +402,8 @@ class BenchSpec:
             raise UsageError(
                 f"--precision: {self.precision:g} is no half-width of an interval; give a share of the clean accuracy, as 0.01"
             )
+        if not self.timeout > 0:
+            raise UsageError(f"--timeout: {self.timeout:g} s is no time to run in; write for example --timeout 10m")
         if self.max_draws is not None and not self.chunked:
             raise UsageError("--max-draws is for --precision and --budget; for a fixed number give --draws")
         if self.chunked and self.shard is not None:

@@ -101,6 +101,9 @@ def _exit_codes() -> Iterator[None]:
     except KeyboardInterrupt:
         _say("interrupted; whatever was measured is kept in the run file: the same command goes on from there")
         code = INTERRUPTED
+        if _is_running():  # Python would wait until ONNX Runtime has done with its node
+            sys.stderr.flush()
+            os._exit(code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -124,6 +127,12 @@ def _exit_codes() -> Iterator[None]:
     else:
         return
     sys.exit(code)
+
+
+def _is_running() -> bool:
+    """Whether ONNX Runtime still works on something in this process."""
+    session = sys.modules.get("onnxnoise.runtime.session")
+    return session is not None and session.is_running()
 
 
 def _usage(error: Any) -> str:

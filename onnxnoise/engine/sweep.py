@@ -7,6 +7,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, repeat
+from math import inf
 from typing import Any, Self
 from weakref import WeakSet
 
@@ -17,7 +18,7 @@ from onnxnoise.engine.device_noise import Device
 from onnxnoise.engine.draws import KEPT_BYTES, KEPT_ON_DEVICE, Draws
 from onnxnoise.engine.hits import judge
 from onnxnoise.engine.layer_noise import Host
-from onnxnoise.engine.segments import Cutter
+from onnxnoise.engine.segments import Cutter, Segment
 from onnxnoise.engine.values import Cut, Piece, Types, Values, lanes, only, room
 from onnxnoise.model.network import Network
 from onnxnoise.records import Labels, NoiseLayer, NoiseSetting, Tally, Variant
@@ -31,6 +32,9 @@ Noisy = Mapping[str, Array | Value]
 
 Todo = Mapping[int, Sequence[Variant]]
 """The variants to measure, by layer index."""
+
+_GRACE = 5.0
+"""Seconds for the nodes that ONNX Runtime is in when a sweep is broken off."""
 
 _LARGE_BYTES = 128 << 20
 """Bytes of weights beyond which only one session of a network may be in memory at a time."""
@@ -98,6 +102,7 @@ class ChunkSweep:
         self.lanes = lanes(provider.lanes(threads))
         self.large = sum(value.nbytes for value in network.constants.values()) > _LARGE_BYTES
         self._under_way: WeakSet[Future[Any]] = WeakSet()
+        self._sessions: WeakSet[Session] = WeakSet()
         self._types: dict[int, Types] = {0: session.types(self.images[0]())}
         self._rest = _Rest(-1, [])
         self._shared: tuple[object, Session] | None = None
@@ -109,7 +114,10 @@ class ChunkSweep:
     def __exit__(self, *_: object) -> None:
         for future in self._under_way:
             future.cancel()
-        wait([future for future in self._under_way if not future.cancelled()])
+        running = [future for future in self._under_way if not future.done()]
+        for run in self._sessions if running else ():
+            run.stop()
+        wait(running, _GRACE)
 
     def clean(self) -> Tally:
         """Run the chunk without noise."""
@@ -228,12 +236,17 @@ class ChunkSweep:
         """
         if not noisy or not self.lifted:
             segment = self.cutter.segment(start, stop, self._types[start], replaced=noisy)
-            return Piece(Session(segment.stub, segment.references, self.provider, prepacked=prepacked))
+            return Piece(self._session(segment, prepacked=prepacked))
         key = (start, stop, tuple(noisy))
         if self._shared is None or self._shared[0] != key:
             segment = self.cutter.segment(start, stop, self._types[start], lifted=session.types(noisy))
-            self._shared = key, Session(segment.stub, segment.references, self.provider)
+            self._shared = key, self._session(segment)
         return Piece(self._shared[1], noisy)
+
+    def _session(self, segment: Segment, *, prepacked: bool = False) -> Session:
+        made = Session(segment.stub, segment.references, self.provider, prepacked=prepacked)
+        self._sessions.add(made)
+        return made
 
     def _told(self, passes: Iterator[_Started]) -> Iterator[list[Tally]]:
         """Tallies in order, those that belong together in one list. Only one pass of a large network is in memory at a time."""
@@ -267,7 +280,9 @@ class ChunkSweep:
     def _learn(self, position: int, piece: Piece, cut: Cut) -> None:
         """Remember the types of the values at `position`, which `piece` makes from `cut`."""
         if position not in self._types:
-            self._types[position] = session.types(only(piece.run(cut[0]()), self.cutter.live(position)))
+            values = cut[0]()
+            made = piece.session.run_within(inf, {**values, **piece.noise})
+            self._types[position] = session.types(only({**values, **made}, self.cutter.live(position)))
 
     def _onward(self, cut: Cut, start: int, stop: int, noisy: Noisy | None = None) -> Cut:
         """The values at the later cut `stop`, made from those at `start`; a mini-batch's old values go as its new ones come."""

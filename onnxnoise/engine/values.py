@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ import numpy.typing as npt
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnxnoise.engine.segments import Cutter, TensorType
+from onnxnoise.errors import ModelError
 from onnxnoise.model.network import Network
 from onnxnoise.runtime import session
 from onnxnoise.runtime.base import Provider
 from onnxnoise.runtime.session import Session, Value
+from onnxnoise.text import counted
 
 Array = npt.NDArray[Any]
 Values = Mapping[str, Value]
@@ -73,8 +76,9 @@ def room(types: Types, batches: int, provider: Provider) -> Iterator[Values | No
 
 
 @dataclass(frozen=True)
-class Probe:
-    """The findings of one pass: bytes that an image takes at the largest cut and as the model's input, and number of logits.
+class BlankPass:
+    """The findings of a pass over blank images: bytes that one takes at the largest cut and as the model's input, and the number
+    of logits.
 
     `stage_bytes` is the most at a cut where a convolution or dense layer starts, at which `cumulative` waits. `placement` has
     for each execution provider the number of nodes of each operator that it runs.
@@ -87,8 +91,11 @@ class Probe:
     placement: Mapping[str, Mapping[str, int]]
 
 
-def probe(network: Network, provider: Provider, batch: Array) -> Probe:
-    """Run one mini-batch of the model's inputs with every cut's values as outputs. Raises ModelError if it doesn't run."""
+def blank_pass(network: Network, provider: Provider, batch: Array, seconds: float = inf) -> BlankPass:
+    """Run one mini-batch of the model's inputs with every cut's values as outputs.
+
+    Raises ModelError if it doesn't run, or not within `seconds`.
+    """
     cutter = Cutter(network)
     starts = sorted({layer.start for layer in network.layers})
     image = {network.image.name: session.to_device(batch, provider)}
@@ -97,10 +104,22 @@ def probe(network: Network, provider: Provider, batch: Array) -> Probe:
     )
     whole = cutter.segment(0, cutter.end, session.types(image), outputs=tuple(names))
     run = Session(whole.stub, whole.references, provider)
-    values = run.run(image)
+    values = run_within(run, image, seconds, f"{network.name}: a pass over {counted(len(batch), 'image')}")
     sizes = {name: value.tensor_size_in_bytes() for name, value in {**image, **values}.items()}
     at = {start: sum(sizes[name] for name in cutter.live(start)) // len(batch) for start in starts}
     logits = session.to_host(values[network.logits])
     stages = [at[start] for start in starts if cutter.stage(start) == start]
     placement = {name: dict(nodes) for name, nodes in run.placement().items()}
-    return Probe(max(1, *at.values()), max(1, *stages), batch[0].nbytes, logits.size // len(batch), placement)
+    return BlankPass(max(1, *at.values()), max(1, *stages), batch[0].nbytes, logits.size // len(batch), placement)
+
+
+def run_within(run: Session, feeds: Values, seconds: float, what: str) -> dict[str, Value]:
+    """The outputs of a session; raises ModelError that names `what` and the node where it takes longer than `seconds`."""
+    try:
+        return run.run_within(seconds, feeds)
+    except session.OvertimeError as over:
+        node = f", at node {over}" if str(over) else ""
+        raise ModelError(
+            f"{what} was not done after {seconds:g} s{node}; export it without a loop that has no end in sight, "
+            "or allow more with --timeout"
+        ) from None

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from onnxnoise.noise.models import level_of
-from onnxnoise.records import LayerInfo, Measured, MeasuredAt, NoiseSetting, Notice, Result
+from onnxnoise.records import LayerInfo, Measured, MeasuredAt, NoiseSetting, Notice, Result, WithoutNoise
 
 SCHEMA = "onnxnoise/result/1"
 LAYERS_SCHEMA = "onnxnoise/layers/1"
@@ -41,14 +41,16 @@ def layers_json(
     setting: NoiseSetting,
     layers: Sequence[LayerInfo],
     notices: Sequence[Notice],
+    without: WithoutNoise,
 ) -> str:
-    """A model's noise layers as one JSON document, in the result's form."""
+    """A model's noise layers as one JSON document, in the result's form; `without` is what belongs to none of them."""
     return strict_json(
         {
             "schema": LAYERS_SCHEMA,
             "model": dict(model),
             **_setting(setting),
             "layers": [asdict(layer) for layer in layers],
+            "without_noise": asdict(without),
             "warnings": [asdict(notice) for notice in notices],
         }
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from onnxnoise.data.fit import check_fit, layout_of
 from onnxnoise.data.images import open_images
 from onnxnoise.data.pixels.preprocess import to_input
 from onnxnoise.data.sources.base import ImageSource
-from onnxnoise.engine.values import Probe, probe
+from onnxnoise.engine.values import BlankPass, blank_pass
+from onnxnoise.errors import ModelError
 from onnxnoise.machine import memory
 from onnxnoise.records import NoiseSetting, Notice, Pixels, header
 from onnxnoise.run.loading import Subject, open_with_card
+from onnxnoise.run.unattached import check_attached
 from onnxnoise.runtime.base import Provider
 from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
@@ -55,10 +57,18 @@ class Experiment:
             output=spec.output,
             card=spec.card,
         )
+        check_attached(subject.network, spec.model, allowed=spec.allow_unattached)
         classifier = subject.classifier
         experiment = cls(spec, subject, card, open_images(spec.data, card), find_provider(spec.provider))
-        check_fit(spec.model, classifier.image, classifier.classes or experiment.probe.classes, card, experiment.images)
+        check_fit(
+            spec.model, classifier.image, classifier.classes or experiment.blank_pass.classes, card, experiment.images
+        )
         return experiment
+
+    @property
+    def here(self) -> Experiment:
+        """The experiment as this process runs it: its execution provider works here."""
+        return self
 
     @property
     def noise(self) -> NoiseSetting:
@@ -97,28 +107,47 @@ class Experiment:
         return batches
 
     @cached_property
-    def probe(self) -> Probe:
-        """Sizes, classes and placement of the model, found by one pass over a blank mini-batch."""
-        side, fixed = self.card.input.size, self.subject.network.image.batch
-        return probe(self.subject.network, self.provider, self.inputs(np.zeros((fixed or 1, side, side, 3), np.uint8)))
+    def blank_pass(self) -> BlankPass:
+        """Sizes, classes and placement of the model; raises ModelError where a fixed batch doesn't fit into memory."""
+        side, network = self.card.input.size, self.subject.network
+        images = network.image.batch or 1
+        if images > 1:
+            self._check_memory(images)
+        blank = self.inputs(np.zeros((images, side, side, 3), np.uint8))
+        return blank_pass(network, self.provider, blank, self.spec.timeout)
+
+    def _check_memory(self, images: int) -> None:
+        """Raise ModelError where the pixels, the input and the largest value of so many images take more than there may be."""
+        image, side = self.subject.network.image, self.card.input.size
+        pixel = 4 if image.dtype == "float32" else 1
+        shapes = [shape for shape in self.subject.classifier.shapes.values() if shape and shape[0] == images]
+        values = max((prod(each or 1 for each in shape) for shape in shapes), default=0)
+        needed = images * 3 * side**2 * (1 + pixel) + 4 * values
+        most = self.spec.memory or memory().budget
+        if needed > most:
+            raise ModelError(
+                f"{self.spec.model}: its batch is fixed at {images:,} images, and a pass over them takes {_gib(needed)} of "
+                f"memory or more, where {_gib(most)} may be used; export it with a free or a smaller batch (torch: dynamic_axes, "
+                "dynamic_shapes), or allow more with --memory"
+            )
 
     def batch_size(self, images: int) -> int:
         """The number of images in a mini-batch, chosen so that the mini-batches of a chunk are about equal."""
         if self.subject.network.image.batch is not None:
             return self.subject.network.image.batch
-        largest = self.provider.batch_limits.images(self.probe.cut_bytes)
+        largest = self.provider.batch_limits.images(self.blank_pass.cut_bytes)
         return ceil(images / ceil(images / largest))
 
     def chunk_size(self) -> int:
         """The number of images whose pixels, inputs and values at the largest cut fit the memory that the model leaves."""
-        pixels = self.probe.input_bytes + 6 * self.card.input.size**2
-        most = self.provider.chunk_images(self.probe.cut_bytes, pixels, self._host_bytes())
+        pixels = self.blank_pass.input_bytes + 6 * self.card.input.size**2
+        most = self.provider.chunk_images(self.blank_pass.cut_bytes, pixels, self._host_bytes())
         fixed = self.subject.network.image.batch or 1
         return max(fixed, most // fixed * fixed)
 
     def together(self, images: int) -> int:
         """The number of variants that `cumulative` carries at a time, each with a chunk's values, in the memory left."""
-        return max(1, self.provider.value_bytes(self._host_bytes()) // (images * self.probe.stage_bytes) - 1)
+        return max(1, self.provider.value_bytes(self._host_bytes()) // (images * self.blank_pass.stage_bytes) - 1)
 
     def _host_bytes(self) -> int:
         """Bytes of host memory that the model leaves for images and the values at cuts."""
@@ -148,7 +177,7 @@ class Experiment:
             return
         left_out = {
             operator: count
-            for provider, nodes in self.probe.placement.items()
+            for provider, nodes in self.blank_pass.placement.items()
             for operator, count in nodes.items()
             if provider != self.provider.name and operator in _COSTLY
         }
@@ -158,3 +187,7 @@ class Experiment:
                 "cpu_nodes",
                 f"{self.provider.name} has no kernel for {said} of this model: these run on the CPU, slowly",
             )
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"

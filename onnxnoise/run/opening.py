@@ -20,6 +20,7 @@ from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, identity
 from onnxnoise.run.loading import layer_info
 from onnxnoise.run.schedules import Chunked, Crossed, Schedule
+from onnxnoise.run.unattached import without_noise
 from onnxnoise.runtime import session
 from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
@@ -76,9 +77,13 @@ def open_run(
         "dataset": experiment.images.name,
         "classes": experiment.images.classes,
         "layers": [asdict(layer_info(layer)) for layer in network.layers],
+        "without_noise": asdict(without_noise(network)),
         "notices": [asdict(notice) for notice in (*network.notices, *experiment.notices())],
     }
-    store = RunStore.open(Path(spec.out or network.run_file), identity(experiment), description)
+    path = Path(spec.out or network.run_file)
+    if not path.exists():
+        _ = experiment.blank_pass  # a model that doesn't run leaves no file behind
+    store = RunStore.open(path, identity(experiment), description)
     try:
         size = chunk_size or experiment.chunk_size
         if spec.shard:
@@ -132,6 +137,6 @@ def provenance(experiment: Experiment) -> dict[str, object]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "spec": {**asdict(experiment.spec), "levels": experiment.spec.swept},
         "provider_options": dict(experiment.provider.options),
-        "placement": experiment.probe.placement,
+        "placement": experiment.blank_pass.placement,
         "metric": experiment.metric,
     }

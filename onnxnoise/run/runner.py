@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
 from onnxnoise.data.fit import check_clean
-from onnxnoise.errors import DataError, UsageError
+from onnxnoise.errors import DataError, ModelError, UsageError
 from onnxnoise.records import Measured, Result, Tally
 from onnxnoise.results.leases import Leases
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, measure
 from onnxnoise.run.opening import Run, ScheduleOf, open_run, provenance, shard_of
+from onnxnoise.run.probing import prove
 from onnxnoise.run.schedules import CLEAN
 from onnxnoise.run.watching import Watcher, Watching, unwatched, watched_by
 from onnxnoise.run.workers.base import Workers
@@ -103,6 +104,7 @@ def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
     run.store.begin({**provenance(run.experiment), "measured_by": workers.members})
     with Leases(run.store) as leases:
         try:
+            prove(run.experiment)
             while jobs:
                 watcher.planned(jobs)
                 idle = True
@@ -119,7 +121,7 @@ def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
                     leases.wait()
                     if time.monotonic() > end:
                         return
-        except DataError:
+        except (DataError, ModelError):
             if not leases.others():
                 run.store.discard()
             raise
@@ -133,7 +135,7 @@ def _leased(leases: Leases, jobs: Iterable[Job]) -> Iterator[Job]:
 
 def clean_hits(spec: BenchSpec) -> tuple[Metric, int, int]:
     """(metric, hits, images) of the clean model on the images of `spec`; raises what `Experiment.opened` raises."""
-    experiment = Experiment.opened(spec)
+    experiment = Experiment.opened(replace(spec, allow_unattached=True))
     count = experiment.count
     size = experiment.chunk_size()
     jobs = [Job(range(i, min(i + size, count)), ((*CLEAN, i),)) for i in range(0, count, size)]

@@ -7,6 +7,9 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
+from math import inf
+from threading import Thread, get_ident
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,21 @@ VERSION: str = ort.__version__
 
 _ERRORS_ONLY, _NOTHING = 3, 4
 
+_GRACE = 2.0
+"""Seconds that a run which was told to end gets for the node that it is in."""
+
+_under_way: set[int] = set()
+"""The threads that are inside ONNX Runtime."""
+
+
+def is_running() -> bool:
+    """Whether a run is under way in any thread of this process."""
+    return bool(_under_way)
+
+
+class OvertimeError(Exception):
+    """A run took longer than it was allowed to; the message names the node that it was in, empty where that isn't known."""
+
 
 def session_options() -> Any:
     """The `onnxruntime.SessionOptions` that every session here starts from: one thread, the same bits each time, no log."""
@@ -41,6 +59,12 @@ def reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])
     return re.sub(r"(Exception during \w+: )?\S*/onnxruntime\S*:\d+ .*?\) ", "", line).strip()
+
+
+def _node(error: BaseException | None) -> str:
+    """The node that a run was in when it failed, empty where the error doesn't tell."""
+    found = re.search(r"while running (\S+) node\. Name:'([^']*)'", str(error))
+    return f"{found[2] or 'without a name'} ({found[1]})" if found else ""
 
 
 class Session:
@@ -82,6 +106,7 @@ class Session:
         except Exception as error:
             raise ModelError(f"ONNX Runtime can't run the graph: {reason(error)}") from error
         self._device = provider.device
+        self._run_options = ort.RunOptions()
         self.inputs = [each.name for each in self._session.get_inputs() if each.name not in large]
         self.outputs = [each.name for each in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
@@ -106,6 +131,32 @@ class Session:
             taken.append(time.perf_counter() - start)
         return min(taken)
 
+    def stop(self) -> None:
+        """End the session's runs, now and later, with a ModelError before the next node, in loops before their next step."""
+        self._run_options.terminate = True
+
+    def run_within(self, seconds: float, feeds: Mapping[str, Value]) -> dict[str, Value]:
+        """As `run`, but Ctrl-C ends it, and so does an OvertimeError after `seconds`; the session can't be used any more then."""
+        made: Future[dict[str, Value]] = Future()
+
+        def work() -> None:
+            try:
+                made.set_result(self.run(feeds))
+            except BaseException as error:
+                made.set_exception(error)
+
+        Thread(target=work, name="onnxnoise-pass", daemon=True).start()
+        try:
+            return made.result(None if seconds == inf else seconds)
+        except TimeoutError:
+            self.stop()
+            wait([made], _GRACE)
+            raise OvertimeError(_node(made.exception()) if made.done() else "") from None
+        except BaseException:
+            self.stop()
+            wait([made], _GRACE)
+            raise
+
     def run(self, feeds: Mapping[str, Value], into: Mapping[str, Value] | None = None) -> dict[str, Value]:
         """The outputs by name, on the provider's device; `feeds` may have more than the inputs. Several threads may call it.
 
@@ -122,10 +173,13 @@ class Session:
                 binding.bind_ortvalue_output(name, into[name])
             else:
                 binding.bind_output(name, self._device)
+        _under_way.add(get_ident())
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed while running the graph: {reason(error)}") from error
+        finally:
+            _under_way.discard(get_ident())
         if into is not None:  # these own their memory; the binding's copies of them do not
             return {name: into[name] for name in self.outputs}
         return dict(zip(self.outputs, binding.get_outputs(), strict=True))

@@ -27,6 +27,7 @@ from onnxnoise.records import (
     Notice,
     Result,
     Tally,
+    WithoutNoise,
 )
 from onnxnoise.run.jobs import Job
 from onnxnoise.words import Metric, Policy, SigmaScope
@@ -221,7 +222,11 @@ def test_layers_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", stream)
     infos = [layer(i, name) for i, name in enumerate(HOSTILE, 1)]
     profile_view.layers_table(
-        terminal.consoles(quiet=False)[0], HOSTILE[0], infos, NoiseSetting(bn="affine", sigma_scope="layer")
+        terminal.consoles(quiet=False)[0],
+        HOSTILE[0],
+        infos,
+        NoiseSetting(bn="affine", sigma_scope="layer"),
+        WithoutNoise(),
     )
     lines = stream.getvalue().splitlines()
     assert lines[0] == headline(NoiseSetting(bn="affine", sigma_scope="layer"))

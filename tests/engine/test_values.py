@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
-from support import graphs
+from support import graphs, nets
 
 from onnxnoise.engine.sweep import ChunkSweep
-from onnxnoise.engine.values import probe, room
+from onnxnoise.engine.values import blank_pass, room
 from onnxnoise.model.network import find_layers
 from onnxnoise.records import NoiseSetting, Tally, Variant
 from onnxnoise.runtime import session
@@ -44,23 +46,55 @@ ATTENTION = (
 )
 
 
+LAYERS = {1: ("w", "b"), 2: ("ga", "be"), **{i: (name,) for i, name in enumerate("qkvo", 3)}, 7: ("fw", "fb")}
+MATRICES = ("q", "k", "v", "o")
+
+
 def tallies(form: tuple[str, str], folder: Path, lifted: bool | None = None) -> list[Tally]:
     network = find_layers(graphs.load(graphs.model(ATTENTION.format(*form)), folder))
+    assert {each.index: tuple(tensor.name for tensor in each.tensors) for each in network.layers} == LAYERS
     provider = find_provider("cpu")
-    images = graphs.image((24, 3, 6, 6))
-    batches = [images[i : i + 8] for i in range(0, 24, 8)]
-    labels = np.arange(24) % 5
+    batches = [IMAGES[i : i + 8] for i in range(0, 24, 8)]
     todo = {layer.index: VARIANTS for layer in network.layers}
-    assert probe(network, provider, batches[0]).classes == 5
-    with ChunkSweep(network, NoiseSetting(), provider, batches, labels, 0, lifted=lifted) as chunk:
+    assert blank_pass(network, provider, batches[0]).classes == 5
+    with ChunkSweep(network, NoiseSetting(), provider, batches, LABELS, 0, lifted=lifted) as chunk:
         parts = [chunk.all(VARIANTS, network.layers), chunk.single(todo), chunk.cumulative(todo, network.layers)]
         return [chunk.clean(), *(tally for part in parts for made in part for tally in made)]
+
+
+IMAGES = graphs.image((24, 3, 6, 6))
+LABELS = np.arange(24) % 5
 
 
 @pytest.mark.parametrize("lifted", [False, True])
 @pytest.mark.parametrize("form", [TORCHSCRIPT, DYNAMO])
 def test_a_batch_size_that_lives_across_cuts(form: tuple[str, str], lifted: bool, tmp_path: Path) -> None:
     assert tallies(form, tmp_path, lifted) == tallies(PLAIN, tmp_path, lifted)
+
+
+def by_hand(tally: Tally) -> npt.NDArray[np.float32]:
+    """Logits of the whole file with its weights patched; noise on a dense kernel is drawn in its shape (out, in)."""
+    plain = graphs.model(ATTENTION.format(*TORCHSCRIPT))
+
+    def turned(values: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        return {name: value.T if name in MATRICES else value for name, value in values.items()}
+
+    last = tally.layer or len(LAYERS)
+    first = last if tally.sweep == "single" else 1
+    noisy = {} if tally.sweep == "clean" else {index: LAYERS[index] for index in range(first, last + 1)}
+    changed = turned(nets.noisy(turned(graphs.initializers(plain)), tally.level, tally.draw, noisy))
+    for tensor in plain.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(changed[tensor.name]), tensor.name))
+    return graphs.run(plain, IMAGES)
+
+
+@pytest.mark.parametrize("form", [TORCHSCRIPT, DYNAMO])
+def test_its_hits_are_those_of_the_whole_file_with_patched_weights(form: tuple[str, str], tmp_path: Path) -> None:
+    made = tallies(form, tmp_path)
+    assert len(made) == 1 + len(VARIANTS) * (1 + 2 * len(LAYERS))
+    for tally in made:
+        scores = by_hand(tally)
+        assert np.unpackbits(np.frombuffer(tally.top1, np.uint8), count=24).tolist() == nets.hits(scores, LABELS, 1)
 
 
 def test_every_value_has_a_place_of_its_shape() -> None:

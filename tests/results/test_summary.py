@@ -15,7 +15,7 @@ from support import schema
 from support.command import strict_json
 from support.runfiles import description, identity, packed
 
-from onnxnoise.records import Estimate, LayerInfo, NoiseSetting, Notice, Result, Tally
+from onnxnoise.records import Estimate, LayerInfo, NoiseSetting, Notice, Result, Tally, Unattached, WithoutNoise
 from onnxnoise.results.as_json import layers_json, to_json
 from onnxnoise.results.question import Question
 from onnxnoise.results.store import RunStore
@@ -282,9 +282,11 @@ def test_json_of_layers() -> None:
             NoiseSetting(bn="affine", sigma_scope="layer"),
             infos,
             [Notice("code", HOSTILE)],
+            WithoutNoise(3, 0.25, (Unattached(HOSTILE, "Max", 3),)),
         )
     )
     schema.layer_list(content)
+    assert content["without_noise"]["initializers"] == [{"name": HOSTILE, "operator": "Max", "elements": 3}]
     assert (content["bn"], content["sigma_scope"], content["layers"][0]["name"]) == ("affine", "layer", HOSTILE)
 
 

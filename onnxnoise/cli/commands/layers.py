@@ -11,6 +11,7 @@ def layers(given: Given, printer: Printer) -> None:
     from onnxnoise.cli.output import profile
     from onnxnoise.results.as_json import layers_json
     from onnxnoise.run import loading
+    from onnxnoise.run.unattached import without_noise
 
     spec = from_flags(**given)
     opened = loading.open_model(
@@ -18,9 +19,10 @@ def layers(given: Given, printer: Printer) -> None:
     )
     network = opened.network
     infos = [loading.layer_info(layer) for layer in opened.layers]
+    without = without_noise(network)
     about = {"name": network.name, "sha256": network.sha256}
     printer.result(
-        lambda: layers_json(about, spec.setting, infos, network.notices),
-        lambda shown: profile.layers_table(shown, network.name, infos, spec.setting),
+        lambda: layers_json(about, spec.setting, infos, network.notices, without),
+        lambda shown: profile.layers_table(shown, network.name, infos, spec.setting, without),
         network.notices,
     )

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table, title_lines
 from onnxnoise.noise.models import headline, level_of
-from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result
+from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result, WithoutNoise
 from onnxnoise.text import safe
 from onnxnoise.words import Metric
 
@@ -20,12 +20,20 @@ _ROOM_FOR_INTERVALS = 72
 _ONE_DRAW = "one draw"
 
 
-def layers_table(console: Console, name: str, layers: Sequence[LayerInfo], noise: NoiseSetting) -> None:
-    """Print the noise layers of a model, one a line, and their totals."""
+def layers_table(
+    console: Console, name: str, layers: Sequence[LayerInfo], noise: NoiseSetting, without: WithoutNoise
+) -> None:
+    """Print the noise layers of a model, one a line, their totals, and how many parameters belong to none of them."""
     console.print(headline(noise), soft_wrap=True)
     parameters = sum(layer.parameters for layer in layers)
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(layer.kind for layer in layers).items())
     console.print(f"{safe(name)}: {len(layers)} noise layers ({kinds}), {parameters:,} parameters", soft_wrap=True)
+    if without.elements:
+        console.print(
+            f"{without.elements:,} parameters more ({100 * without.share:.3g} % of all) belong to no layer and stay "
+            "without noise",
+            soft_wrap=True,
+        )
     rows: list[list[str | Text]] = []
     for layer in layers:
         first, more = layer.initializers[0].shape, len(layer.initializers) - 1

@@ -13,6 +13,7 @@ from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.results.run_hits import RunHits, is_run_file
 from onnxnoise.run.loading import open_model
 from onnxnoise.run.runner import measured_run
+from onnxnoise.run.unattached import check_attached
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
 from onnxnoise.words import Metric
@@ -93,7 +94,8 @@ def _check(names: Sequence[str], spec: BenchSpec) -> None:
         if is_run_file(name):
             RunHits.opened(Path(name)).close()
         else:
-            open_model(name, bn=spec.bn, analog=spec.setting.analog, output=spec.output)
+            opened = open_model(name, bn=spec.bn, analog=spec.setting.analog, output=spec.output)
+            check_attached(opened.network, name, allowed=spec.allow_unattached)
 
 
 def _place(model: str, folder: str | None) -> str | None:

@@ -18,6 +18,7 @@ from onnxnoise.model.network import Network
 from onnxnoise.records import MeasuredAt, NoiseSetting, Shape
 from onnxnoise.results.as_json import flat
 from onnxnoise.run.loading import Subject, open_model
+from onnxnoise.run.unattached import check_attached
 from onnxnoise.spec import BenchSpec, only_level
 from onnxnoise.words import DEFAULT_SEED, Analog, Policy, SigmaScope
 
@@ -64,6 +65,7 @@ def apply(
     analog: Analog | None = None,
     seed: int = DEFAULT_SEED,
     output: str | None = None,
+    allow_unattached: bool = False,
 ) -> Chip:
     """Write the model as draw number `draw` stores it: noise of one level in `layers` (a pattern as of `--layers`; default: all).
 
@@ -91,6 +93,7 @@ def apply(
         analog=analog,
         seed=seed,
         output=output,
+        allow_unattached=allow_unattached,
     )
     return write_chip(spec, out, draw)
 
@@ -101,6 +104,7 @@ def write_chip(spec: BenchSpec, out: str | Path, draw: int) -> Chip:
         raise UsageError("--draw: draws count from 0")
     setting, stored = spec.setting, only_level(spec)
     subject = open_model(spec.model, bn=spec.bn, analog=setting.analog, layers=spec.layers, output=spec.output)
+    check_attached(subject.network, spec.model, allowed=spec.allow_unattached)
     path = _target(Path(out), subject)
     noisy, negative = _noisy(subject, setting, stored, draw)
     network = subject.network
@@ -160,11 +164,34 @@ def _proto(network: Network, noisy: dict[str, Array], scores: Shape) -> tuple[on
             tensor.CopyFrom(
                 onnx.numpy_helper.from_array(np.ascontiguousarray(segment.references[tensor.name]), tensor.name)
             )
+    _keep_floats(proto.graph)
     proto.graph.name = network.name
     del proto.graph.input[:], proto.graph.output[:]
     proto.graph.input.append(_info(image.name, _IMAGE_TYPES[image.dtype], image.shape))
     proto.graph.output.append(_info(network.logits, onnx.TensorProto.FLOAT, scores))
     return proto, sum(array.nbytes for array in segment.references.values())
+
+
+def _keep_floats(graph: onnx.GraphProto) -> None:
+    """Part what dequantizes activations from what uses them, by a sum of one operand, which changes no value.
+
+    ONNX Runtime's default options turn a layer between activations that are dequantized and quantized into an integer one, whose
+    float weights they quantize anew (WeightBiasQuantization): the noise would be lost. A sum is no part of such a group.
+    """
+    names = {name for node in graph.node for name in (*node.input, *node.output)}
+    constants = {tensor.name for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type == "DequantizeLinear" and node.input[0] not in constants:
+            value = node.output[0]
+            codes = f"{value}@codes"
+            while codes in names:
+                codes += "_"
+            node.output[0] = codes
+            nodes.append(onnx.helper.make_node("Sum", [codes], [value], name=f"{node.name or value}@float"))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _info(name: str, element: int, shape: Shape) -> onnx.ValueInfoProto:

@@ -24,6 +24,7 @@ from onnxnoise.run.jobs import Job
 from onnxnoise.run.opening import ScheduleOf
 from onnxnoise.run.runner import measured_run
 from onnxnoise.run.schedules import CLEAN, Schedule
+from onnxnoise.run.unattached import refused_by_gate
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics.sequential import LOOKS, RARE, RARE_IN_A_FILE, look_errors, overall
@@ -64,6 +65,11 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
     with ExitStack() as stack:
         run = stack.enter_context(RunHits.opened(path))
         _check_settings(run, rules)
+        if without := refused_by_gate(run.description):
+            raise RunFileError(
+                f"{path}: was measured without noise in {without}: no gate passes what was not measured; export the network so "
+                "that each weight is a constant operand of its layer's own operator, and bench it anew"
+            )
         check_levels(rules, run.level)
         wanted = images or max(chunk.stop for chunk in run.store.chunks())
         if run.images < wanted:
@@ -110,7 +116,7 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
     check_levels(rules, spec.level)
     levels = spec.level.in_order(rule.level for rule in rules.rules)
     sweeps = tuple(sweep for sweep in SWEEPS if sweep in {rule.sweep for rule in rules.rules})
-    spec = replace(spec.at(*levels), sweeps=sweeps, draws=LOOKS[-1])
+    spec = replace(spec.at(*levels), sweeps=sweeps, draws=LOOKS[-1], allow_unattached=False)
     with ExitStack() as stack:
         looks: list[_Looks] = []
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from onnxnoise.engine.values import Probe
+from onnxnoise.engine.values import BlankPass
 from onnxnoise.errors import ProviderError, UsageError
 from onnxnoise.records import Notice, Tally
 from onnxnoise.run.experiment import Experiment
@@ -88,13 +88,17 @@ async def _answered(address: str) -> None:
 
 @dataclass(frozen=True)
 class _Elsewhere(Experiment):
-    """An experiment that is measured on other machines; this machine only looks at its graph, on the CPU (`here`)."""
+    """An experiment that is measured on other machines; this machine only looks at its graph, on the CPU (`at_home`)."""
 
-    here: Experiment
+    at_home: Experiment
+
+    @property
+    def here(self) -> Experiment:
+        return self.at_home
 
     @cached_property
-    def probe(self) -> Probe:
-        return self.here.probe
+    def blank_pass(self) -> BlankPass:
+        return self.here.blank_pass
 
     def notices(self) -> Iterator[Notice]:
         return iter(())
