@@ -23,6 +23,8 @@ CLEAN, ABSOLUTE = "clean", "absolute"
 RULE_KEYS = ("name", "sweep", "layer", "snr", "level", "metric", "relative_to", "min", "max_drop", "confidence")
 TABLES = ("bench", "rule")
 DEFAULT_CONFIDENCE = 0.95
+MOST_CONFIDENCE = 0.999999
+"""Beyond it no number of draws that anybody measures decides anything, and the bounds' arithmetic ends."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,12 @@ def _rule(path: Path, number: int, values: Mapping[str, object]) -> Rule:
     least, drop = (table.number(key, share, least=0.0, to=1.0) for key in ("min", "max_drop"))
     if (least is None) == (drop is None):
         raise table.refused("needs either min or max_drop" + (", not both" if least is not None else ""))
-    confidence = table.number("confidence", "a number between 0.5 and 1 (0.95 is the default)", above=0.5, below=1.0)
+    confidence = table.number(
+        "confidence",
+        f"a number above 0.5 and up to {MOST_CONFIDENCE} (0.95 is the default)",
+        above=0.5,
+        to=MOST_CONFIDENCE,
+    )
     key, level = _level(table)
     return Rule(
         name, sweep, layer, key, level, metric, relative_to, baseline, least, drop, confidence or DEFAULT_CONFIDENCE
