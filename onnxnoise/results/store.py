@@ -155,6 +155,10 @@ class RunStore(Closing):
     def close(self) -> None:
         self.database.close()
 
+    def verify(self) -> int:
+        """Hold every row against its checksum and what it must be; how many there are. RunFileError names one that is wrong."""
+        return self.database.verify()
+
     def check_place(self) -> None:
         """Raise RunFileError where the file was removed or replaced meanwhile; what it held is written beside it, and named."""
         self.database.check_place()

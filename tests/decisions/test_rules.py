@@ -118,7 +118,7 @@ def test_pyproject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (RULE.replace("10", "0"), ["snr = 0", "above 0"]),
         (RULE.replace("10", "nan"), ["snr = nan"]),
         (RULE.replace("10", "[10, 5]"), ["snr = [10, 5]"]),
-        (RULE + "confidence = 0.5\n", ["confidence = 0.5", "between 0.5 and 1"]),
+        (RULE + "confidence = 0.5\n", ["confidence = 0.5", "above 0.5"]),
         (RULE + "confidence = 95\n", ["confidence = 95"]),
         (RULE + "metric = 'top3'\n", ["metric = 'top3'", "top1, top5"]),
         (RULE + "sweep = 'al'\n", ["sweep = 'al'", "did you mean all?"]),
