@@ -46,7 +46,7 @@ class Output(io.TextIOWrapper):
 
     def __init__(self, descriptor: int, encoding: str | None, failed: OSError | None = None) -> None:
         self.sink = _Sink(descriptor, failed)
-        super().__init__(io.BufferedWriter(self.sink), encoding=encoding, errors="replace", write_through=False)
+        super().__init__(io.BufferedWriter(self.sink), encoding=encoding, errors="replace", line_buffering=True)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 from onnxnoise.results import database
 from support.command import Outcome, onnxnoise
+from support.runfiles import RunFile
 
 RULES = '[[rule]]\nname = "rule"\nsnr = 10\nmin = 0.5\n[[rule]]\nname = "mean"\nsnr = 10\nsweep = "single"\nmax_drop = 0.9\n'
 TABLES = {
@@ -91,6 +92,14 @@ STATEMENTS = (
     "INSERT INTO claim VALUES ('all', 0, 10.0, 99, 0, 5)",
     "INSERT INTO claim SELECT sweep, layer, level, draw, start, 5 FROM tally; DELETE FROM tally WHERE draw > 0",
 )
+
+
+ASKED = {"snrs": [10.0, 2.5], "sweeps": ["single", "all"], "draws": 3, "limit": None, "metric": None, "shard": None}
+
+
+def small(path: Path) -> Path:
+    """A small run file to start from."""
+    return RunFile(path, snrs=(10.0, 2.5), sweeps=("single", "all"), asked=ASKED).path
 
 
 def mutated(source: Path, target: Path, seed: int) -> str:
