@@ -1,6 +1,6 @@
 """Runs the command line as `python -m onnxnoise`."""
 
-from onnxnoise.cli.app import main
+from onnxnoise.cli import main
 
 if __name__ == "__main__":
     main()

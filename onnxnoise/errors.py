@@ -43,5 +43,9 @@ class RunFileError(InputError):
     """The run file, or another output, can't be read or written."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run; the message says what was kept of it, and what goes on from there."""
+
+
 class ProviderError(OnnxNoiseError):
     exit_code = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -24,9 +25,21 @@ def shortened(text: str, most: int) -> str:
     return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: `1 layer`, `1,000 layers`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def shortened_paths(text: str, most: int = 160) -> str:
+    """A message in which whatever is too long for a name, as paths are that nobody reads, loses its middle."""
+    head, colon, rest = text.partition(": ")
+    if len(head) > most:
+        text = f"{_cut(head, most)}{colon}{rest}"
+    return re.sub(rf"\S{{{most},}}", lambda word: _cut(word[0], most), text)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: (most - 1) // 2]}…{text[-(most // 2) :]}"
+
+
+def counted(count: int, noun: str, several: str = "") -> str:
+    """A number with its noun: `1 layer`, `1,000 layers`; `several` is a plural that is not made with an s."""
+    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def quoted(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import signal
@@ -14,9 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
+from onnxnoise.cli import streams
 from onnxnoise.cli.commands import apply, bench, cards, compare, doctor, gate, layers, margin, merge, plan, report
-from onnxnoise.cli.options import Commands, add
-from onnxnoise.errors import InputError, OnnxNoiseError, UsageError
+from onnxnoise.cli.options import Commands, Decided, add
+from onnxnoise.errors import InputError, Interrupted, OnnxNoiseError, RunFileError, UsageError
+from onnxnoise.text import shortened_paths
 
 INTERRUPTED, BUG = 130, 70
 
@@ -79,13 +80,13 @@ app.add_typer(cards.cards, name="cards")
 
 def main() -> None:
     """The `onnxnoise` command."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a model's names may have letters that the terminal's encoding lacks
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is not for who must act
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what schedulers send ends a run as Ctrl-C does
-    with _exit_codes():
-        sys.exit(app(prog_name="onnxnoise", standalone_mode=False))
+    with streams.steady(), _exit_codes():
+        code = app(prog_name="onnxnoise", standalone_mode=False)
+        if error := streams.failure():
+            raise RunFileError(f"standard output can't be written: {error.strerror}; what was to be shown is lost")
+        sys.exit(code)
 
 
 @contextmanager
@@ -93,20 +94,32 @@ def _exit_codes() -> Iterator[None]:
     """Every error becomes one line for the person who must act, and its exit code."""
     try:
         yield
+    except Decided as verdict:
+        if error := streams.failure():
+            _say(f"standard output can't be written: {error.strerror}; the exit code says what was decided")
+        code = verdict.exit_code
     except typer.Exit:
         raise
     except OnnxNoiseError as error:
         _say(str(error))
         code = error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted; whatever was measured is kept in the run file: the same command goes on from there")
+    except Interrupted as error:
+        _say(f"interrupted; {error}")
         code = INTERRUPTED
-        if _is_running():  # Python would wait until ONNX Runtime has done with its node
-            sys.stderr.flush()
-            os._exit(code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        _leave_at_once(code)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        code = INTERRUPTED
+        _leave_at_once(code)
+    except MemoryError as error:
+        from onnxnoise.machine import memory
+
+        _say(
+            f"memory ran out ({str(error).rstrip('.') or 'the system gave no more'}); a run keeps to about "
+            f"{memory().budget >> 20:,} MiB unless --memory says otherwise: give less there (--memory 500MB), or fewer images "
+            "(--limit)"
+        )
+        code = InputError.exit_code
     except OSError as error:
         _say(
             f"{error.filename or 'a file'}: {error.strerror or error}; check the path, its permissions and the free space"
@@ -129,10 +142,12 @@ def _exit_codes() -> Iterator[None]:
     sys.exit(code)
 
 
-def _is_running() -> bool:
-    """Whether ONNX Runtime still works on something in this process."""
+def _leave_at_once(code: int) -> None:
+    """End the process where ONNX Runtime still works on something, which Python would wait for; else do nothing."""
     session = sys.modules.get("onnxnoise.runtime.session")
-    return session is not None and session.is_running()
+    if session is not None and session.is_running():
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _usage(error: Any) -> str:
@@ -145,4 +160,4 @@ def _usage(error: Any) -> str:
 def _say(message: str) -> None:
     from onnxnoise.cli.output import terminal
 
-    terminal.error_message(terminal.consoles(quiet=False)[1], message)
+    terminal.error_message(terminal.consoles(quiet=False)[1], shortened_paths(message))

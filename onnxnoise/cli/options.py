@@ -100,6 +100,10 @@ def completing(choices: Sequence[str]) -> Callable[[str], list[str]]:
     return complete
 
 
+class Decided(typer.Exit):
+    """Ends a command that has come to a verdict, with the verdict's exit code, whatever became of what was printed."""
+
+
 @dataclass(frozen=True)
 class OutputFile:
     """A file that an option names: it begins with `first` and is `what`; `or_else` says what else the option takes."""

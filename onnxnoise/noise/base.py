@@ -13,6 +13,9 @@ import numpy.typing as npt
 from onnxnoise.errors import UsageError
 from onnxnoise.records import Floats
 
+_LEAST = 1e-30
+"""Levels lie between this and its inverse: beyond them float32 has no noise, or nothing else."""
+
 Doubles = npt.NDArray[np.float64]
 Drawn = tuple[Floats, ...]
 """The random arrays of one initializer and one draw, each of its canonical shape, in the order in which they were drawn."""
@@ -100,7 +103,7 @@ class Level:
 
     def check(self, level: float, flag: str) -> float:
         """The level itself; raises UsageError, naming `flag`, for a number that can't be a level of this noise."""
-        if level > 0 or level == self.silent:
+        if level == self.silent or _LEAST < level < 1 / _LEAST:
             return level
         raise UsageError(f"{flag}: {level:g} is no {self.title}: {self.definition} is a number above 0 ({self.hint})")
 

@@ -5,22 +5,29 @@ several of them at once wraps them in `transaction`. Tables: `record` (identity 
 `chunk` (the images, cut), `tally` (hits), and what format 2 added, `owner` and `claim`: the leases, which say which process
 measures what at this moment. Format 3 calls a tally's level of the noise `level`, where it was `snr`, and gives each row of the
 other four tables a checksum, which is held against the row whenever it is read. Files of earlier formats are read as they are,
-and become format 3 when a run goes on with them.
+and become format 3 when a run goes on with them. Whatever the format, what is read makes sense (`content`), or it is an error
+that names the file, the table and the row.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 from zlib import crc32
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.files import open_file
 from onnxnoise.records import Tally, TallyKey
+from onnxnoise.results import content
+from onnxnoise.results.content import Owner, TallyCheck
+from onnxnoise.text import shortened
 
 _APPLICATION_ID = 0x4F4E4E58
 _VERSION = 3
@@ -56,6 +63,18 @@ SUMMED = {
 }
 """The columns that each table's checksums are made of."""
 
+_NAMED_BY = {"record": 1, "run": 0, "chunk": 1, "tally": 5}
+"""By how many of its columns a message names a row; 0 for a row that has a number."""
+
+_PRIMARY = {"record": ("name",), "run": ("number",), "chunk": ("start",), "tally": SUMMED["tally"][:5]}
+_HOLDERS = {"owner": ("number", "place", "pid", "born", "seen"), "claim": (*SUMMED["tally"][:5], "owner")}
+
+_COMPUTING = re.compile(r"\b(VIRTUAL|CHECK|DEFAULT|GENERATED|AS|REFERENCES|COLLATE)\b", re.IGNORECASE)
+"""Words in a table's definition by which the file could make SQLite compute something."""
+
+_LARGEST = 64 << 20
+"""Bytes of the largest value that is read: the bits of half a billion images."""
+
 _KEY = "sweep = ? AND layer = ? AND level = ? AND draw = ? AND start = ?"
 
 _PATIENCE = 30
@@ -65,33 +84,18 @@ _NO_LAYER = 0
 """Stands for "no one layer" in the tables' keys, which can't hold NULL."""
 
 
-class Owner(NamedTuple):
-    """A process that holds leases: its random number, where its process number means something, when it began, when it last
-    showed that it lives (seconds since 1970).
-    """
-
-    number: int
-    place: str
-    pid: int
-    born: int
-    seen: float
-
-
 class Database:
     """An open SQLite file. Every method raises RunFileError with what to do."""
 
-    def __init__(self, path: Path, mode: str) -> None:
-        """`mode`: "rw" for a file that must be there, "rwc" to make one if it is not."""
+    def __init__(self, path: Path, mode: Literal["rw", "rwc", "ro"]) -> None:
+        """`mode`: "rw" for a file that must be there, "rwc" to make one if it is not, "ro" to read it, wherever it lies."""
         self.path = path
-        with self._errors():
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=_PATIENCE,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._connection.create_function("checksum", -1, checksum, deterministic=True)
+        self._records: dict[str, dict[str, Any]] = {}
+        self._check: TallyCheck | None = None
+        self._rescued = ""
+        with self._errors(reading=mode == "ro"):
+            self._connection = _readable(path) if mode == "ro" else _connected(path, f"mode={mode}")
+            self._place = _place(path)
 
     def close(self) -> None:
         self._connection.close()
@@ -107,6 +111,35 @@ class Database:
             except BaseException:
                 self._connection.rollback()
                 raise
+        self.check_place()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the path still leads to the file that was opened."""
+        return _place(self.path) == self._place
+
+    def check_place(self) -> None:
+        """Raise RunFileError where the file was removed, or another one put in its place; what it held is written beside it."""
+        if self.is_there:
+            return
+        found = "another file was put in its place" if self.path.exists() else "it was removed"
+        self._rescued = self._rescued or self._rescue()
+        raise RunFileError(f"{self.path}: {found} while it was written to; {self._rescued}")
+
+    def _rescue(self) -> str:
+        """Write what the open file holds to a new file, beside its path if that can be; what happened, and what to do now."""
+        target = None
+        for folder in (self.path.parent, Path.cwd(), Path(tempfile.gettempdir())):
+            names = (f"{self.path.stem}.rescued{n}.sqlite" for n in ("", *(f"-{n}" for n in range(2, 100))))
+            target = next((folder / name for name in names if not (folder / name).exists()), target)
+            if target is not None:
+                with suppress(sqlite3.Error), closing(sqlite3.connect(target)) as copy:
+                    self._connection.backup(copy)
+                    return (
+                        f"what was measured until then is in {target}: move that to where it belongs, and the same command "
+                        "goes on from there"
+                    )
+        return f"what was measured can't be written to {target} either; make room and run the same command again"
 
     def is_empty(self) -> bool:
         """Whether there is no table in it yet."""
@@ -122,7 +155,15 @@ class Database:
         self._add("record", ((name, json.dumps(value)) for name, value in records.items()))
 
     def check_kind(self) -> None:
-        """Refuse a database that is no run file, or one of a newer format."""
+        """Refuse a database that is no run file, one of a newer format, or one whose tables are not those of its format."""
+        with self._errors():
+            self._connection.execute("BEGIN")  # so that all is as one moment has it
+        try:
+            self._check_format()
+        finally:
+            self._connection.rollback()
+
+    def _check_format(self) -> None:
         if self._number("PRAGMA application_id") != _APPLICATION_ID:
             raise RunFileError(f"{self.path}: not an onnxnoise run file; name another file with --out")
         version = self._number("PRAGMA user_version")
@@ -131,6 +172,29 @@ class Database:
                 f"{self.path}: written by a newer onnxnoise (format {version}, this one reads {_VERSION}); "
                 "upgrade onnxnoise or name another file with --out"
             )
+        self._check_tables(version)
+
+    def _check_tables(self, version: int) -> None:
+        """Refuse tables that are not those of the format, and whatever could compute or change something when it is read."""
+        if version < 1:
+            raise self._damaged(f"it says that its format is {version}")
+        for kind, name, statement in self._all("SELECT type, name, sql FROM sqlite_schema"):
+            if kind not in ("table", "index") or (kind == "index" and statement is not None):
+                raise self._damaged(f"it has the {kind} {content.shown(name)}, which no run file has")
+            known = SUMMED.keys() | _HOLDERS.keys()
+            if kind == "table" and not str(name).startswith("sqlite_"):
+                if name not in known:
+                    raise self._damaged(f"it has the table {content.shown(name)}, which no run file has")
+                if _COMPUTING.search(str(statement)):
+                    raise self._damaged(f"its table {name} is not defined as in a run file")
+        for table, summed in SUMMED.items():
+            primary = _PRIMARY[table]
+            columns = {*primary, *summed, "checksum"} if version >= 3 else {*primary, *summed}
+            found = self._all(f"SELECT name, pk FROM pragma_table_xinfo('{table}') WHERE hidden = 0")
+            if {self._formatted(each) for each in columns} != {name for name, _ in found} or tuple(
+                name for name, place in sorted(found, key=lambda each: each[1]) if place
+            ) != tuple(map(self._formatted, primary)):
+                raise self._damaged(f"its table {table} has not the columns of format {version}")
 
     def upgrade(self) -> None:
         """Make a file of an earlier format one of this format; what it holds stays as it is."""
@@ -138,8 +202,8 @@ class Database:
             return
         with self.transaction():
             version = self._number("PRAGMA user_version")  # another process may have been faster
-            if version == 2:
-                self._connection.execute("DROP TABLE claim")  # leases end with the processes that hold them
+            if version < _VERSION:
+                self._connection.execute("DROP TABLE IF EXISTS claim")  # leases end with the processes that hold them
             if version < _VERSION:
                 self._connection.execute("ALTER TABLE tally RENAME COLUMN snr TO level")
                 for statement in _LEASES.split(";"):
@@ -163,21 +227,27 @@ class Database:
     # Table `record`
 
     def record(self, name: str) -> dict[str, Any]:
-        """What `create` kept by this name."""
-        rows = list(self._checked("record", "WHERE name = ?", (name,)))
-        if not rows:
-            raise RunFileError(f"{self.path}: damaged: it lacks its {name}; name another file with --out")
-        try:
-            record: dict[str, Any] = json.loads(rows[0][1])
-        except ValueError as error:
-            raise RunFileError(f"{self.path}: damaged: its {name} is no JSON; name another file with --out") from error
-        return record
+        """What `create` kept by this name: the identity, or the description."""
+        if name not in self._records:
+            rows = self._checked("record", self._check_record, "WHERE name = ?", (name,))
+            if not (found := [content.parsed(text) for _, text in rows]):
+                raise self._damaged(f"it lacks its {name}")
+            self._records[name] = found[0]
+        return self._records[name]
+
+    def _check_record(self, name: str, text: Any) -> None:
+        record = content.parsed(text)
+        if name == "identity":
+            content.check_identity(record)
+        else:
+            content.check_description(record, self.record("identity"))
 
     # Table `run`
 
     def runs(self) -> list[str]:
         """JSON of every run that had a part in the tallies, oldest first."""
-        return [text for (text,) in self._checked("run", "ORDER BY number")]
+        rows = self._checked("run", lambda text: content.check_run(content.parsed(text)), "ORDER BY number")
+        return [text for (text,) in rows]
 
     def add_runs(self, texts: Iterable[str]) -> None:
         self._add("run", ((text,) for text in texts))
@@ -185,16 +255,25 @@ class Database:
     # Table `chunk`
 
     def chunks(self) -> list[range]:
-        """The chunks of images, in order: each as the range of positions in the data."""
-        rows = self._checked("chunk", "ORDER BY start")
-        return [range(start, start + images) for start, images, _ in rows]
+        """The chunks of images, in order: each as the range of positions in the data. Each begins where another ends."""
+        return [range(start, start + images) for start, images, _ in self._chunks()]
 
     def digests(self) -> dict[int, str | None]:
         """By each chunk's start, the digest of its pixels and labels; None where none is known yet."""
-        return {start: sha256 for start, _, sha256 in self._checked("chunk")}
+        return {start: sha256 for start, _, sha256 in self._chunks()}
+
+    def _chunks(self) -> Iterator[tuple[Any, ...]]:
+        ends = 0
+
+        def check(start: Any, images: Any, sha256: Any) -> None:
+            nonlocal ends
+            ends = content.check_chunk(start, images, sha256, ends)
+
+        return self._checked("chunk", check, "ORDER BY start")
 
     def add_chunks(self, chunks: Iterable[range]) -> None:
         """Add chunks; one that begins where another does is left out."""
+        self._check = None
         self._add("chunk", ((chunk.start, len(chunk), None) for chunk in chunks))
 
     def add_digests(self, digests: Mapping[int, str]) -> None:
@@ -207,21 +286,64 @@ class Database:
 
     def keys(self) -> set[TallyKey]:
         """Keys of all tallies."""
-        rows = self._all(f"SELECT sweep, layer, {self._level}, draw, start FROM tally")
-        return {(sweep, layer or None, level, draw, start) for sweep, layer, level, draw, start in rows}
+        found: set[TallyKey] = set()
+        check = self._tally_check()
+        for key in self._rows(f"SELECT {', '.join(map(self._formatted, SUMMED['tally'][:5]))} FROM tally"):
+            with self._named("tally", key):
+                self._check_chunks(check, key)
+                check.key(*key)
+            sweep, layer, level, draw, start = key
+            found.add((sweep, layer or None, level, draw, start))
+        return found
 
     def tallies(self, sweep: str, layer: int | None, level: float) -> Iterator[Tally]:
         """The tallies of one cell, by draw and start."""
-        where = f"WHERE sweep = ? AND layer = ? AND {self._level} = ? ORDER BY draw, start"
-        return map(_tally, self._checked("tally", where, (sweep, layer or _NO_LAYER, level)))
+        where = f"WHERE sweep = ? AND layer = ? AND {self._formatted('level')} = ? ORDER BY draw, start"
+        return self._tallies(where, (sweep, layer or _NO_LAYER, level))
 
     def all_tallies(self) -> Iterator[Tally]:
         """Every tally, ordered by its key."""
-        return map(_tally, self._checked("tally", f"ORDER BY sweep, layer, {self._level}, draw, start"))
+        return self._tallies(f"ORDER BY {', '.join(map(self._formatted, SUMMED['tally'][:5]))}")
 
     def tally(self, key: TallyKey) -> Tally | None:
-        where = f"WHERE {_KEY.replace('level', self._level)}"
-        return next(map(_tally, list(self._checked("tally", where, _key(key)))), None)
+        where = f"WHERE {_KEY.replace('level', self._formatted('level'))}"
+        return next(iter(list(self._tallies(where, _key(key)))), None)
+
+    def _tallies(self, rest: str, values: Sequence[object] = ()) -> Iterator[Tally]:
+        check = self._tally_check()
+        summed = self._formatted("level") == "level"
+
+        def checked(*row: Any) -> None:
+            self._check_chunks(check, row)
+            check.tally(row)
+            if not summed:
+                content.check_hits(*row[6:9])
+
+        return map(_tally, self._checked("tally", checked, rest, values))
+
+    def _tally_check(self) -> TallyCheck:
+        if self._check is None:
+            self._check = TallyCheck.of(self.record("identity"), self._sizes())
+        return self._check
+
+    def _check_chunks(self, check: TallyCheck, key: Sequence[Any]) -> None:
+        """Let the check know of chunks that another process has laid down since."""
+        if isinstance(key[4], int) and key[4] not in check.sizes:
+            check.sizes = self._sizes()
+
+    def _sizes(self) -> dict[int, int]:
+        return {chunk.start: len(chunk) for chunk in self.chunks()}
+
+    def verify(self) -> int:
+        """Read every row, as others do a part of them, and hold it against checksum and content; how many there are.
+
+        Raises RunFileError that names the first row that is not what was kept there.
+        """
+        records = [self.record(name) for name in ("identity", "description")]
+        check = "PRAGMA quick_check(1)"
+        if (found := self._all(check)) != [("ok",)]:
+            raise self._damaged(f"SQLite says: {shortened(str(found[0][0]), 200)}")
+        return len(records) + len(self.runs()) + len(self.chunks()) + sum(1 for _ in self.all_tallies())
 
     def add_tallies(self, tallies: Iterable[Tally]) -> int:
         """Add tallies, and say how many; one that is there already stays as it is."""
@@ -230,7 +352,11 @@ class Database:
     # Tables `owner` and `claim`: the leases
 
     def owners(self) -> list[Owner]:
-        return [Owner(*row) for row in self._all("SELECT number, place, pid, born, seen FROM owner")]
+        found = []
+        for row in self._all(f"SELECT {', '.join(_HOLDERS['owner'])} FROM owner"):
+            with self._named("owner", row[:1]):
+                found.append(content.check_owner(row))
+        return found
 
     def keep_owner(self, owner: Owner) -> None:
         """Add an owner, or renew what is known of it."""
@@ -240,6 +366,10 @@ class Database:
         """Forget an owner and its leases."""
         self._write("DELETE FROM claim WHERE owner = ?", [(number,)])
         self._write("DELETE FROM owner WHERE number = ?", [(number,)])
+
+    def drop_claims(self) -> None:
+        """End the leases of owners that are not there."""
+        self._write("DELETE FROM claim WHERE owner NOT IN (SELECT number FROM owner)", [()])
 
     def lease(self, keys: Sequence[TallyKey], owner: int) -> tuple[TallyKey, ...]:
         """Lease to an owner those of `keys` that are neither measured nor another's; return them."""
@@ -257,11 +387,23 @@ class Database:
         return bool(self._number("SELECT EXISTS (SELECT 1 FROM claim WHERE owner <> ?)", (owner,)))
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *, reading: bool = False) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise _run_file_error(self.path, error) from error
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+            raise _run_file_error(self.path, error, reading=reading) from error
+
+    def _damaged(self, what: str) -> RunFileError:
+        return RunFileError(f"{self.path}: damaged: {what}; measure it again into another file with --out")
+
+    @contextmanager
+    def _named(self, table: str, names: Sequence[Any]) -> Iterator[None]:
+        """Errors of the block, about what a row holds, name the table and the row."""
+        try:
+            yield
+        except ValueError as error:
+            row = ", ".join(shortened(str(name), 40) for name in names)
+            raise self._damaged(f"in its table {table} the row of {row}: {error}") from error
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """Rows as they are read, one held at a time."""
@@ -269,26 +411,27 @@ class Database:
             for row in self._connection.execute(query, values):  # noqa: UP028 yield from closes cursors, too late
                 yield row
 
-    @property
-    def _level(self) -> str:
-        """What the column of levels is called in this file's format."""
-        return "level" if self._number("PRAGMA user_version") >= 3 else "snr"
+    def _formatted(self, column: str) -> str:
+        """What a column is called in this file's format."""
+        return "snr" if column == "level" and self._number("PRAGMA user_version") < 3 else column
 
-    def _checked(self, table: str, rest: str = "", values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """Rows of a table, in the columns that its checksums are made of; RunFileError for one that is not its checksum's."""
-        columns = SUMMED[table]
-        if self._level == "snr":
-            names = ", ".join("snr" if name == "level" else name for name in columns)
-            yield from self._rows(f"SELECT {names} FROM {table} {rest}", values)
-            return
-        for *row, kept in self._rows(f"SELECT {', '.join(columns)}, checksum FROM {table} {rest}", values):
-            if kept != checksum(*row):
-                where = ", ".join(str(value)[:40] for value in row[: 5 if table == "tally" else 1])
-                raise RunFileError(
-                    f"{self.path}: damaged: in its table {table} the row of {where} is not what was kept there; "
-                    "measure it again into another file with --out"
-                )
-            yield tuple(row)
+    def _checked(
+        self, table: str, check: Callable[..., object], rest: str = "", values: Sequence[object] = ()
+    ) -> Iterator[tuple[Any, ...]]:
+        """Rows of a table, in the columns that its checksums are made of, each held against its checksum and `check`.
+
+        `check` takes a row's columns and raises ValueError for what no onnxnoise writes; here it becomes a RunFileError.
+        """
+        old = self._number("PRAGMA user_version") < 3
+        columns = [self._formatted(name) for name in SUMMED[table]]
+        more = ["NULL" if old else "checksum", *([] if _NAMED_BY[table] else _PRIMARY[table])]
+        for row in self._rows(f"SELECT {', '.join([*columns, *more])} FROM {table} {rest}", values):
+            own, kept, number = row[: len(columns)], row[len(columns)], row[len(columns) + 1 :]
+            with self._named(table, number or own[: _NAMED_BY[table]]):
+                if not old and kept != checksum(*own):
+                    raise ValueError("it is not what was kept there")
+                check(*own)
+            yield own
 
     def _add(self, table: str, rows: Iterable[Sequence[object]]) -> int:
         """Add rows with their checksums; one whose key is there stays as it is. Return how many were added."""
@@ -347,10 +490,80 @@ _ADVICE = {
     "CANTOPEN": "can't be opened or made; name a file in a folder that you may write to with --out",
     "BUSY": "another process is writing to it; wait for that run, or name another file with --out",
 }
+_UNREADABLE = "can't be read; check its permissions, or copy it to where you may read it"
 
 
-def _run_file_error(path: Path, error: Exception) -> RunFileError:
+def _run_file_error(path: Path, error: Exception, *, reading: bool = False) -> RunFileError:
     kind = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
+    if reading and kind in ("CANTOPEN", "READONLY", "IOERR"):
+        return RunFileError(f"{path}: {_UNREADABLE}")
     return RunFileError(
         f"{path}: {_ADVICE.get(kind, f'damaged or not usable ({error}); name another file with --out')}"
     )
+
+
+def _connected(path: Path, parameters: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{parameters}",
+        uri=True,
+        timeout=_PATIENCE,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        connection.create_function("checksum", -1, checksum, deterministic=True)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST)
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _readable(path: Path) -> sqlite3.Connection:
+    """A connection that only reads. Where nothing may be written, neither the file nor what SQLite puts beside it is needed.
+
+    Where this process may write, SQLite makes its two files beside the run file while it reads, and takes them away: so it sees
+    what a run has measured until now. Elsewhere it reads the file as it lies there, unless a run left a part of it beside it.
+    """
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        with suppress(sqlite3.OperationalError), _closed_on_error(_connected(path, "mode=rw")) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_schema")
+            return connection
+    beside = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
+    if not (left := [each.name for each in beside if _size(each)]):
+        return _connected(path, "mode=ro&immutable=1")
+    try:
+        with _closed_on_error(_connected(path, "mode=ro")) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_schema")
+            return connection
+    except sqlite3.OperationalError as error:
+        raise RunFileError(
+            f"{path}: what was measured last is in {left[0]} beside it, which can't be read without writing here; copy both to "
+            "a folder that you may write to"
+        ) from error
+
+
+@contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to: device and number; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -7,7 +7,7 @@ import platform
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from threading import Event, Thread
@@ -16,7 +16,8 @@ from typing import Self
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import TallyKey
-from onnxnoise.results.database import Database, Owner
+from onnxnoise.results.content import Owner
+from onnxnoise.results.database import Database
 from onnxnoise.results.store import RunStore
 
 _BEAT = 10.0
@@ -78,9 +79,9 @@ class Leases:
 
     def _live(self) -> None:
         while not self._ended.wait(_BEAT):
-            # a connection of this thread's own
-            with suppress(RunFileError), RunStore.existing(self._database.path) as store:
-                self._show(store.database)
+            with suppress(RunFileError), closing(Database(self._database.path, "rw")) as own:  # this thread's own
+                if self._database.is_there:
+                    self._show(own)
 
     def _show(self, database: Database) -> None:
         """Write into the run file that this process lives."""
@@ -93,6 +94,7 @@ class Leases:
         dead = [owner.number for owner in self._database.owners() if owner.number != self._number and not _lives(owner)]
         for number in dead:
             self._database.drop_owner(number)
+        self._database.drop_claims()
         return bool(dead)
 
 

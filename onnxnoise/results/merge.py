@@ -55,8 +55,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             raise
         chunks = target.chunks()
         measured = {start for start, digest in target.digests().items() if digest is not None}
-        with first.understood():
-            noise = setting_of(first.identity)
+        noise = setting_of(first.identity)
         return Merged(
             noise,
             out,

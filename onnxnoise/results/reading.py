@@ -51,7 +51,7 @@ def open_run_file(path: Path | str, metric: Metric | None = None) -> OpenedRun:
     path = Path(path)
     if path.is_file() and not is_database(path):
         raise RunFileError(f"{path}: not an onnxnoise run file; `onnxnoise bench MODEL --out FILE` makes one")
-    with RunStore.existing(path) as store, store.understood():
+    with RunStore.existing(path) as store:
         return _opened(store, metric)
 
 
@@ -200,18 +200,18 @@ def _progress(store: RunStore, spec: Mapping[str, Any]) -> tuple[int, int]:
     done = store.done()
     sizes = {chunk.start: len(chunk) for chunk in store.chunks()}
     begun = {(sweep, level) for sweep, _, level, _, _ in done if sweep != "clean"}
-    sweeps = spec.get("sweeps") or sorted({sweep for sweep, _ in begun})
-    levels = spec.get("levels") or spec.get("snrs") or sorted({level for _, level in begun})
+    sweeps = set(spec.get("sweeps") or (sweep for sweep, _ in begun))
+    levels = set(spec.get("levels") or spec.get("snrs") or (level for _, level in begun))
     draws = spec.get("draws") or max((key[3] for key in done), default=0) + 1
     limit = spec.get("limit") or max(sizes, default=0) + 1
     layers = store.identity["layers"]
-    starts = [start for start in sizes if start < limit]
-    measured = planned = 0
-    for start in starts:
-        asked = {("clean", None, float("inf"), 0, start)}
-        for sweep in sweeps:
-            for layer in [None] if sweep == "all" else layers:
-                asked |= {(sweep, layer, level, draw, start) for level in levels for draw in range(draws)}
-        measured += len(asked & done) * sizes[start]
-        planned += len(asked) * sizes[start]
+    clean = ("clean", None, float("inf"), 0)
+    passes = sum(len(levels) * draws * (1 if sweep == "all" else len(layers)) for sweep in sweeps)
+    planned = sum(size for start, size in sizes.items() if start < limit) * (1 + passes)
+    measured = sum(
+        sizes[start]
+        for sweep, layer, level, draw, start in done
+        if start < limit
+        and ((sweep, layer, level, draw) == clean or (sweep in sweeps and level in levels and draw < draws))
+    )
     return measured, planned

@@ -20,6 +20,10 @@ RowKind = Literal["cells", "draws", "averages"]
 KINDS: tuple[RowKind, ...] = get_args(RowKind)
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
 @dataclass(frozen=True)
 class RunRow:
     """The fields that every row has about its run. All shares are fractions of 1; an empty field is None.
@@ -186,12 +190,21 @@ def rows_of(result: Result, rows: RowKind) -> list[Row]:
 
 
 def to_csv(rows: Sequence[Row], kind: RowKind) -> str:
-    """The rows as CSV: a line of column names, then a line a row; None is an empty field, names are quoted where needed."""
+    """The rows as CSV: a line of column names, then a line a row; None is an empty field, names are quoted where needed.
+
+    A text that begins with =, +, -, @, a tab or a carriage return gets a ' in front: spreadsheets would take it for a formula,
+    and names come from the model's file.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in fields(_TYPES[kind])])
-    writer.writerows([getattr(row, field.name) for field in fields(row)] for row in rows)
+    writer.writerows([_inert(getattr(row, field.name)) for field in fields(row)] for row in rows)
     return text.getvalue()
+
+
+def _inert(value: object) -> object:
+    """A CSV cell that no spreadsheet computes; numbers stay as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def to_json_rows(rows: Sequence[Row]) -> str:

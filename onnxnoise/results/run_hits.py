@@ -55,7 +55,7 @@ class RunHits(Closing):
     @classmethod
     def opened(cls, path: Path) -> Self:
         """Open the run file at `path`."""
-        with RunStore.existing(path).closed_on_error() as store, store.understood():
+        with RunStore.existing(path).closed_on_error() as store:
             return cls(store)
 
     def _covered(self) -> list[Tally]:

@@ -58,13 +58,12 @@ class RunStore(Closing):
 
     @classmethod
     def existing(cls, path: Path) -> Self:
-        """Open a run file that must be there, whatever it holds."""
+        """Open a run file that must be there, to be read: no permission to write is needed."""
         if not path.is_file():
             raise RunFileError(f"{path}: no such run file; `onnxnoise bench MODEL --out {path.name}` makes one")
-        database = Database(path, "rw")
+        database = Database(path, "ro")
         with cls(database).closed_on_error() as store:
             database.check_kind()
-            database.write_ahead()
         return store
 
     @contextmanager
@@ -75,14 +74,6 @@ class RunStore(Closing):
         except BaseException:
             self.close()
             raise
-
-    @contextmanager
-    def understood(self) -> Iterator[None]:
-        """Raise RunFileError where the block trips over records that no onnxnoise wrote."""
-        try:
-            yield
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunFileError(f"{self.path}: damaged or of another make ({error!r}); measure it again") from error
 
     def _check_identity(self, asked: Mapping[str, Any]) -> None:
         if differing := difference(self.identity, asked):
@@ -113,11 +104,17 @@ class RunStore(Closing):
         """The chunks of images laid down so far, in order: each as the range of positions in the data."""
         return self.database.chunks()
 
-    def lay_down(self, images: int, size: Callable[[], int]) -> list[range]:
+    def lay_down(self, images: int, size: Callable[[], int], there: float = math.inf) -> list[range]:
         """Cover the first `images` images with chunks, those that are there kept; all of them in order.
 
-        `size` is asked for the new chunks' most images, only where one is lacking.
+        `size` is asked for the new chunks' most images, only where one is lacking. Raises RunFileError for a chunk that ends
+        beyond the `there` images of the data.
         """
+        if _covered(self.chunks()) > there:
+            raise RunFileError(
+                f"{self.path}: damaged: its table chunk has {_covered(self.chunks()):,} images, the data {there:,}; "
+                "measure it again into another file with --out"
+            )
         if _covered(self.chunks()) < images:
             step = size()
             with self.database.transaction():  # another process may have been faster
@@ -157,6 +154,14 @@ class RunStore(Closing):
 
     def close(self) -> None:
         self.database.close()
+
+    def verify(self) -> int:
+        """Hold every row against its checksum and what it must be; how many there are. RunFileError names one that is wrong."""
+        return self.database.verify()
+
+    def check_place(self) -> None:
+        """Raise RunFileError where the file was removed or replaced meanwhile; what it held is written beside it, and named."""
+        self.database.check_place()
 
     def discard(self) -> None:
         """Close, and remove the file if it holds no tally: a run that failed before its first leaves nothing in the way."""

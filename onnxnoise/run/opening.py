@@ -90,7 +90,7 @@ def open_run(
             size = partial(shard_size, experiment, question.images)
         if spec.chunked:
             size = partial(chunked_size, experiment, question.images, size)
-        chunks = store.lay_down(question.images, size)
+        chunks = store.lay_down(question.images, size, there=len(experiment.images))
         schedule = (schedule_of or (Chunked if spec.chunked else Crossed))(question, tuple(shard_of(chunks, spec)))
         return Run(experiment, question, store, schedule, tuple(schedule.round(store)))
     except BaseException:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
 from onnxnoise.data.fit import check_clean
-from onnxnoise.errors import DataError, ModelError, UsageError
+from onnxnoise.errors import DataError, Interrupted, ModelError, RunFileError, UsageError
 from onnxnoise.records import Measured, Result, Tally
 from onnxnoise.results.leases import Leases
 from onnxnoise.results.summary import summarize
@@ -24,6 +24,7 @@ from onnxnoise.run.watching import Watcher, Watching, unwatched, watched_by
 from onnxnoise.run.workers.base import Workers
 from onnxnoise.run.workers.open_workers import open_workers
 from onnxnoise.spec import BenchSpec
+from onnxnoise.text import counted
 from onnxnoise.words import Metric
 
 
@@ -90,11 +91,26 @@ def measured_run(
             workers.experiment, schedule_for and schedule_for(workers.experiment), chunk_size=workers.chunk_size
         )
         with run.store:
-            with watching() as watcher:
-                watcher.started(run)
-                if run.todo:
-                    _measure(run, workers, watcher)
-            yield run
+            try:
+                with watching() as watcher:
+                    watcher.started(run)
+                    if run.todo:
+                        _measure(run, workers, watcher)
+                yield run
+            except KeyboardInterrupt as error:
+                run.store.check_place()
+                raise _interrupted(run) from error
+            run.store.check_place()
+
+
+def _interrupted(run: Run) -> KeyboardInterrupt:
+    with suppress(RunFileError):
+        if kept := len(run.store.done()):
+            return Interrupted(
+                f"what was measured is kept in {run.store.path} ({counted(kept, 'tally', 'tallies')}): the same command goes on "
+                "from there"
+            )
+    return Interrupted("nothing was measured yet")
 
 
 def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:

@@ -58,7 +58,8 @@ def reason(error: Exception) -> str:
     """The first line of ONNX Runtime's message, without its error code and the place in its source."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", lines[0])
-    return re.sub(r"(Exception during \w+: )?\S*/onnxruntime\S*:\d+ .*?\) ", "", line).strip()
+    found = re.sub(r"(Exception during \w+: )?\S*/onnxruntime\S*:\d+ .*?\) ", "", line).strip()
+    return f"{found}; memory ran out: give less with --memory" if re.search("bad.?alloc|to allocate", found) else found
 
 
 def _node(error: BaseException | None) -> str:

@@ -15,7 +15,7 @@ from support.command import Outcome, onnxnoise, strict_json
 import onnxnoise as package
 from onnxnoise import spec, words
 from onnxnoise.cli.output import profile
-from onnxnoise.errors import ProviderError
+from onnxnoise.errors import Interrupted, ProviderError
 from onnxnoise.noise.models import headline
 from onnxnoise.records import NoiseSetting
 from onnxnoise.words import Policy
@@ -224,7 +224,10 @@ def failing(error: BaseException) -> Any:
     ("error", "code", "words"),
     [
         (ProviderError("no such thing; use cpu"), 4, ["no such thing; use cpu"]),
-        (KeyboardInterrupt(), 130, ["interrupted", "same command"]),
+        (KeyboardInterrupt(), 130, ["interrupted"]),
+        (Interrupted("kept in run.sqlite"), 130, ["interrupted; kept in run.sqlite"]),
+        (MemoryError("Unable to allocate 7.45 GiB for an array"), 3, ["7.45 GiB", "MiB", "--memory", "--limit"]),
+        (MemoryError(), 3, ["memory ran out", "--memory"]),
         (FileNotFoundError(2, "No such file or directory", "gone.bin"), 3, ["gone.bin", "No such file", "check"]),
         (RuntimeError("surprise"), 70, ["a bug in onnxnoise", "RuntimeError: surprise", "report"]),
     ],

@@ -9,6 +9,7 @@ from support import nets
 from support.command import onnxnoise, refused
 
 from onnxnoise.decisions.design import digital_layers as digital
+from onnxnoise.results.store import RunStore
 from onnxnoise.run import runner
 from onnxnoise.run.loading import open_model
 from onnxnoise.selection import index_ranges
@@ -103,6 +104,29 @@ def test_the_command(files: nets.Files, tmp_path: Path) -> None:
     assert written.json["schema"] == "onnxnoise/plan/1"
     assert "digital" not in written.err
     assert written.json["met"] is True
+
+
+def test_a_plan_that_was_stopped_goes_on(files: nets.Files, tmp_path: Path) -> None:
+    """Nothing is measured twice: the second time all that the first one told of comes from the files."""
+    told: list[str] = []
+
+    def stop(text: str) -> None:
+        told.append(text)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    asked = spec(files, tmp_path / "run.sqlite")
+    with pytest.raises(KeyboardInterrupt):
+        digital.plan(asked, snr=20.0, fresh_draws=3, tell=stop)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run.plan").iterdir()}
+    assert kept
+    began: list[str] = []
+    made = digital.plan(asked, snr=20.0, fresh_draws=3, tell=began.append)
+    assert began[:3] == told
+    assert made == digital.plan(spec(files, tmp_path / "other.sqlite"), snr=20.0, fresh_draws=3)
+    for path in kept:
+        with RunStore.existing(path) as store:
+            assert len(store.runs()) == 1, "it was measured once"
 
 
 def test_bad_input(files: nets.Files, tmp_path: Path) -> None:

@@ -175,15 +175,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> nets.Files:
     return nets.bench_files(tmp_path_factory.mktemp("leases"))
 
 
-def noted(path: Path) -> None:
-    """Make the run file note every tally that anybody brings, also one that is there already."""
-    connection = sqlite3.connect(path)
-    connection.executescript(
-        "CREATE TABLE brought (sweep, layer, level, draw, start);"
+def noted(path: Path) -> int:
+    """Make the run file note every tally that anybody brings, also one that is there already; how many are there by then.
+
+    Nobody may open such a file any more: it does what no run file does.
+    """
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    (already,) = connection.execute("SELECT count(*) FROM tally").fetchone()
+    for statement in (
+        "CREATE TABLE brought (sweep, layer, level, draw, start)",
         "CREATE TRIGGER note BEFORE INSERT ON tally BEGIN INSERT INTO brought VALUES "
-        "(NEW.sweep, NEW.layer, NEW.level, NEW.draw, NEW.start); END;"
-    )
+        "(NEW.sweep, NEW.layer, NEW.level, NEW.draw, NEW.start); END",
+    ):
+        connection.execute(statement)
+    connection.execute("COMMIT")
     connection.close()
+    return int(already)
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["both end", "one is killed"])
@@ -191,9 +199,9 @@ def test_two_processes_measure_everything_once(killed: bool, files: nets.Files, 
     whole, out = tmp_path / "whole.sqlite", tmp_path / "run.sqlite"
     alone = onnxnoise(*processes.arguments(files, whole, *FLAGS))
     assert onnxnoise(*processes.arguments(files, out, *FLAGS, "--limit", 8, "--snr", 20, "--draws", 1)).code == 0
-    noted(out)
-    already = processes.count(out)
     runs = [processes.started(processes.arguments(files, out, *FLAGS)) for _ in range(2)]
+    processes.until(lambda: len(processes.rows(out, "SELECT 1 FROM owner")) == 2 or any(run.poll() for run in runs))
+    already = noted(out)
     if killed:
         processes.until(lambda: processes.count(out) > already + 20)
         victim = runs.pop(random.Random(1).randrange(2))

@@ -119,7 +119,7 @@ def test_a_shard_has_no_result(files: nets.Files) -> None:
 
 def part(path: Path, start: int, *others: Tally, digest: str = "d", chunk: int = 8, **changed: Any) -> Path:
     """A run file of 24 images with one tally on the chunk at `start`."""
-    with opened(path, **changed) as store:
+    with opened(path, images=0, **changed) as store:
         store.lay_down(24, lambda: chunk)
         store.check_images(start, digest)
         store.append([tally(start=start), *others])

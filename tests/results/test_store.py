@@ -81,7 +81,7 @@ def test_another_run_is_refused(changed: dict[str, Any], words: list[str], path:
 
 
 def test_chunks_grow_and_stay(path: Path) -> None:
-    with opened(path) as store:
+    with opened(path, images=0) as store:
         assert store.lay_down(25, lambda: 10) == [range(10), range(10, 20), range(20, 25)]
         assert store.lay_down(12, never) == [range(10), range(10, 20)]
         assert store.lay_down(25, never) == [range(10), range(10, 20), range(20, 25)]
@@ -93,7 +93,7 @@ def never() -> int:
 
 
 def test_other_images_in_the_same_place_are_refused(path: Path) -> None:
-    with opened(path) as store:
+    with opened(path, images=0) as store:
         store.lay_down(20, lambda: 10)
         store.check_images(0, "one")
         store.check_images(0, "one")
@@ -129,7 +129,7 @@ def newer_version(path: Path) -> None:
 
 def cut_short(path: Path) -> None:
     with opened(path) as store:
-        store.append(tally(layer=layer) for layer in range(1, 500))
+        store.append(tally(draw=draw) for draw in range(1, 500))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -157,7 +157,7 @@ def edited(path: Path, statement: str) -> None:
         (newer_version, r"newer onnxnoise \(format 7, this one reads 3\)"),
         (cut_short, "damaged"),
         (without_record, "damaged: it lacks its identity"),
-        (broken_record, "damaged: in its table record the row of identity is not what was kept"),
+        (broken_record, "damaged: in its table record the row of identity: it is not what was kept"),
         (Path.mkdir, "is a folder"),
         (os.mkfifo, "no regular file"),
     ],
@@ -218,7 +218,7 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
     store.append([tally()])
     pages = store.database._connection.execute("PRAGMA page_count").fetchone()[0]
     store.database._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
-    many = [tally(layer=layer) for layer in range(2, 2000)]
+    many = [tally(draw=draw) for draw in range(1, 2000)]
     with pytest.raises(RunFileError, match=r"disk is full.*same command"):
         store.append(many)
     assert store.done() == {("single", 1, 10.0, 0, 0)}, "all of them or none"
@@ -226,7 +226,7 @@ def test_a_full_disk_loses_nothing(path: Path) -> None:
     store.append(many)
     store.close()
     with opened(path) as store:
-        assert len(store.done()) == 1999
+        assert len(store.done()) == 2000
 
 
 def test_another_process_that_does_not_let_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_another_process_that_does_not_let_go(path: Path, monkeypatch: pytest.Mo
 def test_what_is_committed_is_on_the_disk(path: Path) -> None:
     """Also after a power failure: SQLite's own promise, where it is asked to wait for the disk at each commit."""
     opened(path).close()
-    for store in (opened(path), RunStore.existing(path)):
+    for store in (opened(path), opened(path)):
         pragma = {
             name: store.database._connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "synchronous")
@@ -258,8 +258,8 @@ def test_a_torn_write_costs_the_last_commits_only(path: Path, tmp_path: Path) ->
     with opened(path) as store:
         store.database._connection.execute("PRAGMA wal_autocheckpoint = 0")
         sizes = [0]
-        for layer in range(1, 31):
-            store.append([tally(layer=layer, draw=draw) for draw in range(3)])
+        for step in range(30):
+            store.append([tally(draw=step, level=level) for level in (1.0, 5.0, 10.0)])
             sizes.append(path.with_name("run.sqlite-wal").stat().st_size)
         main, wal = path.read_bytes(), path.with_name("run.sqlite-wal").read_bytes()
     for number in range(40):
@@ -270,8 +270,8 @@ def test_a_torn_write_costs_the_last_commits_only(path: Path, tmp_path: Path) ->
         whole = sum(size <= length for size in sizes[1:])
         with opened(copy) as store:
             kept = store.done()
-            assert kept == {("single", layer, 10.0, draw, 0) for layer in range(1, whole + 1) for draw in range(3)}
-            store.append([tally(layer=layer) for layer in range(1, 31)])
+            assert kept == {("single", 1, level, step, 0) for step in range(whole) for level in (1.0, 5.0, 10.0)}
+            store.append([tally(draw=draw) for draw in range(30)])
 
 
 WRITER = """
@@ -280,7 +280,6 @@ from pathlib import Path
 from support.stores import opened, tally
 for draw in range(int(sys.argv[2]), int(sys.argv[2]) + 40):
     with opened(Path(sys.argv[1])) as store:
-        store.lay_down(8, lambda: 8)
         store.append([tally(draw=draw), tally(draw=999)])
 """
 
@@ -297,7 +296,7 @@ def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
     with opened(path) as store:
         draws = {draw for _, _, _, draw, _ in store.done()}
         assert draws == {*range(40), *range(100, 140), *range(200, 240), 999}
-        assert store.chunks() == [range(8)]
+        assert store.chunks() == [range(8), range(8, 16)]
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -315,8 +314,7 @@ FLIPS = {
 @pytest.mark.parametrize("change", [(table, change) for table, changes in FLIPS.items() for change in changes])
 def test_what_was_changed_behind_its_back_is_noticed(change: tuple[str, str], path: Path) -> None:
     table, how = change
-    with opened(path) as store:
-        store.lay_down(8, lambda: 8)
+    with opened(path, images=8) as store:
         store.check_images(0, "a" * 64)
         store.begin({"command": "earlier"})
         store.append([tally()])

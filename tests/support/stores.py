@@ -28,18 +28,30 @@ IDENTITY: dict[str, Any] = {
 }
 
 
-DESCRIPTION = {"model": "net", "layers": [], "notices": []}
+DESCRIPTION: dict[str, Any] = {
+    "model": "net",
+    "dataset": "images",
+    "layers": [
+        {"index": i, "name": f"layer{i}", "kind": "conv", "parameters": 12, "sigma_w": 0.5, "initializers": []}
+        for i in range(1, 6)
+    ],
+    "notices": [],
+}
 
 
 def tally(sweep: str = "single", layer: int | None = 1, level: float = 10.0, draw: int = 0, start: int = 0) -> Tally:
     return Tally(sweep, layer, level, draw, start, 8, bytes([draw % 256]), b"\xff", b"\x00", 3)
 
 
-def opened(path: Path, **changed: Any) -> RunStore:
-    return RunStore.open(path, {**IDENTITY, **changed}, DESCRIPTION)
+def opened(path: Path, *, images: int = 16, **changed: Any) -> RunStore:
+    """An open store whose first images are laid down in chunks of 8."""
+    store = RunStore.open(path, {**IDENTITY, **changed}, DESCRIPTION)
+    with store.closed_on_error():
+        store.lay_down(images, lambda: 8)
+    return store
 
 
-KEYS: list[TallyKey] = [("single", layer, 10.0, 0, 0) for layer in range(1, 5)]
+KEYS: list[TallyKey] = [("single", layer, 10.0, 0, 0) for layer in (1, 2, 3, 5)]
 
 
 def edited(path: Path, *statements: str, values: Sequence[object] = ()) -> None:

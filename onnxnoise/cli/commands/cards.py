@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import typer
 
-from onnxnoise.cli.options import Commands, Printer, add
+from onnxnoise.cli.options import Commands, Decided, Printer, add
 from onnxnoise.fields import flag
 from onnxnoise.flags import Given, from_flags
 
@@ -85,8 +85,7 @@ def check(given: Given, own: CheckFlags, printer: Printer) -> None:
         metric, hits, images = runner.clean_hits(spec)
         findings.append(card_check.clean_finding(metric, hits, images, card))
     view.findings(printer.shown, opened.network.name, card.path.name, findings)
-    if any(finding.agrees is False for finding in findings):
-        raise typer.Exit(1)
+    raise Decided(1 if any(finding.agrees is False for finding in findings) else 0)
 
 
 for _command in (show, check):

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import typer
-
-from onnxnoise.cli.options import OutputFile, Printer
+from onnxnoise.cli.options import Decided, OutputFile, Printer
 from onnxnoise.errors import UsageError
 from onnxnoise.fields import flag
 from onnxnoise.flags import Given, bench_flags, from_flags
@@ -80,7 +78,7 @@ def gate(own: GateFlags, given: Given, printer: Printer) -> None:
         for line in github.commands(result, inconclusive_stops=own.on_inconclusive != "pass"):
             told.write(f"{line}\n")
     codes = {"pass": 0, "fail": FAILED, "inconclusive": ON_INCONCLUSIVE[own.on_inconclusive]}
-    raise typer.Exit(codes[result.verdict])
+    raise Decided(codes[result.verdict])
 
 
 def _refuse_settings(run_file: str, given: Given) -> None:

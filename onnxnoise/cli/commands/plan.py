@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import typer
-
-from onnxnoise.cli.options import Printer
+from onnxnoise.cli.options import Decided, Printer
 from onnxnoise.fields import flag
 from onnxnoise.flags import Given, from_flags
 
@@ -44,5 +42,4 @@ def plan(own: PlanFlags, given: Given, printer: Printer) -> None:
         tell=lambda text: printer.aside.print(text, soft_wrap=True),
     )
     printer.result(lambda: digital_layers.to_json(made), lambda shown: chips.plan(shown, made), made.warnings)
-    if not made.met:
-        raise typer.Exit(1)
+    raise Decided(0 if made.met else 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from rich import box
@@ -37,14 +36,10 @@ def fitted(text: str, cells: int) -> str:
 
 
 class _Terminal(Console):
-    """A console that reads no markup or emoji codes in texts, and goes on when its reader has gone (`| head`)."""
+    """A console that reads no markup or emoji codes in texts."""
 
     def __init__(self, *, stderr: bool, quiet: bool) -> None:
         super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 def consoles(*, quiet: bool) -> tuple[Console, Console]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxnoise.errors import UsageError
+from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, MeasuredModel, NoiseLayer, Notice
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.summary import summarize
@@ -21,6 +21,9 @@ from onnxnoise.words import Metric
 
 SCHEMA = "onnxnoise/plan/1"
 FRESH_DRAWS = 10
+FOLDER = ".plan"
+"""The ending of the folder with the run files of a plan's evaluations, one for each set of noisy layers and seed."""
+
 _HARDER = (1.0, 2.0, 4.0)
 """Layers are rated with these multiples of the plan's noise: with more of it, more layers show what they cost."""
 
@@ -69,7 +72,8 @@ def plan(
     ranking that meets the target is kept digital, then what turns out not to be needed is given back, largest first. The choice
     is made on `spec.draws` draws and verified on fresh ones; where those miss the target, layers are chosen for a higher one.
     No smaller set is ruled out. `max_share` is the largest share of parameters to keep digital; `spec.layers` are the layers that
-    bear noise at all; `tell` is told of each evaluation.
+    bear noise at all; `tell` is told of each evaluation. What is measured goes to the run file, and to a folder beside it that
+    ends in `.plan`; the same plan takes it from there.
 
     >>> made = plan(BenchSpec("resnet20-cifar10", draws=2, limit=40, out="run.sqlite"), snr=1000, fresh_draws=2)
     >>> made.digital, made.share, made.met
@@ -127,7 +131,10 @@ def to_json(made: Plan) -> str:
 
 
 class _Choice:
-    """The choice of digital layers, by small runs of its own; layers are rated in the run file, for later plans too."""
+    """The choice of digital layers, by small runs of its own; layers are rated in the run file, for later plans too.
+
+    Whatever is measured is kept, in the run file and in a folder beside it, so the same plan goes on where it was stopped.
+    """
 
     def __init__(self, experiment: Experiment, level: float, max_share: float, tell: Callable[[str], None]) -> None:
         self.experiment, self.level, self.max_share, self.tell = experiment, level, max_share, tell
@@ -155,14 +162,26 @@ class _Choice:
 
     def _evaluated(self, noisy: Sequence[NoiseLayer], seed: int, draws: int) -> Estimate:
         spec = replace(self.experiment.spec, seed=seed, draws=draws)
-        with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
-            layers = index_ranges([layer.index for layer in noisy])
-            kept = self._measured(replace(spec, layers=layers, out=str(Path(folder) / "run.sqlite")))[None]
+        layers = index_ranges([layer.index for layer in noisy])
+        kept = self._measured(replace(spec, layers=layers, out=str(self._run_file(layers, seed))))[None]
         digital = len(self.experiment.subject.layers) - len(noisy)
         self.tell(
             f"{counted(digital, 'layer')} digital, {draws} draws of seed {seed}: {kept.mean:.3f} of the clean accuracy"
         )
         return kept
+
+    def _run_file(self, layers: str, seed: int) -> Path:
+        """The run file of one evaluation, in a folder beside the plan's own: whoever stops a plan goes on from there."""
+        own = Path(self.experiment.spec.out or self.experiment.subject.network.run_file)
+        folder = own.with_suffix(FOLDER)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunFileError(
+                f"{folder}: this folder, for what the plan measures, can't be made ({error.strerror or error}); name another "
+                "file with --out"
+            ) from error
+        return folder / f"seed-{seed}-{hashlib.sha256(layers.encode()).hexdigest()[:16]}.sqlite"
 
     def chosen(self, target: float) -> tuple[NoiseLayer, ...]:
         """The cheapest set found that meets `target` on the draws of the choice, in canonical order."""

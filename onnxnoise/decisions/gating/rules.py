@@ -25,7 +25,9 @@ WORST = "worst"
 CLEAN, ABSOLUTE = "clean", "absolute"
 RULE_KEYS = ("name", "sweep", "layer", "snr", "level", "metric", "relative_to", "min", "max_drop", "confidence")
 TABLES = ("bench", "rule")
-DEFAULT_CONFIDENCE, MOST_CONFIDENCE = 0.95, 0.999999
+DEFAULT_CONFIDENCE = 0.95
+MOST_CONFIDENCE = 0.999999
+"""Beyond it no number of draws that anybody measures decides anything, and the bounds' arithmetic ends."""
 MOST_RULES = 1000
 
 

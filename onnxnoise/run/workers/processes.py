@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -92,6 +94,8 @@ def _no_interrupt() -> Iterator[None]:
 def _begin(watched: Connection, free: Any) -> None:
     """Prepare a new worker process: it takes a device, and ends with the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     device = free.get()
     if device is not None:
         os.environ[cuda.VISIBLE_DEVICES] = device
