@@ -150,16 +150,10 @@ def of_torchvision(options: argparse.Namespace) -> tuple[Any, dict[str, Any], in
 
 
 def cifar_resnet(depth: int) -> Any:
-    """The network that examples/train_cifar10.py trains, and its deeper relatives."""
-    from torch import nn
-    from train_cifar10 import Block, ResNet20
+    """The network that examples/train_cifar10.py trains at that depth."""
+    from cifar10_networks import CifarResNet
 
-    model = ResNet20()
-    for stage, width in enumerate((16, 32, 64), start=1):
-        blocks = getattr(model, f"layer{stage}")
-        blocks.extend(Block(width, width, 1) for _ in range((depth - 2) // 6 - len(blocks)))
-    assert sum(isinstance(each, nn.Conv2d) for each in model.modules()) == depth + 1
-    return model
+    return CifarResNet(depth)
 
 
 def load(model: Any, path: Path) -> None:

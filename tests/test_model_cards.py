@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -16,6 +17,10 @@ from onnxnoise.data import cards, datasets
 from onnxnoise.data.cards import bundled_names, load_bundled, load_card
 from onnxnoise.data.input import CARD_LAYOUTS, COLORS, INTERPOLATIONS, PRESETS, InputSpec
 from onnxnoise.errors import CardError
+from onnxnoise.run.card_check import check_card, clean_finding
+from onnxnoise.run.loading import open_with_card
+from onnxnoise.run.runner import clean_hits
+from onnxnoise.spec import BenchSpec
 
 FOLDER = Path(__file__).resolve().parent.parent / "model_cards"
 SCHEMA = json.loads((FOLDER / "card.schema.json").read_text())
@@ -37,16 +42,24 @@ def dense(outputs: int, inputs: int) -> int:
     return outputs * inputs + outputs
 
 
-def vgg16() -> list[int]:
-    widths = [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+def vgg16(width: int = 64, pixels: int = 7 * 7, hidden: int = 4096, classes: int = 1000) -> list[int]:
+    widths = [width] * 2 + [2 * width] * 2 + [4 * width] * 3 + [8 * width] * 6
     kernels = [conv(outputs, inputs, 3, bias=True) for inputs, outputs in zip([3, *widths], widths, strict=False)]
-    return [*kernels, dense(4096, 512 * 7 * 7), dense(4096, 4096), dense(1000, 4096)]
+    return [*kernels, dense(hidden, 8 * width * pixels), dense(hidden, hidden), dense(classes, hidden)]
 
 
-def resnet(blocks: Iterable[int], *, bottleneck: bool = False, squeeze: bool = False) -> list[int]:
-    """For ImageNet, shortcuts by 1x1 convolution with a batch norm wherever the width changes."""
-    layers, inputs = [conv(64, 3, 7), bn(64)], 64
-    for width, count in zip((64, 128, 256, 512), blocks, strict=True):
+def resnet(
+    blocks: Iterable[int],
+    *,
+    bottleneck: bool = False,
+    squeeze: bool = False,
+    base: int = 64,
+    stem: int = 7,
+    classes: int = 1000,
+) -> list[int]:
+    """tensorpack's, shortcuts by 1x1 convolution with a batch norm wherever the width changes."""
+    layers, inputs = [conv(base, 3, stem), bn(base)], base
+    for width, count in zip((base, 2 * base, 4 * base, 8 * base), blocks, strict=True):
         outputs = 4 * width if bottleneck else width
         for _ in range(count):
             if bottleneck:
@@ -59,12 +72,12 @@ def resnet(blocks: Iterable[int], *, bottleneck: bool = False, squeeze: bool = F
             if inputs != outputs:
                 layers += [conv(outputs, inputs, 1), bn(outputs)]
             inputs = outputs
-    return [*layers, dense(1000, inputs)]
+    return [*layers, dense(classes, inputs)]
 
 
-def shufflenet_v2(widths: Iterable[int]) -> list[int]:
+def shufflenet_v2(widths: Iterable[int], stem: int = 24, classes: int = 1000) -> list[int]:
     """As tensorpack's: a unit with stride 2 keeps the width of its shortcut, the others work on one half."""
-    layers, inputs = [conv(24, 3, 3), bn(24)], 24
+    layers, inputs = [conv(stem, 3, 3), bn(stem)], stem
     for width, count in zip(widths, (4, 8, 4), strict=True):
         half = width // 2
         for unit in range(count):
@@ -75,7 +88,7 @@ def shufflenet_v2(widths: Iterable[int]) -> list[int]:
                 layers += [conv(shortcut, shortcut, 3, groups=shortcut), bn(shortcut)]
                 layers += [conv(shortcut, shortcut, 1), bn(shortcut)]
             inputs = width
-    return [*layers, conv(1024, inputs, 1), bn(1024), dense(1000, 1024)]
+    return [*layers, conv(1024, inputs, 1), bn(1024), dense(classes, 1024)]
 
 
 def cifar_resnet(depth: int) -> list[int]:
@@ -102,6 +115,25 @@ NETWORKS = {
     "resnet32-cifar10": cifar_resnet(32),
     "resnet56-cifar10": cifar_resnet(56),
 }
+SLIM = {
+    "resnet18-slim-cifar10": resnet((2, 2, 2, 2), base=8, stem=3, classes=10),
+    "resnet34-slim-cifar10": resnet((3, 4, 6, 3), base=8, stem=3, classes=10),
+    "resnet50-slim-cifar10": resnet((3, 4, 6, 3), bottleneck=True, base=8, stem=3, classes=10),
+    "resnet50se-slim-cifar10": resnet((3, 4, 6, 3), bottleneck=True, squeeze=True, base=8, stem=3, classes=10),
+    "shufflenetv2-x0.5-cifar10": shufflenet_v2((48, 96, 192), classes=10),
+    "shufflenetv2-x0.25-cifar10": shufflenet_v2((24, 48, 96), stem=12, classes=10),
+    "vgg16-slim-cifar10": vgg16(16, pixels=1, hidden=512, classes=10),
+}
+"""CIFAR-10 networks that stand for the paper's ImageNet networks: as many layers, narrower."""
+STAND_FOR = {
+    "resnet18-slim-cifar10": "resnet18",
+    "resnet34-slim-cifar10": "resnet34",
+    "resnet50-slim-cifar10": "resnet50",
+    "resnet50se-slim-cifar10": "resnet50-se",
+    "shufflenetv2-x0.5-cifar10": "shufflenet-v2-1.0x",
+    "shufflenetv2-x0.25-cifar10": "shufflenet-v2-0.5x",
+    "vgg16-slim-cifar10": "vgg16",
+}
 TABLE_I = {
     "resnet18": (41, 11_699_112, 89.50),
     "resnet34": (73, 21_814_696, 91.44),
@@ -120,17 +152,27 @@ TABLE_III = {  # noise 1, 2, 5 and 10 % on all layers
     "resnet50": {100: 0.92, 50: 0.89, 20: 0.69, 10: 0.24},
 }
 IMAGENET = sorted(name for name in NETWORKS if "cifar" not in name)
+BUNDLED = sorted(name for name in bundled_names() if load_bundled(name).model.file is not None)
+WANTED = {
+    "resnet20-cifar10": 0.90,
+    "resnet32-cifar10": 0.91,
+    "resnet56-cifar10": 0.91,
+    "shufflenetv2-x0.25-cifar10": 0.78,
+}
+"""Accuracy without noise that a network must have to be bundled; 84 % for the others."""
 TEMPLATES = ("template-keras-caffe", "template-keras-tf", "template-tensorpack", "template-torchvision")
 
 
-def test_every_bundled_card_is_one_of_the_papers_models_or_a_template() -> None:
-    assert sorted(bundled_names()) == sorted((*NETWORKS, *TEMPLATES))
+def test_every_bundled_card_is_one_of_the_papers_models_or_stands_for_one_or_is_a_template() -> None:
+    slim = [name for name in BUNDLED if name in SLIM]
+    assert sorted(bundled_names()) == sorted((*NETWORKS, *slim, *TEMPLATES))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sorted({*NETWORKS, *BUNDLED}))
 def test_structure_is_what_the_architecture_counts_to(name: str) -> None:
     structure = load_bundled(name).structure
-    assert (structure.layers, structure.parameters) == (len(NETWORKS[name]), sum(NETWORKS[name]))
+    counted = {**NETWORKS, **SLIM}[name]
+    assert (structure.layers, structure.parameters) == (len(counted), sum(counted))
     kinds = [int(count) for count in re.findall(r"(\d+) (?:convolutions|batch norms|dense)", structure.note or "")]
     assert sum(kinds) == structure.layers, "the note's kinds add up"
 
@@ -156,6 +198,44 @@ def test_published_figures_are_the_papers_where_they_can_be_right(name: str) -> 
         assert f"prints {printed:.2f} %" in (published.note or "")
 
 
+# --- The networks whose weights come with the package ---
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_file_is_what_its_card_says(name: str) -> None:
+    card = load_bundled(name)
+    assert card.model.file is not None
+    assert f"SHA-256 {hashlib.sha256(card.model.file.read_bytes()).hexdigest()}" in (card.model.source or "")
+    assert (card.model.recipe or "").startswith(f"python examples/train_cifar10.py --model {name} ")
+    subject, found = open_with_card(str(card.model.file), card=None)
+    assert (found.path, found.input) == (card.path, load_bundled("resnet20-cifar10").input), (
+        "its metadata names the card"
+    )
+    findings = [*check_card(subject, card), clean_finding(*clean_hits(BenchSpec(name, limit=200)), card)]
+    assert [finding.what for finding in findings if finding.agrees is not True] == []
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_network_was_trained_well_enough_to_be_asked(name: str) -> None:
+    measured = load_bundled(name).measured
+    assert (measured.metric, measured.images) == ("top1", 10_000)
+    assert measured.clean is not None
+    assert measured.clean >= WANTED.get(name, 0.84)
+
+
+@pytest.mark.parametrize("name", [name for name in BUNDLED if name in SLIM])
+def test_a_slim_network_says_what_it_stands_for_and_has_its_layers(name: str) -> None:
+    card, paper = load_bundled(name), load_bundled(STAND_FOR[name])
+    assert card.structure.layers == paper.structure.layers
+    assert f"stands for {paper.model.name}" in (card.model.title or "")
+    assert "No figure of the paper's is of this network" in (card.structure.note or "")
+    assert card.published.clean is None
+
+
+def test_all_that_comes_with_the_package_is_small() -> None:
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 20e6
+
+
 @pytest.mark.parametrize("name", [*IMAGENET, "template-tensorpack"])
 def test_the_zoos_preprocessing(name: str) -> None:
     expected = InputSpec("imagenet", 224, 256, 224, "opencv-cubic", "nearest", "bgr", "nhwc", 1, (0, 0, 0), (1, 1, 1))
@@ -172,7 +252,7 @@ def test_templates_can_be_used_as_they_are() -> None:
         VALIDATOR.validate(tables)
 
 
-@pytest.mark.parametrize("name", sorted({*NETWORKS, *TEMPLATES} - {"resnet20-cifar10"}))
+@pytest.mark.parametrize("name", sorted({*NETWORKS, *TEMPLATES} - {*BUNDLED}))
 def test_recipes_are_code_that_keeps_batch_norms(name: str) -> None:
     card = load_bundled(name)
     recipe = card.model.recipe or ""
