@@ -115,14 +115,16 @@ class Database:
 
     @property
     def is_there(self) -> bool:
-        """Whether the path still leads to the file that was opened."""
-        return _place(self.path) == self._place
+        """Whether the path still leads to the file that was opened, and this is a database still."""
+        return _place(self.path) == self._place and is_database(self.path)
 
     def check_place(self) -> None:
         """Raise RunFileError where the file was removed, or another one put in its place; what it held is written beside it."""
         if self.is_there:
             return
         found = "another file was put in its place" if self.path.exists() else "it was removed"
+        if _place(self.path) == self._place:
+            found = "something else was written into it"
         self._rescued = self._rescued or self._rescue()
         raise RunFileError(f"{self.path}: {found} while it was written to; {self._rescued}")
 
@@ -135,11 +137,13 @@ class Database:
             if target is not None:
                 with suppress(sqlite3.Error), closing(sqlite3.connect(target)) as copy:
                     self._connection.backup(copy)
+                    if copy.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
+                        break
                     return (
                         f"what was measured until then is in {target}: move that to where it belongs, and the same command "
                         "goes on from there"
                     )
-        return f"what was measured can't be written to {target} either; make room and run the same command again"
+        return f"what was measured can't be saved to {target} either; run the same command again"
 
     def is_empty(self) -> bool:
         """Whether there is no table in it yet."""

@@ -143,6 +143,13 @@ def test_a_run_file_that_is_gone(act: Any, found: str, files: nets.Files, tmp_pa
     assert open_run_file(out).result.cells == open_run_file(whole).result.cells
 
 
+def test_a_run_file_that_is_written_over(files: nets.Files, tmp_path: Path) -> None:
+    out = tmp_path / "run.sqlite"
+    with pytest.raises(RunFileError, match=r"run\.sqlite: ") as raised:
+        runner.bench(spec(files, out), Meanwhile(lambda: os.truncate(out, 0)))
+    assert raised.value.exit_code == 3
+
+
 def test_a_run_file_that_is_gone_at_the_end(files: nets.Files, tmp_path: Path) -> None:
     out = tmp_path / "run.sqlite"
     with pytest.raises(RunFileError, match=r"run\.rescued\.sqlite"), runner.measured_run(spec(files, out)):

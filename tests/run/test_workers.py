@@ -159,7 +159,7 @@ def test_workers_end_with_the_run(how: signal.Signals, files: nets.Files, tmp_pa
     code, printed, errors = processes.ended(run)
     if how == signal.SIGINT:
         assert (code, printed) == (130, ""), errors
-        assert errors.splitlines()[-1].startswith("error: interrupted; whatever was measured is kept in the run file")
+        assert errors.splitlines()[-1].startswith("error: interrupted; what was measured is kept in ")
         assert "Traceback" not in errors
     processes.until(lambda: not any(processes.alive(pid) for pid in workers))
     assert processes.count(out) > 1
