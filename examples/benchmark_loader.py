@@ -17,7 +17,7 @@ from PIL import Image
 
 from onnxnoise.data.cards import load_bundled
 from onnxnoise.data.pixels import preprocess
-from onnxnoise.data.sources.imagenet import open_wordnet_folders
+from onnxnoise.data.sources.imagenet.images import open_wordnet_folders
 from onnxnoise.data.sources.items import ImageItems
 from onnxnoise.machine import cores
 

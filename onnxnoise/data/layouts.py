@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from onnxnoise.data.datasets import Dataset
-from onnxnoise.data.sources import arrays, bundled, cifar, class_folders, imagenet, label_list, tars
+from onnxnoise.data.sources import arrays, bundled, class_folders, label_list, tars
 from onnxnoise.data.sources.base import DataLayout
+from onnxnoise.data.sources.cifar import images as cifar
+from onnxnoise.data.sources.imagenet import images as imagenet
 
 LAYOUTS: tuple[DataLayout, ...] = (
     imagenet.WORDNET_FOLDERS,

@@ -14,14 +14,14 @@ import numpy.typing as npt
 import onnx
 
 from onnxnoise.errors import ModelError
-from onnxnoise.model.file import read_model
-from onnxnoise.model.fixed_batch import FixedBatch, fixed_batch
-from onnxnoise.model.fused_attention import split_attention
+from onnxnoise.model.checks.refusals import refuse_chance, refuse_mixing
+from onnxnoise.model.ends.fixed_batch import FixedBatch, fixed_batch
+from onnxnoise.model.ends.image_input import image_input
+from onnxnoise.model.ends.logits import find_logits
+from onnxnoise.model.files.file import read_model
 from onnxnoise.model.graph import Graph, needed
-from onnxnoise.model.image_input import image_input
-from onnxnoise.model.logits import find_logits
+from onnxnoise.model.layers.fused_attention import split_attention
 from onnxnoise.model.prepare import prepared
-from onnxnoise.model.refusals import refuse_chance, refuse_mixing
 from onnxnoise.model.repeats import stored_once
 from onnxnoise.model.shapes import infer_shapes, infer_types
 from onnxnoise.records import ImageInput, Shape

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import onnx
 
 from onnxnoise.errors import ModelError
-from onnxnoise.model.file import ModelFile
-from onnxnoise.model.growth import check_growth
+from onnxnoise.model.checks.growth import check_growth
+from onnxnoise.model.checks.refusals import check_inputs, refuse_dropout, refuse_unmeasurable
+from onnxnoise.model.files.file import ModelFile
+from onnxnoise.model.files.stub import INLINE_BYTES
+from onnxnoise.model.files.wellformed import check_types
 from onnxnoise.model.opsets import current
 from onnxnoise.model.protobuf import read_names
-from onnxnoise.model.refusals import check_inputs, refuse_dropout, refuse_unmeasurable
 from onnxnoise.model.shapes import infer_shapes, infer_types
-from onnxnoise.model.stub import INLINE_BYTES
-from onnxnoise.model.wellformed import check_types
 from onnxnoise.runtime.protos import nested
 
 if TYPE_CHECKING:

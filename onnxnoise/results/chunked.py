@@ -8,7 +8,7 @@ from itertools import product
 
 from onnxnoise.records import Average, Cell, CleanHits, Estimate, Tally
 from onnxnoise.results.question import Answer, CellKey, Question
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.tallies import Meeting, by_chunk, meetings
 from onnxnoise.statistics.clustered import Chunks, estimate_chunks, estimate_chunks_accuracy, estimate_layers
 from onnxnoise.statistics.stopping import half_width

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxnoise.records import Average, Bits, Cell, CleanHits, DrawHits
 from onnxnoise.results.question import Answer, CellKey, Question
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.tallies import HitBits, by_draw, draw_hits, number, number_or_none
 from onnxnoise.statistics.estimates import LayerSum, count, estimate, estimate_accuracy
 from onnxnoise.words import METRICS

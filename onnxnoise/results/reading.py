@@ -13,9 +13,9 @@ from onnxnoise.errors import RunFileError
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import level_of, setting_of
 from onnxnoise.records import Result, TallyKey
-from onnxnoise.results.database import is_database
 from onnxnoise.results.question import Question, is_chunked
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.database import is_database
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.spec import DEFAULT_MAX_DRAWS
 from onnxnoise.words import Metric, Sweep

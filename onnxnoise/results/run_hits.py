@@ -12,9 +12,9 @@ import numpy as np
 from onnxnoise.errors import RunFileError
 from onnxnoise.noise.models import level_of, setting_of
 from onnxnoise.records import Bits, LayerInfo, Tally
-from onnxnoise.results.database import is_database
 from onnxnoise.results.question import is_chunked
-from onnxnoise.results.store import Closing, RunStore
+from onnxnoise.results.run_file.database import is_database
+from onnxnoise.results.run_file.store import Closing, RunStore
 from onnxnoise.results.summary import layer_info
 from onnxnoise.results.tallies import by_draw
 from onnxnoise.statistics.contrasts import Counts, Side

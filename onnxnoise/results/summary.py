@@ -11,7 +11,7 @@ from onnxnoise.results import caveats
 from onnxnoise.results.chunked import answer_chunked
 from onnxnoise.results.crossed import answer_crossed
 from onnxnoise.results.question import Question, is_chunked
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 
 
 def summarize(store: RunStore, question: Question) -> Result | None:

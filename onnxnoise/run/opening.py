@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from onnxnoise.results.question import Question
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, identity
 from onnxnoise.run.loading import layer_info

@@ -13,7 +13,7 @@ from pathlib import Path
 from onnxnoise.data.fit import check_clean
 from onnxnoise.errors import DataError, Interrupted, ModelError, RunFileError, UsageError
 from onnxnoise.records import Measured, Result, Tally
-from onnxnoise.results.leases import Leases
+from onnxnoise.results.run_file.leases import Leases
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, measure

@@ -10,7 +10,7 @@ from onnxnoise.noise.base import Level
 from onnxnoise.records import TallyKey
 from onnxnoise.results.chunked import next_draws
 from onnxnoise.results.question import CellKey, Question
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.jobs import Job
 from onnxnoise.spec import UNLIMITED_DRAWS
 from onnxnoise.text import counted

@@ -18,7 +18,7 @@ from onnxnoise.data import resources
 from onnxnoise.data.cards import load_bundled
 from onnxnoise.data.images import open_images
 from onnxnoise.data.sources.bundled import load_manifest, manifests
-from onnxnoise.data.sources.pickles import unpickle
+from onnxnoise.data.sources.cifar.pickles import unpickle
 from onnxnoise.errors import CardError, DataError, UsageError
 
 COUNTS = {"cifar10": (10,), "cifar100": (20, 100)}

@@ -45,7 +45,7 @@ def survive() -> None:
     """Read the files that the command line names by kind and numbers; print each number first, for a crash says nothing."""
     from onnxnoise.data.cards import load_card
     from onnxnoise.data.datasets import Dataset
-    from onnxnoise.data.sources.pickles import unpickle
+    from onnxnoise.data.sources.cifar.pickles import unpickle
     from onnxnoise.data.sources.tars import list_tars
     from onnxnoise.decisions.gating.rules import load_rules
     from onnxnoise.errors import InputError

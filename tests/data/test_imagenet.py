@@ -18,8 +18,8 @@ from support.imaging import card, encoded, flat_color, imagenet_card, levels, pi
 from onnxnoise.data.datasets import IMAGENET
 from onnxnoise.data.images import open_images
 from onnxnoise.data.pixels.stream import stream
-from onnxnoise.data.sources.devkit import GROUND_TRUTH, ground_truth_labels
-from onnxnoise.data.sources.ilsvrc import validation_label, validation_labels, wnids
+from onnxnoise.data.sources.imagenet.devkit import GROUND_TRUTH, ground_truth_labels
+from onnxnoise.data.sources.imagenet.ilsvrc import validation_label, validation_labels, wnids
 from onnxnoise.data.sources.tars import expand_braces, list_tars
 from onnxnoise.errors import DataError, UsageError
 

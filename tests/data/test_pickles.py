@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from onnxnoise.data.sources.pickle_check import MOST_INSTRUCTIONS, check_pickle
-from onnxnoise.data.sources.pickles import unpickle
+from onnxnoise.data.sources.cifar.pickle_check import MOST_INSTRUCTIONS, check_pickle
+from onnxnoise.data.sources.cifar.pickles import unpickle
 from onnxnoise.errors import DataError
 
 

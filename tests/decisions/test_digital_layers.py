@@ -9,7 +9,7 @@ from support import nets
 from support.command import onnxnoise, refused
 
 from onnxnoise.decisions.design import digital_layers as digital
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run import runner
 from onnxnoise.run.loading import open_model
 from onnxnoise.selection import index_ranges

@@ -23,7 +23,7 @@ from support.command import onnxnoise
 from onnxnoise import BenchSpec, bench, open_model
 from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.records import NoiseLayer, NoiseSetting
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.loading import Subject
 from onnxnoise.words import Policy

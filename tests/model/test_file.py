@@ -12,9 +12,9 @@ from support import graphs
 
 from onnxnoise.errors import ModelError
 from onnxnoise.model.classifier import load_classifier
-from onnxnoise.model.file import read_model
+from onnxnoise.model.files.file import read_model
+from onnxnoise.model.files.stub import INLINE_BYTES
 from onnxnoise.model.network import find_layers
-from onnxnoise.model.stub import INLINE_BYTES
 
 NET = """(float[N,3,8,8] x, float[40,3,3,3] w, float[40] b, float[5,40] fw, float[5] fb) => (float[N,5] y) {
   h = Conv(x, w, b)

@@ -19,10 +19,10 @@ from support.command import onnxnoise
 from support.stores import KEYS, opened, tally
 
 from onnxnoise.records import TallyKey
-from onnxnoise.results import leases as module
-from onnxnoise.results.database import SUMMED
-from onnxnoise.results.leases import Leases
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file import leases as module
+from onnxnoise.results.run_file.database import SUMMED
+from onnxnoise.results.run_file.leases import Leases
+from onnxnoise.results.run_file.store import RunStore
 
 FLAGS = ("--snr", "20,5,2", "--draws", "6", "--layers", "2-4")
 PLANNED = 5 * (1 + 3 * 6 * (1 + 3))
@@ -58,7 +58,7 @@ def test_leases_end_with_the_block(path: Path) -> None:
 TAKER = """
 import sys, time
 from pathlib import Path
-from onnxnoise.results.leases import Leases
+from onnxnoise.results.run_file.leases import Leases
 from support.stores import KEYS, opened
 with opened(Path(sys.argv[1])) as store, Leases(store) as leases:
     print(len(leases.take(KEYS[:3])), flush=True)
@@ -179,7 +179,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> nets.Files:
 NOTING = """
 import os
 from pathlib import Path
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 append = RunStore.append
 def noted(self, tallies):
     tallies = list(tallies)

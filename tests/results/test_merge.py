@@ -14,7 +14,7 @@ from support.stores import DESCRIPTION, IDENTITY, opened, tally
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.machine import Memory
 from onnxnoise.records import Tally
-from onnxnoise.results.merge import merge
+from onnxnoise.results.run_file.merge import merge
 from onnxnoise.run import runner
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.opening import open_run, shard_of, shard_size

@@ -18,9 +18,9 @@ from support.runfiles import RunFile
 from support.stores import opened, tally
 
 from onnxnoise.errors import Interrupted, RunFileError
-from onnxnoise.results.database import Database
 from onnxnoise.results.reading import open_run_file
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.database import Database
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run import runner
 from onnxnoise.run.watching import Silent
 from onnxnoise.spec import BenchSpec

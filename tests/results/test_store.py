@@ -15,8 +15,8 @@ from support.stores import DESCRIPTION, IDENTITY, INF, opened, tally
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally
-from onnxnoise.results import database
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file import database
+from onnxnoise.results.run_file.store import RunStore
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from support.runfiles import description, identity, packed
 from onnxnoise.records import Estimate, LayerInfo, NoiseSetting, Notice, Result, Tally, Unattached, WithoutNoise
 from onnxnoise.results.as_json import layers_json, to_json
 from onnxnoise.results.question import Question
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.statistics import estimates
 from onnxnoise.words import Sweep

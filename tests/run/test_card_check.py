@@ -13,7 +13,8 @@ from support.imaging import card, cifar_card
 
 from onnxnoise.data.cards import load_bundled
 from onnxnoise.data.datasets import KNOWN
-from onnxnoise.data.sources import cifar_files, ilsvrc
+from onnxnoise.data.sources.cifar import files as cifar_files
+from onnxnoise.data.sources.imagenet import ilsvrc
 from onnxnoise.run.card_check import Finding, card_text, check_card, clean_finding
 from onnxnoise.run.loading import Subject, open_model
 

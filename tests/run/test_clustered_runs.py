@@ -18,7 +18,7 @@ from onnxnoise.records import Result, Tally
 from onnxnoise.results.as_json import to_json
 from onnxnoise.results.chunked import next_draws
 from onnxnoise.results.question import Question
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.statistics.clustered import ChunkHits, estimate_chunks, estimate_chunks_accuracy, estimate_layers
 from onnxnoise.statistics.stopping import half_width

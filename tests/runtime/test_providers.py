@@ -27,7 +27,9 @@ except Exception as error:
 """
 LOOK = """
 from pathlib import Path
-from onnxnoise.runtime import cuda, optimizer, providers
+from onnxnoise.runtime import cuda
+from onnxnoise.runtime import optimizer
+from onnxnoise.runtime import providers
 for fault in cuda.faults(Path({capi!r}), {version!r}, built_in=True):
     print(fault.code, fault)
 """

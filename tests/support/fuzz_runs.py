@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from onnxnoise.results import database
+from onnxnoise.results.run_file import database
 from support.command import Outcome, onnxnoise
 from support.runfiles import RunFile
 

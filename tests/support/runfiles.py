@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.records import Tally
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 
 INF = float("inf")
 Key = tuple[str, int | None, float, int]

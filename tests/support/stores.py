@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxnoise.records import Tally, TallyKey
-from onnxnoise.results import database
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file import database
+from onnxnoise.results.run_file.store import RunStore
 
 INF = float("inf")
 

@@ -20,6 +20,6 @@ class MergeFlags:
 def merge(own: MergeFlags, printer: Printer) -> None:
     """Join run files that were measured apart, as with `bench --shard`. What does not belong together is refused."""
     from onnxnoise.cli.output import shards
-    from onnxnoise.results.merge import merge as join
+    from onnxnoise.results.run_file.merge import merge as join
 
     shards.merged(printer.shown, join([Path(source) for source in own.sources], Path(own.out)))

@@ -10,7 +10,7 @@ from onnxnoise.noise.models import headline
 from onnxnoise.text import counted, safe
 
 if TYPE_CHECKING:
-    from onnxnoise.results.merge import Merged
+    from onnxnoise.results.run_file.merge import Merged
     from onnxnoise.run.runner import Shard
 
 

@@ -9,8 +9,8 @@ from onnxnoise.data import resources
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout, ImageSource
-from onnxnoise.data.sources.cifar import open_cifar
-from onnxnoise.data.sources.cifar_files import FORMS
+from onnxnoise.data.sources.cifar.files import FORMS
+from onnxnoise.data.sources.cifar.images import open_cifar
 from onnxnoise.data.toml import read_tables
 from onnxnoise.errors import CardError, DataError, UsageError
 

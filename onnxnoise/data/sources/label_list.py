@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from onnxnoise.data.datasets import IMAGENET, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
-from onnxnoise.data.sources.devkit import GROUND_TRUTH
 from onnxnoise.data.sources.files import text_lines
-from onnxnoise.data.sources.ilsvrc import source_name, validation_label, wnids
+from onnxnoise.data.sources.imagenet.devkit import GROUND_TRUTH
+from onnxnoise.data.sources.imagenet.ilsvrc import source_name, validation_label, wnids
 from onnxnoise.data.sources.items import ImageItems, Item, open_items
 from onnxnoise.errors import DataError
 from onnxnoise.files import is_file

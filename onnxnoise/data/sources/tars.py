@@ -13,9 +13,9 @@ from typing import IO, BinaryIO, cast
 from onnxnoise.data.datasets import IMAGENET, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
-from onnxnoise.data.sources.devkit import ground_truth_beside, ground_truth_labels
 from onnxnoise.data.sources.files import check_download, entries, is_leftover
-from onnxnoise.data.sources.ilsvrc import is_validation_image, source_name, validation_label
+from onnxnoise.data.sources.imagenet.devkit import ground_truth_beside, ground_truth_labels
+from onnxnoise.data.sources.imagenet.ilsvrc import is_validation_image, source_name, validation_label
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, Item, open_items
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, is_file, open_file

@@ -13,7 +13,7 @@ from onnxnoise.noise.base import Level
 from onnxnoise.records import Estimate, Interval, LayerInfo, MeasuredModel, Notice, TallyKey
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.question import Question
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.jobs import Job
 from onnxnoise.run.runner import measured_run

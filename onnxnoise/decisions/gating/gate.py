@@ -16,8 +16,8 @@ from onnxnoise.flags import from_flags
 from onnxnoise.noise.base import Level
 from onnxnoise.records import Notice, TallyKey
 from onnxnoise.results.question import Question
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.run_hits import RunHits, is_run_file
-from onnxnoise.results.store import RunStore
 from onnxnoise.results.summary import kept_header
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job

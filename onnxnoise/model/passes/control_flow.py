@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from onnxnoise.model.passes.bounds import Bounds, exactly, known_bounds
+from onnxnoise.model.checks.bounds import Bounds, exactly, known_bounds
 from onnxnoise.model.protobuf import graphs
 from onnxnoise.model.shapes import infer_shapes
 from onnxnoise.records import Shape

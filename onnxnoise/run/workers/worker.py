@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any
 
 from onnxnoise.errors import DataError, ModelError, OnnxNoiseError, UsageError
-from onnxnoise.results.store import difference
+from onnxnoise.results.run_file.store import difference
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, Step, TallyGroup, decoded, identity, swept
 from onnxnoise.spec import BenchSpec

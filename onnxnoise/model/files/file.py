@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError, Message
 from onnxnoise import formats
 from onnxnoise.errors import ModelError
 from onnxnoise.files import open_file
-from onnxnoise.model.external import Folders, external_files
+from onnxnoise.model.files.external import Folders, external_files
+from onnxnoise.model.files.stub import model_stub
+from onnxnoise.model.files.wellformed import check_axes, check_unique
 from onnxnoise.model.protobuf import all_nodes
-from onnxnoise.model.stub import model_stub
-from onnxnoise.model.wellformed import check_axes, check_unique
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx
 
 from onnxnoise.errors import ModelError, UsageError
+from onnxnoise.model.ends.tails import is_row, ranked_value
 from onnxnoise.model.graph import SHAPE_OF, Graph
 from onnxnoise.model.shapes import dims, printed
-from onnxnoise.model.tails import is_row, ranked_value
 from onnxnoise.records import Shape
 
 _FLOAT = onnx.TensorProto.FLOAT

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.data.datasets import CIFAR10, CIFAR100
+from onnxnoise.data.sources.cifar.pickles import unpickle
 from onnxnoise.data.sources.files import check_download
-from onnxnoise.data.sources.pickles import unpickle
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, open_file
 

@@ -16,9 +16,9 @@ from typing import Self
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import TallyKey
-from onnxnoise.results.content import Owner
-from onnxnoise.results.database import Database
-from onnxnoise.results.store import RunStore
+from onnxnoise.results.run_file.content import Owner
+from onnxnoise.results.run_file.database import Database
+from onnxnoise.results.run_file.store import RunStore
 
 _BEAT = 10.0
 """Seconds between two signs of life of a process."""

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally, TallyKey
-from onnxnoise.results.database import Database
+from onnxnoise.results.run_file.database import Database
 from onnxnoise.selection import index_ranges
 
 

@@ -25,8 +25,8 @@ from zlib import crc32
 from onnxnoise.errors import RunFileError
 from onnxnoise.files import open_file
 from onnxnoise.records import Tally, TallyKey
-from onnxnoise.results import content
-from onnxnoise.results.content import Owner, TallyCheck
+from onnxnoise.results.run_file import content
+from onnxnoise.results.run_file.content import Owner, TallyCheck
 from onnxnoise.text import shortened
 
 _APPLICATION_ID = 0x4F4E4E58

@@ -15,7 +15,7 @@ from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import resize_and_crop, resized
 from onnxnoise.data.pixels.stream import stream
 from onnxnoise.data.sources.base import DataLayout, ImageSource
-from onnxnoise.data.sources.cifar_files import (
+from onnxnoise.data.sources.cifar.files import (
     FORMS,
     IMAGE_BYTES,
     SIDE,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnxnoise.data.datasets import IMAGENET
 from onnxnoise.data.sources.files import text_lines
-from onnxnoise.data.sources.ilsvrc import validation_labels
+from onnxnoise.data.sources.imagenet.ilsvrc import validation_labels
 from onnxnoise.errors import DataError
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"

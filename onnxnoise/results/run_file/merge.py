@@ -10,8 +10,8 @@ from pathlib import Path
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.noise.models import level_of, setting_of
 from onnxnoise.records import Measured, Tally
-from onnxnoise.results.database import Database
-from onnxnoise.results.store import RunStore, difference
+from onnxnoise.results.run_file.database import Database
+from onnxnoise.results.run_file.store import RunStore, difference
 
 
 @dataclass(frozen=True)

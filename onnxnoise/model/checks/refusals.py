@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnxnoise.errors import ModelError
-from onnxnoise.model.file import ModelFile
-from onnxnoise.model.mixing import mixing_node
+from onnxnoise.model.checks.mixing import mixing_node
+from onnxnoise.model.files.file import ModelFile
 from onnxnoise.model.protobuf import all_nodes, all_tensors, graphs, read_names
 from onnxnoise.runtime.protos import attribute, nested, reads, subgraphs
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxnoise.model.checks.mixing import BatchFinder
 from onnxnoise.model.graph import Graph
-from onnxnoise.model.mixing import BatchFinder
 from onnxnoise.records import Shape
 from onnxnoise.runtime.protos import attribute
 

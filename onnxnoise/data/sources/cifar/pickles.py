@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxnoise.data.sources.pickle_check import check_pickle
+from onnxnoise.data.sources.cifar.pickle_check import check_pickle
 from onnxnoise.errors import DataError
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from onnxnoise.data.datasets import IMAGENET, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
-from onnxnoise.data.sources.devkit import DEVKIT, GROUND_TRUTH, ground_truth_beside, ground_truth_labels
 from onnxnoise.data.sources.files import LEFTOVERS, entries, image_files, item_of, may_be_image
-from onnxnoise.data.sources.ilsvrc import WNID, source_name, validation_label, wnids
+from onnxnoise.data.sources.imagenet.devkit import DEVKIT, GROUND_TRUTH, ground_truth_beside, ground_truth_labels
+from onnxnoise.data.sources.imagenet.ilsvrc import WNID, source_name, validation_label, wnids
 from onnxnoise.data.sources.items import ImageItems, Item, in_turn, open_items
 from onnxnoise.data.sources.label_list import LIST
 from onnxnoise.data.sources.tars import VALIDATION_TAR, list_tars

@@ -11,8 +11,8 @@ import onnx
 
 from onnxnoise.errors import ModelError
 from onnxnoise.machine import memory
+from onnxnoise.model.checks.bounds import Bounds, exactly, known_bounds
 from onnxnoise.model.graph import SHAPE_OF
-from onnxnoise.model.passes.bounds import Bounds, exactly, known_bounds
 from onnxnoise.model.shapes import printed
 from onnxnoise.records import Shape
 from onnxnoise.runtime.protos import attribute

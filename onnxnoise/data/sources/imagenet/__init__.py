@@ -1,0 +1,1 @@
+"""ImageNet's validation images in all the forms in which people keep them."""
