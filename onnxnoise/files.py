@@ -63,7 +63,7 @@ def is_there(path: Path) -> bool:
 
 
 def kind_of_file(mode: int) -> str:
-    """What a file's mode (`st_mode`) says it is, with its article."""
+    """The kind of file that a mode (`st_mode`) says, with its article."""
     return _NOT_REGULAR.get(stat.S_IFMT(mode), "a folder" if stat.S_ISDIR(mode) else "a file")
 
 

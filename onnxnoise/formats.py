@@ -175,7 +175,7 @@ _BY_ENDING = {
 
 
 def recognized(path: Path, *, by_ending: bool = False) -> Format | None:
-    """What a file or folder is, None where that is unknown; with `by_ending` its name's ending tells where its bytes don't."""
+    """The kind of a file or folder, None where it is unknown; with `by_ending` its name's ending tells where its bytes don't."""
     if path.is_dir():
         return _folder(path)
     head = first_bytes(path, _HEAD)
@@ -186,7 +186,7 @@ def recognized(path: Path, *, by_ending: bool = False) -> Format | None:
 
 
 def mistaken(path: Path, wanted: str, *, besides: Collection[Format] = (), by_ending: bool = False) -> str | None:
-    """What stands at a path and what to do, as the rest of a sentence about it; None where it is not known to be something else.
+    """The thing at a path and what to do, as the rest of a sentence about it; None where it is not known to be something else.
 
     `wanted` is what it should be, a Format's name or other words with their article; a Format of `besides` will do, too.
     """
@@ -199,7 +199,7 @@ def mistaken(path: Path, wanted: str, *, besides: Collection[Format] = (), by_en
 
 
 def bad_download(head: bytes) -> str | None:
-    """What the first bytes of a download that went wrong are, and what to do; None for any others."""
+    """The thing that the first bytes of a download that went wrong are, and what to do; None for any others."""
     found = LFS if head.startswith(_LFS_MARK) else _text(head[:_HEAD])
     return f"is {found.name}: {found.remedy}" if found in (LFS, HTML) else None
 
@@ -223,7 +223,7 @@ def _by_mark(path: Path, head: bytes) -> Format | None:
 
 
 def _text(head: bytes) -> Format | None:
-    """What a text is."""
+    """The kind of a text."""
     text = head.decode("utf-8", "replace").removeprefix("\ufeff").lstrip()
     lowered = text[:200].lower()
     tests: tuple[tuple[Format, Callable[[], object]], ...] = (
@@ -239,7 +239,7 @@ def _text(head: bytes) -> Format | None:
 
 
 def _message(path: Path, head: bytes) -> Format | None:
-    """What a protobuf message is, by the numbers and first bytes of its fields; None unless all of the file is one."""
+    """The kind of a protobuf message, by the numbers and first bytes of its fields; None unless all of the file is one."""
     if head[0] not in (0x08, 0x0A, 0x12, 0x3A):
         return None
     values: dict[int, bytes] = {}

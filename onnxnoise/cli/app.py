@@ -151,7 +151,7 @@ def _leave_at_once(code: int) -> None:
 
 
 def _usage(error: Any) -> str:
-    """What typer's parser found (its error classes moved between versions), and where to look."""
+    """The message for an error of typer's parser (whose classes moved between versions): what it found, and where to look."""
     found = error.format_message().rstrip(".")
     command = getattr(getattr(error, "ctx", None), "command_path", "onnxnoise")
     return f"{found[:1].lower()}{found[1:]}; `{command} --help` shows what it takes"

@@ -51,7 +51,7 @@ class Output(io.TextIOWrapper):
 
 @contextmanager
 def steady() -> Iterator[None]:
-    """In the block standard output and error are Outputs, also where the shell has closed them (`>&-`).
+    """Make standard output and error Outputs in the block, also where the shell has closed them (`>&-`).
 
     A closed descriptor is given to the null device: else it would become that of the next file that is opened, the run file
     perhaps, and whatever a library prints would end in there.

@@ -23,7 +23,7 @@ _READABLE = (
     *(formats.EMPTY, formats.GZIP, formats.TAR, formats.ZIP, formats.NUMPY, formats.PICKLE, formats.PARQUET),
     *(formats.PARQUET_FOLDER, formats.JSON, formats.IMAGE, formats.CARD, formats.RULES),
 )
-"""What a layout may read, or what is named only where none does."""
+"""Files that a layout may read, or that are named only where none does."""
 
 
 def open_images(data: str | Path | None, card: Card) -> ImageSource:

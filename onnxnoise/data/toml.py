@@ -28,7 +28,7 @@ _STRING_OR_COMMENT = re.compile(
     re.DOTALL,
 )
 _BETWEEN = re.compile(r"[=,\[\]{}\n]")
-"""What stands between keys and values."""
+"""The characters between keys and values."""
 
 _LARGEST_INTEGER = 2**63 - 1
 """TOML's integers have 64 bits; Python reads longer ones, and can't always write them."""
@@ -155,7 +155,7 @@ def read_document(path: Path, what: str, refusal: type[InputError], otherwise: s
 
 
 def _other(path: Path, what: str) -> str | None:
-    """What a file is that should be a `what`, where its first bytes tell, and what to do."""
+    """The kind of a file that should be a `what`, where its first bytes tell it, and what to do."""
     return mistaken(path, f"a {what}", besides=(RULES if what == "rules file" else CARD,))
 
 

@@ -21,7 +21,7 @@ KINDS: tuple[RowKind, ...] = get_args(RowKind)
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
+"""Characters that a spreadsheet takes for the beginning of a formula."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ _STEPS = frozenset(("QuantizeLinear", "Round", "Floor", "Ceil", "Sign", "ArgMax"
 _CHANCE, _MATES = "chance", "mates"
 
 _passed: set[tuple[str, ...]] = set()
-"""What was proven in this process: a plan or a search for margins measures the same network many times."""
+"""The networks that were proven in this process: a plan or a search for margins measures the same network many times."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _same(before: Array, after: Array, found: _Difference, size: int) -> bool:
 
 
 def _parts(value: Array, size: int, place: int) -> Iterator[Array]:
-    """What may be the part of the image at `place` among `size`: along each dimension that can have these outside or inside."""
+    """The candidates for the part of the image at `place` among `size`: along each dimension that can have these outside or inside."""
     for axis, length in enumerate(value.shape):
         if length and length % size == 0:
             outer = range(place * (length // size), (place + 1) * (length // size))

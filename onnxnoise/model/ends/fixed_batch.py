@@ -44,7 +44,7 @@ def fixed_batch(
 
 
 def _images(node: onnx.NodeProto, finder: BatchFinder, graph: Graph) -> int | None:
-    """How many images a node needs in a batch, where it works with no other number."""
+    """The number of images that a node needs in a batch, where it works with no other number."""
     axis = finder.at.get(node.input[0]) if node.input else None
     shape = finder.shapes.get(node.input[0]) if node.input else None
     match node.op_type:

@@ -1,4 +1,4 @@
-"""Where a model's external tensors lie: beside the file as it is given, or beside the file that it links to."""
+"""The places of a model's external tensors: beside the file as it is given, or beside the file that it links to."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 _RULE = "pkg.onnxscript.rewriter.rule_name"
 KERNELS = frozenset(("Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul"))
 _FOLDED = re.compile(r"BatchNorm_Fold|(?:Conv2D|depthwise|MatMul)_Fold(?:/|_|;|$)", re.IGNORECASE)
-"""What TensorFlow 1's quantization calls a layer whose batch norm it merged."""
+"""The names that TensorFlow 1's quantization gives a layer whose batch norm it merged."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ _GRAPPLER = _Merger(
     "tf.nn.batch_normalization replaced by tf.compat.v1.nn.fused_batch_norm before the model is traced",
 )
 KEEP_NORMS = _GRAPPLER.instead
-"""How to have tf2onnx keep batch norms that TensorFlow writes as arithmetic."""
+"""The way to have tf2onnx keep batch norms that TensorFlow writes as arithmetic."""
 
 _FREEZING = _Merger(
     "TensorFlow's optimize_for_inference", "tensorpack's export_serving or export_compact(..., optimize=False)"

@@ -1,4 +1,4 @@
-"""What the rows and records of a run file must be: they are held against it where they are read, and may be relied on after.
+"""Rules for the rows and records of a run file: they are held against it where they are read, and may be relied on after.
 
 Each function raises ValueError, saying what is wrong, for anything that no onnxnoise writes. A checksum says that a row is as
 somebody left it; this says that it makes sense, whoever wrote it.
@@ -63,7 +63,7 @@ def parsed(text: Any) -> dict[str, Any]:
 
 
 def check_identity(identity: Mapping[str, Any]) -> None:
-    """What tallies belong together by: digests, noise setting, layers."""
+    """The identity by which tallies belong together: digests, noise setting, layers."""
     wanted = {
         "model": _is_digest,
         "data": _is_digest,
@@ -117,7 +117,7 @@ def check_description(description: Mapping[str, Any], identity: Mapping[str, Any
 
 
 def check_run(run: Mapping[str, Any]) -> None:
-    """Who measured, and what the command asked for, as far as anything follows from it."""
+    """The run record, of who measured and what the command asked for, as far as anything follows from it."""
     metric = _or_none(_one_of(METRICS))
     _check(run, {}, {"spec": lambda value: isinstance(value, dict), "metric": metric})
     levels = _or_none(lambda value: isinstance(value, list) and all(_is_number(each) and each >= 0 for each in value))
@@ -162,7 +162,7 @@ def check_hits(top1: bytes, top5: bytes, nonfinite: bytes) -> None:
 
 
 class TallyCheck:
-    """What the tallies of one run file must be.
+    """The limits of the tallies of one run file.
 
     `layers` are the indices of those that bear noise, `level` is that of its noise, and `sizes` has the number of images in each
     chunk, by its start.

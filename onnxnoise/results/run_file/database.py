@@ -64,7 +64,7 @@ SUMMED = {
 """The columns that each table's checksums are made of."""
 
 _NAMED_BY = {"record": 1, "run": 0, "chunk": 1, "tally": 5}
-"""By how many of its columns a message names a row; 0 for a row that has a number."""
+"""The number of columns by which a message names a row; 0 for a row that has a number."""
 
 _PRIMARY = {"record": ("name",), "run": ("number",), "chunk": ("start",), "tally": SUMMED["tally"][:5]}
 _HOLDERS = {"owner": ("number", "place", "pid", "born", "seen"), "claim": (*SUMMED["tally"][:5], "owner")}
@@ -231,7 +231,7 @@ class Database:
     # Table `record`
 
     def record(self, name: str) -> dict[str, Any]:
-        """What `create` kept by this name: the identity, or the description."""
+        """The record that `create` kept by this name: the identity, or the description."""
         if name not in self._records:
             rows = self._checked("record", self._check_record, "WHERE name = ?", (name,))
             if not (found := [content.parsed(text) for _, text in rows]):
@@ -263,7 +263,7 @@ class Database:
         return [range(start, start + images) for start, images, _ in self._chunks()]
 
     def digests(self) -> dict[int, str | None]:
-        """By each chunk's start, the digest of its pixels and labels; None where none is known yet."""
+        """The digest of each chunk's pixels and labels, by the chunk's start; None where none is known yet."""
         return {start: sha256 for start, _, sha256 in self._chunks()}
 
     def _chunks(self) -> Iterator[tuple[Any, ...]]:
@@ -416,7 +416,7 @@ class Database:
                 yield row
 
     def _formatted(self, column: str) -> str:
-        """What a column is called in this file's format."""
+        """The name of a column in this file's format."""
         return "snr" if column == "level" and self._number("PRAGMA user_version") < 3 else column
 
     def _checked(
@@ -565,7 +565,7 @@ def _size(path: Path) -> int:
 
 
 def _place(path: Path) -> tuple[int, int] | None:
-    """Which file a path leads to: device and number; None where there is none."""
+    """The file that a path leads to: device and number; None where there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -97,7 +97,7 @@ class RunStore(Closing):
             self.database.add_runs([json.dumps(run)])
 
     def runs(self) -> list[dict[str, Any]]:
-        """What `begin` was told, oldest first: all that had a part in this file's tallies."""
+        """The records that `begin` kept, oldest first: all runs that had a part in this file's tallies."""
         return [json.loads(text) for text in self.database.runs()]
 
     def chunks(self) -> list[range]:
@@ -134,7 +134,7 @@ class RunStore(Closing):
             )
 
     def digests(self) -> dict[int, str | None]:
-        """By each chunk's start, the digest of its pixels and labels; None where nothing of it is measured."""
+        """The digest of each chunk's pixels and labels, by the chunk's start; None where none of it is measured."""
         return self.database.digests()
 
     def append(self, tallies: Iterable[Tally]) -> None:
@@ -172,7 +172,7 @@ class RunStore(Closing):
 
 
 def _covered(chunks: Sequence[range]) -> int:
-    """How many images the chunks cover."""
+    """The number of images that the chunks cover."""
     return max((chunk.stop for chunk in chunks), default=0)
 
 
