@@ -174,7 +174,7 @@ def _same(before: Array, after: Array, found: _Difference, size: int) -> bool:
 
 
 def _parts(value: Array, size: int, place: int) -> Iterator[Array]:
-    """The candidates for the part of the image at `place` among `size`: along each dimension that can have these outside or inside."""
+    """The candidates for the part of the image at `place` among `size`: along each dimension that can have images."""
     for axis, length in enumerate(value.shape):
         if length and length % size == 0:
             outer = range(place * (length // size), (place + 1) * (length // size))

@@ -137,7 +137,7 @@ class Session:
         self._run_options.terminate = True
 
     def run_within(self, seconds: float, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        """Run as `run` does, but Ctrl-C ends it, and so does an OvertimeError after `seconds`; the session can't be used any more then."""
+        """Run as `run` does, but Ctrl-C or an OvertimeError after `seconds` ends it; the session can't be used any more then."""
         made: Future[dict[str, Value]] = Future()
 
         def work() -> None:
