@@ -21,8 +21,10 @@ PILLOW = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
-MOST_SATURATED = 0.25
-"""Share of the pixels' values that may lie outside of what an integer input holds; calibration leaves out a few."""
+MOST_SATURATED, FEWEST_CODES = 0.25, 16
+"""Share of the 256 values of a pixel that may lie outside of what an integer input holds, since calibration leaves out a few, and
+the codes that they must have at least.
+"""
 
 BLOCK = 1 << 16  # pixels that are looked up in one go: they fit the cache
 
@@ -120,13 +122,16 @@ def _codes(
     """The codes that stand for `numbers` (3, 256) in an integer input, rounded and saturated as QuantizeLinear does.
 
     Where the card asks for the pixels as they are (`plain`), and the input's scale is made for others, the codes are the pixels
-    themselves: 0 to 255, or for int8 -128 to 127. Raises CardError for numbers of which the input holds a part only.
+    themselves: 0 to 255, or for int8 -128 to 127. Raises CardError for numbers of which the input holds a part only, or that are
+    too close together for it.
     """
     step, zero = quantization or (1.0, 0)
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     codes = np.rint(numbers / step) + zero
     held = codes.clip(low, high)
-    if (np.abs(codes - held) > 1).mean(axis=1).max() <= MOST_SATURATED and (plain or quantization or dtype != np.uint8):
+    lost = (np.abs(codes - held) > 1).mean(axis=1).max()
+    fits = lost <= MOST_SATURATED and min(len(np.unique(channel)) for channel in held) >= FEWEST_CODES
+    if fits and (plain or quantization or dtype != np.uint8):
         return np.asarray(held, dtype)
     if plain and quantization:
         return np.tile((np.arange(256) + low).astype(dtype), (3, 1))
