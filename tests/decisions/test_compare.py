@@ -254,7 +254,9 @@ def altered(path: Path, key: str, value: object) -> Path:
     shutil.copy(path, copy)
     change = f"UPDATE record SET json = json_set(json, '$.{key}', json(?)) WHERE name = 'identity'"
     edited(copy, change, values=(value,))
-    selected = "SELECT value FROM record, json_each(json, '$.layers') WHERE name = 'identity'"
+    selected = (
+        "SELECT each.value FROM record, json_each(record.json, '$.layers') AS each WHERE record.name = 'identity'"
+    )
     edited(copy, f"DELETE FROM tally WHERE layer > 0 AND layer NOT IN ({selected})")
     return copy
 
