@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
 from onnxnoise.data.fit import check_clean
-from onnxnoise.errors import DataError, Interrupted, ModelError, RunFileError, UsageError
+from onnxnoise.errors import DataError, Interrupted, ModelError, UsageError
 from onnxnoise.records import Measured, Result, Tally
 from onnxnoise.results.run_file.leases import Leases
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, measure
@@ -86,31 +87,32 @@ def measured_run(
     `schedule_for` tells how the schedule of an experiment is made; by default it asks for every cell of the spec. Raises what
     `bench` raises.
     """
-    with open_workers(spec, executor) as workers:
-        run = open_run(
-            workers.experiment, schedule_for and schedule_for(workers.experiment), chunk_size=workers.chunk_size
-        )
-        with run.store:
-            try:
-                with watching() as watcher:
-                    watcher.started(run)
-                    if run.todo:
-                        _measure(run, workers, watcher)
-                yield run
-            except KeyboardInterrupt as error:
+    said = "nothing was measured yet: the same command starts anew"
+    try:
+        with open_workers(spec, executor) as workers:
+            schedule_of = schedule_for and schedule_for(workers.experiment)
+            run = open_run(workers.experiment, schedule_of, chunk_size=workers.chunk_size)
+            with run.store:
+                try:
+                    with watching() as watcher:
+                        watcher.started(run)
+                        if run.todo:
+                            _measure(run, workers, watcher)
+                    yield run
+                except KeyboardInterrupt:
+                    said = _kept(run.store) or said
+                    raise
                 run.store.check_place()
-                raise _interrupted(run) from error
-            run.store.check_place()
+    except KeyboardInterrupt as error:
+        raise Interrupted(said) from error
 
 
-def _interrupted(run: Run) -> KeyboardInterrupt:
-    with suppress(RunFileError):
-        if kept := len(run.store.done()):
-            return Interrupted(
-                f"what was measured is kept in {run.store.path} ({counted(kept, 'tally', 'tallies')}): the same command goes on "
-                "from there"
-            )
-    return Interrupted("nothing was measured yet")
+def _kept(store: RunStore) -> str | None:
+    """What a run that is stopped has kept; None for nothing. RunFileError, which names what was rescued, if its file is gone."""
+    store.check_place()
+    if not (count := len(store.done())):
+        return None
+    return f"what was measured is kept in {store.path} ({counted(count, 'tally', 'tallies')}): the same command goes on"
 
 
 def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:

@@ -254,6 +254,10 @@ def altered(path: Path, key: str, value: object) -> Path:
     shutil.copy(path, copy)
     change = f"UPDATE record SET json = json_set(json, '$.{key}', json(?)) WHERE name = 'identity'"
     edited(copy, change, values=(value,))
+    selected = (
+        "SELECT each.value FROM record, json_each(record.json, '$.layers') AS each WHERE record.name = 'identity'"
+    )
+    edited(copy, f"DELETE FROM tally WHERE layer > 0 AND layer NOT IN ({selected})")
     return copy
 
 
@@ -265,7 +269,7 @@ def altered(path: Path, key: str, value: object) -> Path:
         ("sigma_scope", '"layer"', ["differ in sigma scope", "'tensor' and 'layer'"]),
         ("seed", "41", ["differ in seed: 40 and 41", "--seed"]),
         ("layers", "[1, 2]", ["layers (--layers)"]),
-        ("layers", "3", ["damaged or of another make", "measure it again"]),
+        ("layers", "3", ["damaged: in its table record the row of identity: layers can't be 3", "measure it again"]),
         ("design", '"nested"', ["--precision", "can't be paired"]),
     ],
 )

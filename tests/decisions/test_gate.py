@@ -369,7 +369,7 @@ def test_a_run_measured_otherwise_than_the_rules_ask_is_refused(run: Path, setti
 def test_an_unfinished_run_is_not_gated(run: Path, tmp_path: Path) -> None:
     part = tmp_path / "part.sqlite"
     shutil.copy(run, part)
-    edited(part, "INSERT INTO chunk (start, images) SELECT max(start) + 1000, 100 FROM chunk")
+    edited(part, "INSERT INTO chunk (start, images) SELECT max(start + images), 100 FROM chunk")
     rules(PASSING)
     refused(gated(part), 3, "images measured", "merge")
 

@@ -115,8 +115,11 @@ class Database:
 
     @property
     def is_there(self) -> bool:
-        """Whether the path still leads to the file that was opened, and this is a database still."""
-        return _place(self.path) == self._place and is_database(self.path)
+        """Whether the path still leads to the file that was opened, and nobody has emptied it.
+
+        The file isn't opened for that: to close it again would end SQLite's locks, which are the process's.
+        """
+        return _place(self.path) == self._place and _size(self.path) > 0
 
     def check_place(self) -> None:
         """Raise RunFileError where the file was removed, or another one put in its place; what it held is written beside it."""
@@ -124,7 +127,7 @@ class Database:
             return
         found = "another file was put in its place" if self.path.exists() else "it was removed"
         if _place(self.path) == self._place:
-            found = "something else was written into it"
+            found = "it was emptied"
         self._rescued = self._rescued or self._rescue()
         raise RunFileError(f"{self.path}: {found} while it was written to; {self._rescued}")
 
