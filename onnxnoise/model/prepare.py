@@ -16,6 +16,7 @@ from onnxnoise.model.files.file import ModelFile
 from onnxnoise.model.files.stub import INLINE_BYTES
 from onnxnoise.model.files.wellformed import check_types
 from onnxnoise.model.opsets import current
+from onnxnoise.model.passes.tensor_outputs import only_tensors
 from onnxnoise.model.protobuf import read_names
 from onnxnoise.model.shapes import infer_shapes, infer_types
 from onnxnoise.runtime.protos import nested
@@ -50,7 +51,7 @@ def prepared(file: ModelFile) -> Prepared:
     from onnxnoise.model.passes import control_flow, in_order, shapes
 
     refuse_unmeasurable(file)
-    stub = current(file.stub, file.path)
+    stub = only_tensors(current(file.stub, file.path))
     try:
         model = ir.serde.deserialize_model(stub)
         ir.external_data.set_base_dir(model.graph, file.folder)
