@@ -38,4 +38,5 @@ def _is_tensor(info: onnx.ValueInfoProto) -> bool:
 
 
 def _copy(info: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-    return onnx.ValueInfoProto.FromString(info.SerializeToString())
+    copied: onnx.ValueInfoProto = onnx.ValueInfoProto.FromString(info.SerializeToString())
+    return copied
