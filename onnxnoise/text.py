@@ -26,9 +26,13 @@ def shortened(text: str, most: int) -> str:
 
 
 def shortened_paths(text: str, most: int = 160) -> str:
-    """A message in which whatever is too long for a name, as paths are that nobody reads, loses its middle."""
+    """A message in which whatever is too long for a name, as paths are that nobody reads, loses its middle.
+
+    That is a word of `most` characters, and a name with spaces before the first colon, of twice that (a sentence of our
+    own without a name that long stays whole).
+    """
     head, colon, rest = text.partition(": ")
-    if len(head) > most:
+    if colon and len(head) > 2 * most:
         text = f"{_cut(head, most)}{colon}{rest}"
     return re.sub(rf"\S{{{most},}}", lambda word: _cut(word[0], most), text)
 

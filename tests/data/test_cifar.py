@@ -324,7 +324,7 @@ def test_folders_and_archives_without_a_test_part(tmp_path):
 
 
 def test_too_much_data_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("onnxnoise.data.sources.cifar_files.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("onnxnoise.data.sources.cifar.files.MAX_BYTES", 1 << 20)
     (tmp_path / "bomb.bin.gz").write_bytes(gzip.compress(bytes(4 << 20)))
     with pytest.raises(DataError, match=r"bomb\.bin\.gz: more than 1 MiB; this is no test part of CIFAR"):
         open_images(tmp_path / "bomb.bin.gz", cifar_card(tmp_path))

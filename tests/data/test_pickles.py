@@ -55,7 +55,7 @@ def test_hostile_pickles(content: bytes, found: str) -> None:
 def test_they_take_neither_the_process_nor_its_memory() -> None:
     code = (
         "import sys; sys.path.append('tests'); from data.test_pickles import HOSTILE\n"
-        "from onnxnoise.data.sources.pickles import unpickle\nfrom onnxnoise.errors import DataError\n"
+        "from onnxnoise.data.sources.cifar.pickles import unpickle\nfrom onnxnoise.errors import DataError\n"
         "for content, _ in HOSTILE.values():\n    try: unpickle(content)\n    except DataError: pass\nprint('alive')"
     )
     limit = (1 << 30, 1 << 30)

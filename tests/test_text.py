@@ -1,0 +1,17 @@
+"""What messages keep of the names in them."""
+
+from onnxnoise.text import shortened_paths
+
+
+def test_a_sentence_of_our_own_stays_whole() -> None:
+    sentence = "the model tells ten classes apart, but the data has " + "one class more, " * 30
+    assert shortened_paths(sentence) == sentence
+    assert shortened_paths("the card says something " * 10 + ": why") == "the card says something " * 10 + ": why"
+
+
+def test_a_name_that_nobody_reads_loses_its_middle() -> None:
+    for name in ("a" * 3000, "a b " * 800):
+        message = shortened_paths(f"{name}: file name too long")
+        assert len(message) < 200
+        assert "…" in message
+        assert message.endswith(": file name too long")
