@@ -179,6 +179,6 @@ def test_confidence_beyond_all_draws_is_refused(tmp_path: Path) -> None:
     made = RunFile(tmp_path / "run.sqlite", sweeps=("all",))
     rules = tmp_path / "rules.toml"
     rules.write_text('[[rule]]\nname = "sure"\nsnr = 10\nmin = 0.5\nconfidence = 0.9999999999999999\n')
-    refused(onnxnoise("gate", made.path, "--rules", rules), 3, "confidence = 0.9999999999999999", "up to 0.999999")
+    refused(onnxnoise("gate", made.path, "--rules", rules), 3, "confidence = 0.9999999999999999", "at most 0.999999")
     rules.write_text('[[rule]]\nname = "sure"\nsnr = 10\nmin = 0.5\nconfidence = 0.999999\n')
     assert onnxnoise("gate", made.path, "--rules", rules).code == 5

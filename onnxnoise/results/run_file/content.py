@@ -92,10 +92,14 @@ def check_identity(identity: Mapping[str, Any]) -> None:
 
 def check_description(description: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Names, layers and notices; the layers of the identity must be among those described."""
-    usual: dict[str, _Test] = {"classes": _or_none(_whole(1))}
+    usual: dict[str, _Test] = {
+        "classes": _or_none(_whole(1)),
+        "without_noise": _or_none(lambda value: isinstance(value, dict)),
+    }
     _check(description, {"model": _is_text, "dataset": _is_text, "layers": _is_objects, "notices": _is_objects}, usual)
     for each in description["notices"]:
         _check(each, {"code": _is_text, "message": _is_text}, {}, where="a notice: ", closed=True)
+    _check_without_noise(description.get("without_noise"))
     layer: dict[str, _Test] = {
         "index": _whole(1),
         "name": _is_text,
@@ -114,6 +118,21 @@ def check_description(description: Mapping[str, Any], identity: Mapping[str, Any
         raise ValueError("its layers are not in order")
     if unknown := set(identity["layers"]) - set(indices):
         raise ValueError(f"it has no layer {min(unknown)}, which bears noise")
+
+
+def _check_without_noise(found: Mapping[str, Any] | None) -> None:
+    """The part of the network that belongs to no layer, which older run files don't have."""
+    if found is None:
+        return
+    wanted: dict[str, _Test] = {
+        "elements": _whole(0),
+        "share": lambda value: _is_number(value) and 0 <= value <= 1,
+        "initializers": _is_objects,
+    }
+    _check(found, wanted, {}, where="what stays without noise: ", closed=True)
+    one: dict[str, _Test] = {"name": _is_text, "elements": _whole(0), "operator": _is_text}
+    for each in found["initializers"]:
+        _check(each, one, {}, where="an initializer without noise: ", closed=True)
 
 
 def check_run(run: Mapping[str, Any]) -> None:
