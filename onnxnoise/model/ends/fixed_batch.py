@@ -57,7 +57,9 @@ def _images(node: onnx.NodeProto, finder: BatchFinder, graph: Graph) -> int | No
             axes = named if named is not None else [] if given is None else given.ravel().tolist()
             return 1 if axis in [each % len(shape) for each in axes] else None
         case "Gather" if axis is not None and shape:
-            return 1 if attribute(node, "axis", 0) % len(shape) == axis and node.input[1] in finder.constants else None
+            index = finder.constants.get(node.input[1])
+            whole = attribute(node, "axis", 0) % len(shape) == axis and index is not None and index.ndim == 0
+            return 1 if whole else None  # an index in a list keeps the axis: one image for all, which mixes a batch
         case "Concat":
             placed = [finder.at[name] for name in node.input if name in finder.at]
             ranks = {finder.constants[name].ndim for name in node.input if name in finder.constants}
