@@ -108,7 +108,10 @@ def measured_run(
 
 
 def _kept(store: RunStore) -> str | None:
-    """What a run that is stopped has kept; None for nothing. RunFileError, which names what was rescued, if its file is gone."""
+    """A sentence on the tallies that a stopped run has kept; None where there are none yet.
+
+    Raises RunFileError, which names what was rescued, if the run file is gone.
+    """
     store.check_place()
     if not (count := len(store.done())):
         return None

@@ -155,6 +155,7 @@ def test_a_click_on_a_layers_name_shows_its_curve_too(opened: Opened) -> None:
 
 
 def test_headers_sort_the_table(opened: Opened) -> None:
+    opened.drawn()  # nothing moves any more under the pointer
     table = opened.page.locator("#run-0 details table")
     head = table.locator("th")
 
