@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxnoise.records import Floats
-
 
 def stream(seed: int, draw: int, layer: int, role: int, step: int = 1) -> np.random.Generator:
     """The random stream of one initializer in one draw ("one chip"), independent of every other one and of any order.
@@ -16,8 +14,3 @@ def stream(seed: int, draw: int, layer: int, role: int, step: int = 1) -> np.ran
     """
     key = (draw, layer, role) if step == 1 else (draw, layer, role, step)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy=seed, spawn_key=key)))
-
-
-def unit_normals(seed: int, draw: int, layer: int, role: int, shape: tuple[int, ...]) -> Floats:
-    """Float32 standard normals of `shape` from the first step's stream of one initializer in one draw."""
-    return stream(seed, draw, layer, role).standard_normal(shape, dtype=np.float32)

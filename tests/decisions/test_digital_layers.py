@@ -31,6 +31,11 @@ def whole(files: nets.Files, out: Path, layers: str | None, seed: int, draws: in
     return runner.bench(asked).cells[0].normalized_top1
 
 
+def _flags(files: nets.Files, out: Path, fresh_draws: int) -> tuple[str | Path, ...]:
+    few = ("--target", "0.9", "--draws", "3", "--fresh-draws", str(fresh_draws), "--bn", "affine")
+    return ("--data", files.data, "--out", out, *few)
+
+
 def test_a_plan_is_what_bench_measures(files: nets.Files, tmp_path: Path) -> None:
     made = digital.plan(spec(files, tmp_path / "run"), snr=20.0, fresh_draws=6)
     assert made.met
@@ -61,40 +66,14 @@ def test_a_share_that_is_too_small(files: nets.Files, tmp_path: Path) -> None:
     made = digital.plan(spec(files, tmp_path / "run"), snr=0.5, fresh_draws=3, max_share=largest)
     assert not made.met
     assert made.share <= largest
-    flags = (
-        "--data",
-        files.data,
-        "--out",
-        tmp_path / "run",
-        "--target",
-        "0.9",
-        "--draws",
-        "3",
-        "--fresh-draws",
-        "3",
-        "--bn",
-        "affine",
-    )
+    flags = _flags(files, tmp_path / "run", fresh_draws=3)
     outcome = onnxnoise("plan", files.model, *flags, "--snr", "0.5", "--max-share", largest)
     assert outcome.code == 1
     assert "miss the target" in outcome.out
 
 
 def test_the_command(files: nets.Files, tmp_path: Path) -> None:
-    flags = (
-        "--data",
-        files.data,
-        "--out",
-        tmp_path / "run",
-        "--target",
-        "0.9",
-        "--draws",
-        "3",
-        "--fresh-draws",
-        "6",
-        "--bn",
-        "affine",
-    )
+    flags = _flags(files, tmp_path / "run", fresh_draws=6)
     outcome = onnxnoise("plan", files.model, *flags, "--snr", "20", columns=120)
     assert outcome.code == 0, outcome.err
     assert "of 5 layers digital" in outcome.out

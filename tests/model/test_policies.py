@@ -9,12 +9,12 @@ import numpy.typing as npt
 import onnx
 import pytest
 from support import graphs
+from support.normals import unit_normals
 
 from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.classifier import Classifier
 from onnxnoise.model.network import Network, find_layers
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.noise.normals import unit_normals
 from onnxnoise.records import VARIANCE, NoiseLayer, NoiseSetting
 from onnxnoise.words import Policy
 

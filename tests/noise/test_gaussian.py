@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from support import graphs
+from support.normals import unit_normals
 
 from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.model.network import Network, find_layers
-from onnxnoise.noise.normals import unit_normals
 from onnxnoise.records import NoiseSetting
 from onnxnoise.words import SigmaScope
 

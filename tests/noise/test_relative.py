@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.normals import unit_normals
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Weights
 from onnxnoise.noise.models import chain_of, parse_chain
-from onnxnoise.noise.normals import unit_normals
 from onnxnoise.records import NoiseSetting
 
 SHAPES = [(6, 3, 3, 3), (5, 17), (4,), (1, 1)]
