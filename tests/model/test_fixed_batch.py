@@ -12,13 +12,14 @@ from onnxnoise.model.network import find_layers
 
 NET = (
     "(float[N,3,8,8] x, float[4,3,3,3] w, float[1,1,4] token, float[5,4] fw, float[5] fb) => (float[N,5] y) {{"
-    " c = Conv(x, w)  g = GlobalAveragePool(c)  zero = Constant<value_ints = [0]>()  {}  y = Gemm<transB = 1>(f, fw, fb) }}"
+    " c = Conv(x, w)  g = GlobalAveragePool(c)  zero = Constant<value_ints = [0]>()  back = Constant<value_ints = [1, 4]>()  {}  y = Gemm<transB = 1>(f, fw, fb) }}"
 )
 TOKENS = "i = Constant<value_ints = [0, 4, 36]>()  r = Reshape(c, i)  t = Transpose<perm = [0, 2, 1]>(r)"
 FIXED = {
     "Reshape": "i = Constant<value_ints = [1, 4]>()  f = Reshape(g, i)",
     "Reshape to a row": "i = Constant<value_ints = [1, -1]>()  f = Reshape(g, i)",
     "Concat": f"{TOKENS}  d = Concat<axis = 1>(token, t)  a = Constant<value_int = 0>()  f = Gather<axis = 1>(d, a)",
+    "Gather": "k = Constant<value_int = 0>()  s = Gather(g, k)  f = Reshape(s, back)",
     "Squeeze": "s = Squeeze(c, zero)  a = Constant<value_ints = [1, 2]>()  m = ReduceMean<keepdims = 0>(s, a)  f = Unsqueeze(m, zero)",
 }
 

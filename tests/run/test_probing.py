@@ -41,6 +41,7 @@ def spoiled(nodes: str, **options: object) -> nets.Files:
 
 MATES = {
     "the first image": "i0 = Constant<value_ints = [0]>()  first = Gather(s, i0)  s2 = Sub(s, first)",
+    "one image, out of its batch": "i0 = Constant<value_int = 0>()  first = Gather(s, i0)  s2 = Sub(s, first)",
     "the order": (
         "ax = Constant<value_ints = [0]>()  m1 = Constant<value_ints = [-1]>()  e = Constant<value_ints = [-9223372036854775807]>()"
         "  turned = Slice(s, m1, e, ax, m1)  h = Constant<value_float = 0.5>()  half = Mul(turned, h)  s2 = Add(s, half)"
@@ -52,7 +53,13 @@ MATES = {
     ),
     "its size": "n = Shape<start = 0, end = 1>(s)  f = Cast<to = 1>(n)  s2 = Mul(s, f)",
 }
-NAMED = {"the first image": "'first' (Gather)", "the order": "(Slice)", "the batch's largest": "(TopK)", "its size": ""}
+NAMED = {
+    "the first image": "'first' (Gather)",
+    "one image, out of its batch": "'first' (Gather)",
+    "the order": "(Slice)",
+    "the batch's largest": "(TopK)",
+    "its size": "",
+}
 
 
 @pytest.mark.parametrize("kind", MATES)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnxnoise.model.checks.mixing import BatchFinder
-from onnxnoise.model.graph import Graph
+from onnxnoise.model.graph import SHAPE_OF, Graph
 from onnxnoise.records import Shape
 from onnxnoise.runtime.protos import attribute
 
@@ -36,14 +36,14 @@ def fixed_batch(
     finder.at[image] = 0
     graph = Graph(nodes, constants)
     for node in nodes:
-        images = _images(node, finder, graph) if not node.domain else None
+        images = _images(node, finder, graph, image) if not node.domain else None
         if images is not None:
             return FixedBatch(images, f"{node.op_type} {node.name or node.output[0]!r}")
         finder.mixes(node)
     return None
 
 
-def _images(node: onnx.NodeProto, finder: BatchFinder, graph: Graph) -> int | None:
+def _images(node: onnx.NodeProto, finder: BatchFinder, graph: Graph, image: str) -> int | None:
     """The number of images that a node needs in a batch, where it works with no other number."""
     axis = finder.at.get(node.input[0]) if node.input else None
     shape = finder.shapes.get(node.input[0]) if node.input else None
@@ -59,13 +59,32 @@ def _images(node: onnx.NodeProto, finder: BatchFinder, graph: Graph) -> int | No
         case "Gather" if axis is not None and shape:
             index = finder.constants.get(node.input[1])
             whole = attribute(node, "axis", 0) % len(shape) == axis and index is not None and index.ndim == 0
-            return 1 if whole else None  # an index in a list keeps the axis: one image for all, which mixes a batch
+            # An index in a list keeps the axis, and one image beside the others is broadcast to them: both mix a batch.
+            return 1 if whole and not _passed_by(node, image, graph) else None
         case "Concat":
             placed = [finder.at[name] for name in node.input if name in finder.at]
             ranks = {finder.constants[name].ndim for name in node.input if name in finder.constants}
             if set(placed) == {0} and len(ranks) == 1 and attribute(node, "axis", 0) % ranks.pop() != 0:
                 return next(len(finder.constants[name]) for name in node.input if name in finder.constants)
     return None
+
+
+def _passed_by(node: onnx.NodeProto, image: str, graph: Graph) -> bool:
+    """Whether the images also reach what `node` reaches by a way around it; ways to their shape alone don't count."""
+    reached, waiting = set(), [image]
+    while waiting:
+        for user in graph.consumers.get(waiting.pop(), ()):
+            follower = graph.nodes[user]
+            if follower is not node and user not in reached and follower.op_type not in SHAPE_OF:
+                reached.add(user)
+                waiting += follower.output
+    behind, waiting = set(), [node.output[0]]
+    while waiting:
+        for user in graph.consumers.get(waiting.pop(), ()):
+            if user not in behind:
+                behind.add(user)
+                waiting += graph.nodes[user].output
+    return not behind.isdisjoint(reached)
 
 
 def _of_reshape(node: onnx.NodeProto, target: list[int], shape: Shape, graph: Graph) -> int | None:
