@@ -91,6 +91,10 @@ def test_a_gate_refuses_always(files: nets.Files) -> None:
     )
     refused(onnxnoise("gate", "run.sqlite"), 3, "run.sqlite", "1 initializer of 96 values", "bench it anew")
     assert onnxnoise("report", "run.sqlite", "-o", "page.html").code == 0
+    plain = nets.bench_files(Path.cwd())
+    assert onnxnoise("bench", plain.model, "--data", files.data, *SMALL, "--out", "plain.sqlite").code == 0
+    compared = onnxnoise("compare", "run.sqlite", "plain.sqlite", "--json", "-").json["warnings"]
+    assert ["96 values" in each["message"] for each in compared if each["code"] == "unattached"] == [True]
 
 
 def test_run_files_from_before_tell_by_their_notice(files: nets.Files) -> None:

@@ -37,6 +37,7 @@ from onnxnoise.records import Interval, Notice
 from onnxnoise.results.caveats import FEW_DRAWS
 from onnxnoise.results.run_hits import RunHits, same_layers
 from onnxnoise.results.summary import kept_header
+from onnxnoise.run.unattached import refused_by_gate
 from onnxnoise.statistics.contrasts import Contrast, Side, contrast
 from onnxnoise.words import Metric
 
@@ -299,6 +300,11 @@ def _warnings(
             f"few draws ({fewest}): differences have to be large to be told; use --draws {FEW_DRAWS} or more",
         )
     for run, label in zip(runs, labels, strict=True):
+        without = refused_by_gate(run.description)
+        if without:
+            yield Notice(
+                "unattached", f"{label}: measured without noise on {without}: its accuracy is another network's"
+            )
         if run.images > images:
             yield Notice(
                 "fewer_images",
