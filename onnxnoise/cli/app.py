@@ -81,12 +81,23 @@ app.add_typer(cards.cards, name="cards")
 def main() -> None:
     """The `onnxnoise` command."""
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is not for who must act
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what schedulers send ends a run as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # what schedulers send ends a run as Ctrl-C does
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job never hears Ctrl-C
+            signal.signal(number, _interrupt)
     with streams.steady(), _exit_codes():
         code = app(prog_name="onnxnoise", standalone_mode=False)
         if error := streams.failure():
             raise RunFileError(f"standard output can't be written: {error.strerror}; what was to be shown is lost")
         sys.exit(code)
+
+
+_interrupts: list[int] = []
+"""The signals that were to end this process."""
+
+
+def _interrupt(number: int, _: object) -> None:
+    _interrupts.append(number)
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -126,7 +137,10 @@ def _exit_codes() -> Iterator[None]:
         )
         code = InputError.exit_code
     except Exception as error:
-        if hasattr(error, "format_message"):
+        if _interrupts:  # in the middle of an import a library may make another error of it
+            _say("interrupted")
+            code = INTERRUPTED
+        elif hasattr(error, "format_message"):
             _say(_usage(error))
             code = UsageError.exit_code
         else:
@@ -144,8 +158,8 @@ def _exit_codes() -> Iterator[None]:
 
 def _leave_at_once(code: int) -> None:
     """End the process where ONNX Runtime still works on something, which Python would wait for; else do nothing."""
-    session = sys.modules.get("onnxnoise.runtime.session")
-    if session is not None and session.is_running():
+    attended = sys.modules.get("onnxnoise.runtime.attended")
+    if attended is not None and attended.is_running():
         sys.stderr.flush()
         os._exit(code)
 

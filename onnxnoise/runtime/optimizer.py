@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxnoise.errors import ModelError
+from onnxnoise.runtime.attended import attended, inside
 from onnxnoise.runtime.base import CPU
 from onnxnoise.runtime.quiet import quiet
 from onnxnoise.runtime.session import reason, session_options
@@ -58,5 +59,10 @@ def _optimized(stub: bytes, folder: Path, scratch: Path, *, beside: str | None =
     options.optimized_model_filepath = str(scratch / "model.onnx")
     if beside is not None:
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", beside)
-    ort.InferenceSession(stub, options, providers=[CPU], disabled_optimizers=list(_DISABLED))
+
+    def optimize() -> None:
+        with inside():
+            ort.InferenceSession(stub, options, providers=[CPU], disabled_optimizers=list(_DISABLED))
+
+    attended(optimize).result()
     return onnx.load(options.optimized_model_filepath, load_external_data=False)

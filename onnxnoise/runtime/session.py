@@ -7,9 +7,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from math import inf
-from threading import Thread, get_ident
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from onnxnoise.errors import ModelError, ProviderError
+from onnxnoise.runtime.attended import attended, inside
 from onnxnoise.runtime.base import CPU, Provider
 from onnxnoise.runtime.large import as_inputs
 
@@ -30,14 +30,6 @@ _ERRORS_ONLY, _NOTHING = 3, 4
 
 _GRACE = 2.0
 """Seconds that a run which was told to end gets for the node that it is in."""
-
-_under_way: set[int] = set()
-"""The threads that are inside ONNX Runtime."""
-
-
-def is_running() -> bool:
-    """Whether a run is under way in any thread of this process."""
-    return bool(_under_way)
 
 
 class OvertimeError(Exception):
@@ -138,15 +130,7 @@ class Session:
 
     def run_within(self, seconds: float, feeds: Mapping[str, Value]) -> dict[str, Value]:
         """Run as `run` does, but Ctrl-C or an OvertimeError after `seconds` ends it; the session can't be used any more then."""
-        made: Future[dict[str, Value]] = Future()
-
-        def work() -> None:
-            try:
-                made.set_result(self.run(feeds))
-            except BaseException as error:
-                made.set_exception(error)
-
-        Thread(target=work, name="onnxnoise-pass", daemon=True).start()
+        made = attended(lambda: self.run(feeds))
         try:
             return made.result(None if seconds == inf else seconds)
         except TimeoutError:
@@ -174,13 +158,11 @@ class Session:
                 binding.bind_ortvalue_output(name, into[name])
             else:
                 binding.bind_output(name, self._device)
-        _under_way.add(get_ident())
         try:
-            self._session.run_with_iobinding(binding, self._run_options)
+            with inside():
+                self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed while running the graph: {reason(error)}") from error
-        finally:
-            _under_way.discard(get_ident())
         if into is not None:  # these own their memory; the binding's copies of them do not
             return {name: into[name] for name in self.outputs}
         return dict(zip(self.outputs, binding.get_outputs(), strict=True))

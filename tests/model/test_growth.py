@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -57,6 +59,55 @@ def test_products_that_take_minutes(tmp_path: Path) -> None:
         "n = Constant<value_ints = [9000, 9000]>()  k = ConstantOfShape<value = float[1] {0.5}>(n)  huge = MatMul(k, k)"
     )
     assert "would take minutes" in refusal(NET.format(8, 192, body), tmp_path)
+
+
+MANY = (
+    "n = Constant<value_ints = [{0}, {0}]>()  k0 = ConstantOfShape<value = float[1] {{0.0001}}>(n) "
+    + " ".join(f"k{i + 1} = MatMul(k{i}, k0)" for i in range(60))
+    + "  huge = Identity(k60)"
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        MANY.format(3000),
+        "n = Constant<value_ints = [10000, 10000]>()  k0 = ConstantOfShape<value = float[1] {0.5}>(n) "
+        + " ".join(f"k{i + 1} = Cos(k{i})" for i in range(60))
+        + "  huge = Identity(k60)",
+    ],
+    ids=["products", "cosines"],
+)
+def test_many_steps_that_together_take_minutes(body: str, tmp_path: Path) -> None:
+    assert "would take minutes" in refusal(NET.format(8, 192, body), tmp_path)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from onnxnoise import cli
+from onnxnoise.model.checks import growth
+from onnxnoise.runtime.attended import is_running
+growth._WORK = 1e99
+def send():
+    while not is_running():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=send, daemon=True).start()
+sys.argv = ["onnxnoise", "layers", sys.argv[1]]
+cli.main()
+"""
+
+
+def test_ctrl_c_is_heard_while_constants_are_computed(tmp_path: Path) -> None:
+    """A minute's work of the optimizer, which nothing but the end of the process ends."""
+    (tmp_path / "bomb.onnx").write_bytes(graphs.model(NET.format(8, 192, MANY.format(4000))).SerializeToString())
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "bomb.onnx")], check=False, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (130, "error: interrupted\n")
+    assert time.monotonic() - began < 30
 
 
 def test_what_stays_small_is_computed(tmp_path: Path) -> None:

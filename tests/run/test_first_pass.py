@@ -19,7 +19,7 @@ from onnxnoise.errors import UsageError
 from onnxnoise.records import NoiseSetting
 from onnxnoise.run import probing
 from onnxnoise.run.loading import open_model
-from onnxnoise.runtime import session
+from onnxnoise.runtime.attended import is_running
 from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
 
@@ -58,7 +58,7 @@ def interrupted_inside(seconds: float = 0.3) -> Thread:
     """Sends Ctrl-C so many seconds after ONNX Runtime was first seen at work."""
 
     def send() -> None:
-        while not session.is_running():
+        while not is_running():
             time.sleep(0.01)
         time.sleep(seconds)
         os.kill(os.getpid(), signal.SIGINT)
@@ -87,7 +87,7 @@ def test_ctrl_c_is_heard_meanwhile() -> None:
     assert onnxnoise("bench", files.model, "--data", files.data, *SMALL).code == 130
     assert time.monotonic() - began < 30
     thread.join()
-    assert not session.is_running()
+    assert not is_running()
 
 
 def test_a_sweep_that_is_broken_off_ends_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_a_sweep_that_is_broken_off_ends_its_runs(monkeypatch: pytest.MonkeyPatc
         sweep.clean()
     assert time.monotonic() - began < 30
     thread.join()
-    assert not session.is_running()
+    assert not is_running()
 
 
 @pytest.mark.parametrize(("batch", "more"), [(10**6, ()), (2**31, ()), (5000, ("--memory", "100MB"))])

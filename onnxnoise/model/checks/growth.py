@@ -20,8 +20,11 @@ from onnxnoise.runtime.protos import attribute
 _GROWTH = 512 << 20
 """The most bytes that the constants of a graph may take beyond the tensors that they are made of."""
 
-_PRODUCTS = 1e11
-"""The most multiplications in one product of constants."""
+_WORK = 1e11
+"""The most multiplications that computing the constants of a graph may take: some seconds."""
+
+_PER_ELEMENT = 20
+"""Assumed cost of an element of any value but a product's, in multiplications."""
 
 _BYTES = 4
 """Assumed bytes of an element."""
@@ -36,6 +39,7 @@ def check_growth(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path
     made: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     stored = _BYTES * sum(prod(shape) for shape in made.values())
     limit, grown = min(_GROWTH, (memory().usable or 4 * _GROWTH) // 4), 0
+    work = 0.0
     for node in model.graph.node:
         if node.op_type in SHAPE_OF and not node.domain:
             made[node.output[0]] = (len(shapes.get(node.input[0]) or ()) or 8,) if node.op_type == "Shape" else ()
@@ -59,11 +63,13 @@ def check_growth(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path
                 f"{size / 1e9:,.1f} GB of this machine's memory; "
                 "the file is broken or made to do harm: export it again"
             )
-        if node.op_type in ("MatMul", "Gemm", "Conv", "Einsum") and prod(shape) * max(given[0], default=1) > _PRODUCTS:
+        product = node.op_type in ("MatMul", "Gemm", "Conv", "Einsum")
+        work += prod(shape) * (max(given[0], default=1) if product else _PER_ELEMENT)
+        if work > _WORK:
             raise ModelError(
-                f"{path}: {node.op_type} {node.name or node.output[0]!r} multiplies constants of shapes "
-                f"{' and '.join(printed(each) for each in given[:2])}, which would take minutes; "
-                "the file is broken or made to do harm: export it with this computed"
+                f"{path}: {node.op_type} {node.name or node.output[0]!r} computes with constants of shapes "
+                f"{' and '.join(printed(each) for each in given[:2])}; with all that is computed from constants before it, that "
+                "would take minutes; the file is broken or made to do harm: export it with this computed"
             )
 
 
