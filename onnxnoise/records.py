@@ -366,6 +366,34 @@ class Average:
 
 
 @dataclass(frozen=True)
+class Realized:
+    """The noise that a layer's values w really got at one level, w', averaged over the first `draws` draws.
+
+    `snr` is sd(w) / sd(w' - w) over all values of the layer that bear noise (population standard deviations): where a device
+    stands on the axis of white noise. `gain` is sum(w w') / sum(w w), which drift lowers, `offset` is mean(w' - w) / sd(w). Each
+    is None where it isn't defined; `snr` is infinite without noise.
+    """
+
+    layer: int
+    level: float
+    snr: float | None
+    gain: float | None
+    offset: float | None
+    draws: int
+
+
+@dataclass(frozen=True)
+class RealizedRange:
+    """The lowest, the median and the highest over `layers` layers of their realized noise at one level; see `Realized`."""
+
+    level: float
+    layers: int
+    snr: tuple[float, float, float] | None
+    gain: tuple[float, float, float] | None
+    offset: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
 class CleanHits:
     images: int
     top1_hits: int
@@ -398,7 +426,9 @@ class Result(MeasuredModel):
 
     `selected` has the indices of the layers that bear noise: `all` means these together. `target` is the share of the clean
     accuracy that a draw must keep to count in a yield; `precision`, of a chunked run, the half-width of `sampled` asked for.
-    `runs` helps to repeat it: the command, versions and machine of every run that measured a part.
+    `realized` has the noise that each layer's values really got at each level, and `realized_layers` its range over the layers;
+    both are empty where the run file has none of it yet. `runs` helps to repeat it: the command, versions and machine of every
+    run that measured a part.
     """
 
     metric: Metric
@@ -414,6 +444,8 @@ class Result(MeasuredModel):
     design: Design = "crossed"
     target: float = 0.95
     precision: float | None = None
+    realized: tuple[Realized, ...] = ()
+    realized_layers: tuple[RealizedRange, ...] = ()
 
     @property
     def told(self) -> Metric:

@@ -55,3 +55,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The end of a message about an unknown word: the choice that is like it, or nothing."""
     close = difflib.get_close_matches(word[:80], list(choices), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def three(values: tuple[float, float, float] | None, shown: str = "{:.3f}") -> str:
+    """Three numbers side by side, each as `shown` formats it; a dash where there are none."""
+    return "-" if values is None else "  ".join(shown.format(value).replace("-0.000", "0.000") for value in values)

@@ -16,7 +16,7 @@ from onnxnoise.records import Result, TallyKey
 from onnxnoise.results.question import Question, is_chunked
 from onnxnoise.results.run_file.database import is_database
 from onnxnoise.results.run_file.store import RunStore
-from onnxnoise.results.summary import summarize
+from onnxnoise.results.summary import over_layers, summarize
 from onnxnoise.spec import DEFAULT_MAX_DRAWS
 from onnxnoise.words import Metric, Sweep
 
@@ -180,6 +180,7 @@ def _merged(parts: Sequence[Result]) -> Result:
     if not others:
         return first
     order = level_of(first.noise).order
+    realized = tuple(dict.fromkeys(each for part in parts for each in part.realized))
     return replace(
         first,
         cells=tuple(
@@ -192,6 +193,8 @@ def _merged(parts: Sequence[Result]) -> Result:
         warnings=tuple(dict.fromkeys(notice for part in parts for notice in part.warnings)),
         measured=sum(part.measured for part in parts),
         planned=sum(part.planned for part in parts),
+        realized=realized,
+        realized_layers=tuple(over_layers(realized)),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from onnxnoise.noise.models import setting_of
-from onnxnoise.records import CHUNKED, InitializerInfo, LayerInfo, Notice, Result, header
+from onnxnoise.records import CHUNKED, InitializerInfo, LayerInfo, Notice, Realized, RealizedRange, Result, header
 from onnxnoise.results import caveats
 from onnxnoise.results.chunked import answer_chunked
 from onnxnoise.results.crossed import answer_crossed
@@ -27,6 +28,9 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         return None
     cells = sorted(answer.cells, key=lambda cell: (question.sweeps.index(cell.sweep), cell.layer or 0))
     precision = question.precision if chunked else None
+    levels = {cell.level for cell in cells}
+    realized = [each for each in store.realized() if each.level in levels and each.layer in question.layers]
+    realized.sort(key=lambda each: (each.layer, question.levels.index(each.level)))
     return Result(
         **kept_header(identity, description, question.images),
         metric=question.metric,
@@ -45,7 +49,23 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         design=CHUNKED if chunked else "crossed",
         target=question.target,
         precision=precision,
+        realized=tuple(realized),
+        realized_layers=tuple(over_layers(realized)),
     )
+
+
+def over_layers(found: Sequence[Realized]) -> Iterator[RealizedRange]:
+    """The range over the layers of their realized noise, level by level in the order of `found`."""
+    for level in dict.fromkeys(each.level for each in found):
+        here = [each for each in found if each.level == level]
+        snr, gain, offset = (_range([getattr(each, name) for each in here]) for name in ("snr", "gain", "offset"))
+        yield RealizedRange(level, len(here), snr, gain, offset)
+
+
+def _range(values: Sequence[float | None]) -> tuple[float, float, float] | None:
+    """The lowest, the median and the highest of the values that are there."""
+    known = [value for value in values if value is not None]
+    return (min(known), median(known), max(known)) if known else None
 
 
 def kept_header(identity: Mapping[str, Any], description: Mapping[str, Any], images: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, measure
 from onnxnoise.run.opening import Run, ScheduleOf, open_run, provenance, shard_of
 from onnxnoise.run.probing import prove
+from onnxnoise.run.realizing import keep_realized
 from onnxnoise.run.schedules import CLEAN
 from onnxnoise.run.watching import Watcher, Watching, unwatched, watched_by
 from onnxnoise.run.workers.base import Workers
@@ -98,6 +99,7 @@ def measured_run(
                         watcher.started(run)
                         if run.todo:
                             _measure(run, workers, watcher)
+                    keep_realized(run.experiment, run.store)
                     yield run
                 except KeyboardInterrupt:
                     said = _kept(run.store) or said

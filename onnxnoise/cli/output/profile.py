@@ -9,6 +9,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.text import Text
 
+from onnxnoise.cli.output.realized import realized_table
 from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table, title_lines
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result, WithoutNoise
@@ -71,6 +72,7 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
         )
         _single_table(console, result, single, levels, metric, all_layers=all_layers)
     _whole_table(console, result, levels, metric, mean)
+    realized_table(console, result)
 
 
 def _reached(result: Result, metric: Metric) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Level, check_scale
 from onnxnoise.noise.models import level_of, setting_of
-from onnxnoise.records import Design
+from onnxnoise.records import Design, Realized
 from onnxnoise.text import shortened
 from onnxnoise.words import ANALOG, METRICS, POLICIES, SIGMA_SCOPES, SWEEPS, Kind
 
@@ -133,6 +133,32 @@ def _check_without_noise(found: Mapping[str, Any] | None) -> None:
     one: dict[str, _Test] = {"name": _is_text, "elements": _whole(0), "operator": _is_text}
     for each in found["initializers"]:
         _check(each, one, {}, where="an initializer without noise: ", closed=True)
+
+
+def check_realized(record: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """The realized noise: for each layer that bears noise and each level its snr, gain and offset, and the number of draws."""
+    _check(record, {"layers": lambda value: isinstance(value, list)}, {}, where="realized noise: ", closed=True)
+    level = level_of(setting_of(identity))
+    number = _or_none(_is_number)
+    for row in record["layers"]:
+        if not (isinstance(row, list) and len(row) == len(Realized.__dataclass_fields__)):
+            raise ValueError("realized noise: it is no row of layer, level, snr, gain, offset and draws")
+        each = realized(row)
+        if each.layer not in identity["layers"] or type(each.level) is not float or not _whole(1)(each.draws):
+            raise ValueError(f"realized noise: it has no layer {shown(each.layer)} at {shown(each.level)}")
+        if not (
+            number(each.gain) and number(each.offset) and (each.snr is None or (number(each.snr) and each.snr >= 0))
+        ):
+            raise ValueError(f"realized noise: layer {each.layer}: its figures are no numbers")
+        try:
+            level.check(each.level, "realized noise")
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+
+def realized(row: Sequence[Any]) -> Realized:
+    """The realized noise of one layer at one level, of the row that keeps it."""
+    return Realized(*row)
 
 
 def check_run(run: Mapping[str, Any]) -> None:

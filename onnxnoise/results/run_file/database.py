@@ -24,7 +24,7 @@ from zlib import crc32
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.files import open_file
-from onnxnoise.records import Tally, TallyKey
+from onnxnoise.records import Realized, Tally, TallyKey
 from onnxnoise.results.run_file import content
 from onnxnoise.results.run_file.content import Owner, TallyCheck
 from onnxnoise.text import shortened
@@ -79,6 +79,9 @@ _KEY = "sweep = ? AND layer = ? AND level = ? AND draw = ? AND start = ?"
 
 _PATIENCE = 30
 """Seconds to wait while another process writes."""
+
+_REALIZED = "realized"
+"""The name of the record with the realized noise, which a file has once a run of it has ended."""
 
 _NO_LAYER = 0
 """Stands for "no one layer" in the tables' keys, which can't hold NULL."""
@@ -242,10 +245,26 @@ class Database:
             self._records[name] = found[0]
         return self._records[name]
 
+    def realized(self) -> list[Realized]:
+        """The realized noise that `keep_realized` kept; none in a file where it wasn't measured yet."""
+        rows = self._checked("record", self._check_record, "WHERE name = ?", (_REALIZED,))
+        return [content.realized(each) for _, text in rows for each in content.parsed(text)["layers"]]
+
+    def keep_realized(self, found: Iterable[Realized]) -> None:
+        """Keep the realized noise in place of what there was."""
+        text = json.dumps({"layers": [list(vars(each).values()) for each in found]})
+        columns = ", ".join((*SUMMED["record"], "checksum"))
+        self._write(
+            f"INSERT OR REPLACE INTO record ({columns}) VALUES (?, ?, ?)",
+            [(_REALIZED, text, checksum(_REALIZED, text))],
+        )
+
     def _check_record(self, name: str, text: Any) -> None:
         record = content.parsed(text)
         if name == "identity":
             content.check_identity(record)
+        elif name == _REALIZED:
+            content.check_realized(record, self.record("identity"))
         else:
             content.check_description(record, self.record("identity"))
 
@@ -350,7 +369,8 @@ class Database:
         check = "PRAGMA quick_check(1)"
         if (found := self._all(check)) != [("ok",)]:
             raise self._damaged(f"SQLite says: {shortened(str(found[0][0]), 200)}")
-        return len(records) + len(self.runs()) + len(self.chunks()) + sum(1 for _ in self.all_tallies())
+        more = 1 if self.realized() else 0
+        return len(records) + more + len(self.runs()) + len(self.chunks()) + sum(1 for _ in self.all_tallies())
 
     def add_tallies(self, tallies: Iterable[Tally]) -> int:
         """Add tallies, and say how many; one that is there already stays as it is."""

@@ -11,7 +11,7 @@ from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.noise.models import level_of, setting_of
 from onnxnoise.records import Measured, Tally
 from onnxnoise.results.run_file.database import Database
-from onnxnoise.results.run_file.store import RunStore, difference
+from onnxnoise.results.run_file.store import RunStore, difference, joined_realized
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             _check_layouts([target, *stores] if target.chunks() else stores)
             with target.database.transaction():
                 counts = [_joined(target.database, store.database) for store in stores]
+                found = [each for store in [target, *stores] for each in store.realized()]
+                if found:
+                    target.database.keep_realized(joined_realized(found))
         except BaseException:
             target.discard()
             raise

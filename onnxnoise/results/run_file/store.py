@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from onnxnoise.errors import RunFileError
-from onnxnoise.records import Tally, TallyKey
+from onnxnoise.records import Realized, Tally, TallyKey
 from onnxnoise.results.run_file.database import Database
 from onnxnoise.selection import index_ranges
 
@@ -91,6 +91,15 @@ class RunStore(Closing):
     def description(self) -> dict[str, Any]:
         return self.database.record("description")
 
+    def realized(self) -> list[Realized]:
+        """The noise that each layer's values really got at each level, as far as it was measured."""
+        return self.database.realized()
+
+    def keep_realized(self, found: Iterable[Realized]) -> None:
+        """Add realized noise to what there is; of two for the same layer and level the one of more draws stays."""
+        with self.database.transaction():
+            self.database.keep_realized(joined_realized([*self.database.realized(), *found]))
+
     def begin(self, run: Mapping[str, Any]) -> None:
         """Remember who measures from now on: command, versions, machine."""
         with self.database.transaction():
@@ -169,6 +178,16 @@ class RunStore(Closing):
         self.close()
         if empty:
             self.path.unlink(missing_ok=True)
+
+
+def joined_realized(found: Iterable[Realized]) -> list[Realized]:
+    """The realized noise of each layer and level once, that of the most draws, by level and layer."""
+    most: dict[tuple[float, int], Realized] = {}
+    for each in found:
+        key = each.level, each.layer
+        if key not in most or most[key].draws < each.draws:
+            most[key] = each
+    return [most[key] for key in sorted(most)]
 
 
 def _covered(chunks: Sequence[range]) -> int:
