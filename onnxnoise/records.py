@@ -22,6 +22,11 @@ Design = Literal["crossed", "nested"]
 CHUNKED: Final = "nested"
 """The chunked design's name in run files and JSON, which keep the word they began with."""
 
+DEALT: Final = "dealt"
+"""The name, in a run file's identity, of the order in which the images of a chunked run are dealt to chunks: a random one that
+the seed decides. Run files that don't have it keep the data's own order.
+"""
+
 Interval = tuple[float, float]
 AtLevel = TypeVar("AtLevel", bound=Any)
 """A dataclass with a `level` of the noise, and an `snr` that is the same or None."""

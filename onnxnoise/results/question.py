@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnxnoise.records import CHUNKED, Average, Cell, CleanHits
+from onnxnoise.records import CHUNKED, DEALT, Average, Cell, CleanHits
 from onnxnoise.statistics.stopping import StoppingRule
 from onnxnoise.words import Metric, Sweep
 
@@ -59,3 +59,8 @@ class Answer:
 def is_chunked(identity: Mapping[str, Any]) -> bool:
     """Whether the run file of this identity is of the chunked design: each chunk of images meets draws of its own."""
     return bool(identity.get("design", "crossed") == CHUNKED)
+
+
+def is_dealt(identity: Mapping[str, Any]) -> bool:
+    """Whether the images of the run file of this identity were dealt to chunks in a random order, not in the data's."""
+    return bool(identity.get("order") == DEALT)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.data.cards import Card
+from onnxnoise.data.dealing import dealt
 from onnxnoise.data.fit import check_fit, layout_of
 from onnxnoise.data.images import open_images
 from onnxnoise.data.pixels.preprocess import to_input
@@ -20,6 +22,8 @@ from onnxnoise.engine.values import BlankPass, blank_pass
 from onnxnoise.errors import ModelError
 from onnxnoise.machine import memory
 from onnxnoise.records import NoiseSetting, Notice, Pixels, header
+from onnxnoise.results.question import is_dealt
+from onnxnoise.results.run_file.store import kept_identity
 from onnxnoise.run.loading import Subject, open_with_card
 from onnxnoise.run.unattached import check_attached
 from onnxnoise.runtime.base import Provider
@@ -47,8 +51,12 @@ class Experiment:
     provider: Provider
 
     @classmethod
-    def opened(cls, spec: BenchSpec) -> Experiment:
-        """Open all that the spec names; raises OnnxNoiseError's subclasses for what can't be used or does not fit together."""
+    def opened(cls, spec: BenchSpec, *, kept: Mapping[str, Any] | None = None) -> Experiment:
+        """Open all that the spec names; raises OnnxNoiseError's subclasses for what can't be used or does not fit together.
+
+        The images of a chunked run are dealt to chunks in a random order, unless the run's file has them in the data's: `kept`
+        is the identity in that file, by default read from the file that the spec names, where it is there.
+        """
         subject, card = open_with_card(
             spec.model,
             bn=spec.bn,
@@ -63,7 +71,12 @@ class Experiment:
         check_fit(
             spec.model, classifier.image, classifier.classes or experiment.blank_pass.classes, card, experiment.images
         )
-        return experiment
+        if not spec.chunked:
+            return experiment
+        kept = kept or kept_identity(Path(spec.out or subject.network.run_file))
+        if kept and not is_dealt(kept):
+            return experiment
+        return replace(experiment, images=dealt(experiment.images, experiment.count, spec.seed))
 
     @property
     def here(self) -> Experiment:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from onnxnoise.data.dealing import DealtImages
 from onnxnoise.data.fit import layout_of
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.sweep import ChunkSweep, Todo
-from onnxnoise.records import CHUNKED, ImageChunk, Tally, TallyKey, Variant
+from onnxnoise.records import CHUNKED, DEALT, ImageChunk, Tally, TallyKey, Variant
 from onnxnoise.run.experiment import Experiment
 
 _PIECE = 64
@@ -55,6 +56,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
         "output": network.logits,
         "provider": experiment.provider.name,
         **({"design": CHUNKED, "images": experiment.count} if spec.chunked else {}),
+        **({"order": DEALT} if isinstance(experiment.images, DealtImages) else {}),
     }
 
 

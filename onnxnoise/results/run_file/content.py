@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, get_args
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Level, check_scale
 from onnxnoise.noise.models import level_of, setting_of
-from onnxnoise.records import Design, Realized
+from onnxnoise.records import DEALT, Design, Realized
 from onnxnoise.text import shortened
 from onnxnoise.words import ANALOG, METRICS, POLICIES, SIGMA_SCOPES, SWEEPS, Kind
 
@@ -80,6 +80,7 @@ def check_identity(identity: Mapping[str, Any]) -> None:
         "output": _is_text,
         "design": _one_of(get_args(Design)),
         "images": _whole(1),
+        "order": _one_of((DEALT,)),
         "preprocessing": lambda value: isinstance(value, dict) and _is_text(value.get("dataset", "")),
     }
     _check(identity, wanted, usual)

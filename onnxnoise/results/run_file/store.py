@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Realized, Tally, TallyKey
-from onnxnoise.results.run_file.database import Database
+from onnxnoise.results.run_file.database import Database, is_database
 from onnxnoise.selection import index_ranges
 
 
@@ -188,6 +188,17 @@ def joined_realized(found: Iterable[Realized]) -> list[Realized]:
         if key not in most or most[key].draws < each.draws:
             most[key] = each
     return [most[key] for key in sorted(most)]
+
+
+def kept_identity(path: Path) -> dict[str, Any] | None:
+    """The identity in the run file at `path`; None where no readable one is there: opening it for a run says what is wrong."""
+    try:
+        if not path.is_file() or not is_database(path):
+            return None
+        with RunStore.existing(path) as store:
+            return store.identity
+    except (OSError, RunFileError):
+        return None
 
 
 def _covered(chunks: Sequence[range]) -> int:

@@ -80,11 +80,12 @@ def _checked(order: Order) -> Experiment:
             f"{where}onnxnoise {version('onnxnoise')} is installed there, but {order.release} hands out the work; "
             "install the same on both"
         )
+    asked = json.loads(order.identity)
     try:
-        experiment = Experiment.opened(order.spec)
+        experiment = Experiment.opened(order.spec, kept=asked)
     except OnnxNoiseError as error:
         raise type(error)(f"{where}{error}") from error
-    here, asked = identity(experiment), json.loads(order.identity)
+    here = identity(experiment)
     if differing := difference(here, asked):
         raise _other(order.spec, where, *differing)
     return experiment

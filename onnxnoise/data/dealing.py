@@ -1,0 +1,64 @@
+"""Deals images to chunks: in a seeded random order, so that whoever looks at some of the chunks has seen a random part of all.
+
+Files come sorted by class, by difficulty or by day. Where each chunk of images meets draws of its own, and a verdict or an
+interval is made from the chunks so far, each chunk must be a random part of all images, not neighbours in a file. The order is
+a permutation that follows from a seed and the number of images alone, so whoever goes on with a run deals alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxnoise.data.sources.base import ImageSource
+from onnxnoise.records import ImageChunk
+
+_STREAM = 0x6465616C
+"""The spawn key of this use of a seed: noise has three numbers there, so no draw shares it."""
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class DealtImages(ImageSource):
+    """The images of another source in the order in which they are dealt: image i is number `positions[i]` of `source`.
+
+    `digest` stays that of the data. Only the images of the chunks that are asked for are read.
+    """
+
+    source: ImageSource
+    positions: Positions
+
+    def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
+        dealt = [self.positions[each.start : each.stop] for each in ranges]
+        ordered = [
+            np.argsort(each) for each in dealt
+        ]  # within a chunk the source is read from its beginning to its end
+        places = [each[rows].tolist() for each, rows in zip(dealt, ordered, strict=True)]
+        images = self.source.chunks([range(place, place + 1) for each in places for place in each], threads=threads)
+        for positions, rows in zip(ranges, ordered, strict=True):
+            read = np.concatenate([next(images).pixels for _ in positions])
+            pixels = np.empty_like(read)
+            pixels[rows] = read
+            yield ImageChunk(positions.start, pixels, self.labels[positions.start : positions.stop])
+
+
+def dealt(source: ImageSource, images: int, seed: int) -> DealtImages:
+    """The first `images` images of a source, dealt by `seed`."""
+    positions = permutation(images, seed)
+    return DealtImages(
+        source.name, source.classes, source.digest, source.spec, source.labels[positions], source, positions
+    )
+
+
+def permutation(images: int, seed: int) -> Positions:
+    """The positions (images,) in the order in which they are dealt.
+
+    They are sorted by the 64-bit numbers of a Philox generator, a stream that NumPy keeps from release to release (unlike that
+    of `Generator.permutation`).
+    """
+    stream = np.random.Philox(np.random.SeedSequence(entropy=seed, spawn_key=(_STREAM,)))
+    return np.argsort(stream.random_raw(images), kind="stable")
