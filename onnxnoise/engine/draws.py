@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from onnxnoise.engine.layer_noise import LayerNoise, Maker, layer_noise
+from onnxnoise.engine.layer_noise import LayerNoise, LayerSource, Maker
 from onnxnoise.model.network import Network
 from onnxnoise.records import NoiseLayer, NoiseSetting
 
@@ -21,6 +21,7 @@ class Draws:
 
     def __init__(self, network: Network, setting: NoiseSetting, maker: Maker[Any], most: int = KEPT_BYTES) -> None:
         self.network, self.setting, self.maker, self.most = network, setting, maker, most
+        self._sources: dict[int, LayerSource] = {}
         self._kept: OrderedDict[tuple[int, int], LayerNoise[Any]] = OrderedDict()
         self._bytes = 0
 
@@ -30,7 +31,9 @@ class Draws:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        noise = layer_noise(layer, self.network.constants, self.setting, draw, self.maker)
+        if layer.index not in self._sources:
+            self._sources[layer.index] = LayerSource.of(layer, self.network.constants, self.setting)
+        noise = self._sources[layer.index].draw(draw, self.maker)
         self._kept[key] = noise
         self._bytes += noise.nbytes
         while self._bytes > self.most and len(self._kept) > 1:

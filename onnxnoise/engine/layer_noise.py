@@ -27,7 +27,7 @@ class Initializer:
 
     def as_stored(self, canonical: Array) -> Array:
         """Values of the canonical shape, or broadcastable to it, laid out as the graph stores the initializer."""
-        full = np.broadcast_to(canonical, self.tensor.shape)
+        full = canonical if canonical.shape == self.tensor.shape else np.broadcast_to(canonical, self.tensor.shape)
         return np.ascontiguousarray(full.swapaxes(-1, -2) if self.tensor.transposed else full).reshape(self.stored)
 
 
@@ -84,32 +84,45 @@ class Host:
         return np.where(below, np.float32(0), values), int(below.sum())
 
 
-def layer_noise(
-    layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, draw: int, maker: Maker[Values]
-) -> LayerNoise[Values]:
-    """Draw the noise of one layer: draw number `draw`, counted from 0; `constants` has the network's clean values by name."""
-    chain = chain_of(setting)
-    made = []
-    size = 0
-    for tensor in layer.tensors:
-        stored = constants[tensor.value]
-        sigma = layer.sigma_w if setting.sigma_scope == "layer" and tensor.sigma_w else tensor.sigma_w
-        clean = Initializer(tensor, stored.shape, Weights(_canonical(tensor, stored), sigma, setting.scale))
-        drawn = chain.draw(setting.seed, draw, layer.index, tensor.role, tensor.shape)
-        if (
-            tensor.transposed
-        ):  # in memory as the graph stores them, so that noisy values need no transposition of their own
-            drawn = tuple(tuple(map(_transposed_in_memory, arrays)) for arrays in drawn)
-        size += sum(array.nbytes for arrays in drawn for array in arrays)
-        made.append(maker.noisy(chain, clean, drawn))
-    return LayerNoise(layer, setting.bn == "raw", tuple(made), maker, size)
+@dataclass(frozen=True)
+class LayerSource:
+    """One noise layer of a network, ready to be drawn: all that its draws share."""
+
+    layer: NoiseLayer
+    setting: NoiseSetting
+    chain: Chain
+    clean: tuple[Initializer, ...]
+
+    @classmethod
+    def of(cls, layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting) -> LayerSource:
+        """The source of one layer's noise; `constants` has the network's clean values by name."""
+
+        def initializer(tensor: NoiseTensor) -> Initializer:
+            stored = constants[tensor.value]
+            sigma = layer.sigma_w if setting.sigma_scope == "layer" and tensor.sigma_w else tensor.sigma_w
+            return Initializer(tensor, stored.shape, Weights(_canonical(tensor, stored), sigma, setting.scale))
+
+        return cls(layer, setting, chain_of(setting), tuple(map(initializer, layer.tensors)))
+
+    def draw(self, draw: int, maker: Maker[Values]) -> LayerNoise[Values]:
+        """The noise of draw number `draw`, counted from 0."""
+        made = []
+        size = 0
+        for clean in self.clean:
+            tensor = clean.tensor
+            drawn = self.chain.draw(self.setting.seed, draw, self.layer.index, tensor.role, tensor.shape)
+            if tensor.transposed:  # in memory as the graph stores them: noisy values need no transposition of their own
+                drawn = tuple(tuple(map(_transposed_in_memory, arrays)) for arrays in drawn)
+            size += sum(array.nbytes for arrays in drawn for array in arrays)
+            made.append(maker.noisy(self.chain, clean, drawn))
+        return LayerNoise(self.layer, self.setting.bn == "raw", tuple(made), maker, size)
 
 
 def in_memory(
     layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, draw: int
 ) -> LayerNoise[Floats]:
-    """Draw the noise of one layer as `layer_noise` does, with NumPy as the maker."""
-    return layer_noise(layer, constants, setting, draw, Host())
+    """Draw the noise of one layer with NumPy as the maker: draw number `draw`, counted from 0, over its clean values by name."""
+    return LayerSource.of(layer, constants, setting).draw(draw, Host())
 
 
 def _transposed_in_memory(values: Array) -> Array:

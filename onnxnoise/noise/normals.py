@@ -13,8 +13,8 @@ from numpy.random.bit_generator import ISpawnableSeedSequence
 
 Words = npt.NDArray[np.uint32]
 
-_ROLES = 8
-"""Roles of initializers whose keys are made together; a layer has at most six."""
+_LAYERS, _ROLES = 64, 8
+"""Layers, at least, and roles of initializers whose keys are made together; a layer has at most six roles."""
 
 # The constants of SeedSequence (numpy/random/bit_generator.pyx), which are O'Neill's of randutils.seed_seq_fe.
 _POOL, _SHIFT, _MASK = 4, np.uint32(16), 0xFFFF_FFFF
@@ -32,8 +32,9 @@ def stream(seed: int, draw: int, layer: int, role: int, step: int = 1) -> np.ran
     spawn_key = (draw, layer, role) if step == 1 else (draw, layer, role, step)
     if role >= _ROLES or min(seed, *spawn_key) < 0 or max(spawn_key) > _MASK:  # such words are split, or refused
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy=seed, spawn_key=spawn_key)))
-    layers = 1 << layer.bit_length()
-    return np.random.Generator(np.random.Philox(_Seed(seed, spawn_key, _keys(seed, draw, layers, step)[layer, role])))
+    keys = _keys(seed, draw, max(_LAYERS, 1 << layer.bit_length()), step)
+    known: Any = _Seed(seed, spawn_key, keys[layer, role])
+    return np.random.Generator(np.random.Philox(known))
 
 
 class _Seed(ISpawnableSeedSequence):
@@ -47,7 +48,7 @@ class _Seed(ISpawnableSeedSequence):
             return self._key
         return self._whole().generate_state(n_words, dtype)
 
-    def spawn(self, n_children: int) -> list[np.random.SeedSequence]:
+    def spawn(self, n_children: int) -> list[Any]:
         return self._whole().spawn(n_children)
 
     def _whole(self) -> np.random.SeedSequence:
@@ -97,5 +98,5 @@ def _hashed(start: int, factor: int) -> Callable[[Words], Words]:
 
 
 def _mixed(one: Words, other: Words) -> Words:
-    result = one * _LEFT - other * _RIGHT
+    result: Words = one * _LEFT - other * _RIGHT
     return result ^ (result >> _SHIFT)

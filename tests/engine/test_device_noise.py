@@ -10,7 +10,7 @@ import pytest
 from support import graphs, nets
 
 from onnxnoise.engine.device_noise import Device
-from onnxnoise.engine.layer_noise import Host, Initializer, in_memory, layer_noise
+from onnxnoise.engine.layer_noise import Host, Initializer, LayerSource, in_memory
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
@@ -108,7 +108,7 @@ def test_every_layer_gets_the_noise_of_the_definition(
     for layer in net.layers:
         setting = NoiseSetting(bn=policy)
         expected, count = in_memory(layer, net.constants, setting, 1).at(snr)
-        values, counted = layer_noise(layer, net.constants, setting, 1, device).at(snr)
+        values, counted = LayerSource.of(layer, net.constants, setting).draw(1, device).at(snr)
         assert counted == count
         negative += count
         assert {name: to_host(value).tobytes() for name, value in values.items()} == {
@@ -120,7 +120,7 @@ def test_every_layer_gets_the_noise_of_the_definition(
 def test_clean_weights_are_uploaded_once_for_all_draws(tmp_path: Path, device: Device) -> None:
     net = network(tmp_path)
     layer = net.layers[0]
-    quiet = [layer_noise(layer, net.constants, NoiseSetting(), draw, device) for draw in (0, 1)]
+    quiet = [LayerSource.of(layer, net.constants, NoiseSetting()).draw(draw, device) for draw in (0, 1)]
     first, second = (each.at(float("inf"))[0] for each in quiet)
     assert {name: id(value) for name, value in first.items()} == {name: id(value) for name, value in second.items()}
     names = set(first)
@@ -142,7 +142,7 @@ def test_one_session_serves_all_variants_of_a_layer(tmp_path: Path, device: Devi
         seen = []
         for draw in (0, 1):
             noise = in_memory(layer, net.constants, NoiseSetting(), draw)
-            there = layer_noise(layer, net.constants, NoiseSetting(), draw, device)
+            there = LayerSource.of(layer, net.constants, NoiseSetting()).draw(draw, device)
             for snr in (10.0, 1.0):
                 closed = cutter.segment(0, cutter.end, types, replaced=noise.at(snr)[0])
                 expected = to_host(Session(closed.stub, closed.references, CPU).run(image)[net.logits])

@@ -15,7 +15,7 @@ from support import graphs, nets
 from support.command import Outcome, onnxnoise
 
 from onnxnoise.engine.device_noise import Device
-from onnxnoise.engine.layer_noise import in_memory, layer_noise
+from onnxnoise.engine.layer_noise import LayerSource, in_memory
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.classifier import load_classifier
@@ -65,7 +65,7 @@ def test_noise_is_that_of_the_definition_and_stays_on_the_device(
     place = Device(provider)
     setting = NoiseSetting(parse_chain(name), scale=scale)
     for layer in network.layers:
-        drawn = layer_noise(layer, network.constants, setting, 1, place)
+        drawn = LayerSource.of(layer, network.constants, setting).draw(1, place)
         in_host = in_memory(layer, network.constants, setting, 1)
         for level in (level_of(setting).defaults[0], 0.5, 2e-3):
             values, negative = drawn.at(level)
