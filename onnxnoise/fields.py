@@ -10,9 +10,22 @@ from onnxnoise.errors import UsageError
 from onnxnoise.text import quoted
 
 Syntax = Literal[
-    "text", "path", "word", "words", "switch", "whole", "number", "numbers", "bytes", "seconds", "share", "amounts"
+    "text",
+    "path",
+    "word",
+    "words",
+    "switch",
+    "whole",
+    "number",
+    "numbers",
+    "levels",
+    "bytes",
+    "seconds",
+    "share",
+    "amounts",
 ]
-"""The ways to write a value: `word` and `words` are the flag's choices, `share` is I/N, `amounts` are NAME=N,..."""
+"""The ways to write a value: `word` and `words` are the flag's choices, `levels` are numbers or times (1h, 1d) in seconds,
+`share` is I/N, `amounts` are NAME=N,..."""
 
 _Word = TypeVar("_Word", bound=str)
 
@@ -93,7 +106,7 @@ def check(each: Flag, value: Any) -> None:
     """Raise UsageError for a value that is too small, missing, given twice, or not one of the flag's words."""
     if value is None:
         return
-    if each.syntax in ("numbers", "words"):
+    if each.syntax in ("numbers", "levels", "words"):
         if not value:
             raise UsageError(f"{each.name}: nothing given; name at least one")
         if twice := [item for item in dict.fromkeys(value) if value.count(item) > 1]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from onnxnoise.errors import UsageError
 from onnxnoise.fields import Flag, Syntax, check, flag, flags_of, one_of
+from onnxnoise.noise.times import seconds
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import quoted
 
@@ -52,7 +53,11 @@ def from_flags(model: str, *, protocol: str | None = None, **given: Any) -> Benc
         raise UsageError("--draws is a fixed number; with --precision or --budget give --max-draws")
     if protocol is not None:
         texts |= _implied(one_of("--protocol", protocol, tuple(PROTOCOLS)), texts)
-    return record(BenchSpec, {"model": model, **texts})
+    spec = record(BenchSpec, {"model": model, **texts})
+    for part in str(texts.get("levels", "")).split(","):
+        if seconds(part) is not None and not spec.level.time:
+            raise UsageError(f"--levels: {quoted(part)} is a time, but the level of {spec.noise} is {spec.level.title}")
+    return spec
 
 
 def _implied(protocol: str, texts: Mapping[str, Any]) -> Mapping[str, str]:
@@ -95,6 +100,13 @@ def _number(each: Flag, text: str) -> float:
 
 def _numbers(each: Flag, text: str) -> tuple[float, ...]:
     return tuple(_number(each, part) for part in text.split(","))
+
+
+def _levels(each: Flag, text: str) -> tuple[float, ...]:
+    times = [seconds(part) for part in text.split(",")]
+    return tuple(
+        _number(each, part) if time is None else time for part, time in zip(text.split(","), times, strict=True)
+    )
 
 
 def _whole(each: Flag, text: str) -> int:
@@ -177,6 +189,7 @@ _READERS: dict[Syntax, Callable[[Flag, str], Any]] = {
     "whole": _whole,
     "number": _number,
     "numbers": _numbers,
+    "levels": _levels,
     "bytes": _bytes,
     "seconds": _seconds,
     "share": _share,

@@ -257,9 +257,9 @@ class BenchSpec:
     _: KW_ONLY
     noise: str = flag(
         "--noise",
-        "MODEL[+MODEL...]",
-        f"Noise model ({', '.join(MODELS)}): gaussian is in units of sigma_w, relative in units of max |w|; a model's own "
-        "parameters follow a colon (relative:range=1)",
+        "STEP[+STEP...]",
+        "Noise model, or a chain of several, as quantize:4+pcm+stuck:0.001; a step's level and other parameters follow a colon "
+        "(relative:0.05,range=1); `onnxnoise noise` lists the models",
         default="gaussian",
         choices=MODELS,
         after="data",
@@ -268,9 +268,9 @@ class BenchSpec:
     levels: tuple[float, ...] | None = flag(
         "--levels",
         "LIST",
-        "What is swept of any noise model, as eta of relative: 0.05 is noise of 5 % of max |w|",
+        "What is swept of any noise model: eta of relative (0.05 is noise of 5 % of max |w|), times of devices (1s,1h,1d,1y)",
         default=None,
-        syntax="numbers",
+        syntax="levels",
         example="0.02,0.05,0.1",
         by_default="the model's own",
         after="snrs",
@@ -345,10 +345,9 @@ class BenchSpec:
         from onnxnoise.noise.models import parse_chain
         from onnxnoise.records import NoiseSetting
 
-        analog: Analog = "all" if self.noise == "gaussian" else "kernels"
-        return NoiseSetting(
-            parse_chain(self.noise), self.seed, self.bn, self.sigma_scope, self.scale, self.analog or analog
-        )
+        steps = parse_chain(self.noise)
+        analog: Analog = "all" if all(step.name == "gaussian" for step in steps) else "kernels"
+        return NoiseSetting(steps, self.seed, self.bn, self.sigma_scope, self.scale, self.analog or analog)
 
     @cached_property
     def chain(self) -> Chain:

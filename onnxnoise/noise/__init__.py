@@ -9,5 +9,6 @@ from __future__ import annotations
 MODELS = (
     "gaussian",
     "relative",
+    "pcm",
 )
 """The noise models by the names that `--noise` takes; the file of a model is named like it and ends with `MODEL = its class`."""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.errors import UsageError
+from onnxnoise.noise.times import time_text
 from onnxnoise.records import Floats
 
 _LEAST = 1e-30
@@ -31,6 +32,10 @@ class Level:
     (most, least) noise between which a noise margin is looked for. `percent` turns a level into the size of the noise in
     percent of `reference`, which grows with the noise and is 0 without any; `inverse` writes a level as a formula of that
     percentage `p`, for charts.
+
+    A `time` is in seconds since programming and written with its unit (1h); it is no size, so its `percent` is the time itself.
+    A `whole` level is a whole number. `least` and `most` bound the levels, both included; `choices` are the only ones, and
+    where there is but one, nothing can be swept. `limits` says in words which numbers may be levels.
     """
 
     name: str
@@ -44,11 +49,23 @@ class Level:
     percent: Callable[[float], float]
     inverse: str
     reference: str
+    limits: str = "a number above 0"
+    least: float = _LEAST
+    most: float = 1 / _LEAST
+    choices: tuple[float, ...] = ()
+    time: bool = False
+    whole: bool = False
+    measure: str = "sigma_noise"
 
     @property
     def share(self) -> str:
         """The meaning of the size of the noise in percent, in words."""
-        return f"sigma_noise as a share of {self.reference}"
+        return self.definition if self.time else f"{self.measure} as a share of {self.reference}"
+
+    @property
+    def noun(self) -> str:
+        """The word for a level in a count: `3 SNRs`, `3 levels`."""
+        return self.name if self.name == "SNR" else "level"
 
     @property
     def flag(self) -> str:
@@ -57,8 +74,8 @@ class Level:
 
     @property
     def silent(self) -> float:
-        """The level without any noise."""
-        return math.inf if self.less == "larger" else 0.0
+        """The level without any noise; devices have some right after programming, so it is before every time."""
+        return math.inf if self.less == "larger" else -math.inf if self.time else 0.0
 
     @property
     def endless(self) -> float:
@@ -82,30 +99,37 @@ class Level:
         return level / factor if self.less == "larger" else level * factor
 
     def between(self, one: float, other: float) -> float:
-        """The geometric mean of two levels above 0, rounded to three digits."""
-        return float(f"{math.sqrt(one * other):.3g}")
+        """The geometric mean of two levels above 0, rounded to three digits, or to a whole number where levels are whole."""
+        mean = math.sqrt(one * other)
+        return float(round(mean)) if self.whole else float(f"{mean:.3g}")
 
     def number(self, level: float) -> str:
-        """The bare number, as a table's column writes it."""
-        return f"{level:g}"
+        """The bare number, as a table's column writes it; a time with its unit."""
+        return time_text(level) if self.time else f"{level:g}"
 
     def text(self, level: float) -> str:
         """The level with its name: `SNR 5`."""
         return f"{self.name} {self.number(level)}"
 
     def percent_text(self, level: float) -> str:
-        """The size of the noise: `20 %`."""
-        return f"{self.percent(level):.3g} %"
+        """The size of the noise: `20 %`; of a time, which is no size, the time."""
+        return self.number(level) if self.time else f"{self.percent(level):.3g} %"
 
     def long_text(self, level: float) -> str:
-        """The level with its name and the size of the noise: `SNR 5 (20 %)`."""
-        return f"{self.text(level)} ({self.percent_text(level)})"
+        """The level with its name and the size of the noise: `SNR 5 (20 %)`, `t 1h`."""
+        return self.text(level) if self.time else f"{self.text(level)} ({self.percent_text(level)})"
 
     def check(self, level: float, flag: str) -> float:
         """The level itself; raises UsageError, naming `flag`, for a number that can't be a level of this noise."""
-        if level == self.silent or _LEAST < level < 1 / _LEAST:
+        if self.choices:
+            fits = level in self.choices
+        else:
+            fits = self.least <= level <= self.most and (not self.whole or level == int(level))
+        if fits or (level == self.silent and not self.time and not self.choices):
             return level
-        raise UsageError(f"{flag}: {level:g} is no {self.title}: {self.definition} is a number above 0 ({self.hint})")
+        raise UsageError(
+            f"{flag}: {self.number(level)} is no {self.title}: {self.definition} is {self.limits} ({self.hint})"
+        )
 
 
 @dataclass(frozen=True)
@@ -140,6 +164,16 @@ class NoiseModel(Protocol):
 
     def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
         """The noisy values, float32 in the canonical shape; `weights.values` themselves where there is no noise."""
+
+
+@runtime_checkable
+class Drifting(NoiseModel, Protocol):
+    """A noise model of devices that drift: its level is a time, and level 0 is right after programming, before drift and reading.
+
+    `drifts` is True.
+    """
+
+    drifts: bool
 
 
 @runtime_checkable

@@ -10,8 +10,10 @@ from typing import Any
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise import MODELS
-from onnxnoise.noise.base import Drawn, Level, NoiseModel, Weights
+from onnxnoise.noise.base import Drawn, Drifting, Level, NoiseModel, Weights
 from onnxnoise.noise.normals import stream
+from onnxnoise.noise.pairs import OnPairs, Pair
+from onnxnoise.noise.times import seconds
 from onnxnoise.records import Floats, NoiseSetting, NoiseStep
 from onnxnoise.text import did_you_mean, quoted
 
@@ -67,8 +69,31 @@ class Chain:
 
     def at(self, weights: Weights, drawn: tuple[Drawn, ...], level: float) -> Floats:
         """The noisy values of one initializer at `level`, float32 in the canonical shape."""
-        for link, arrays in zip(self.links, drawn, strict=True):
-            noisy = link.model.at(weights, arrays, level if link.level is None else link.level)
+        return self._through(weights, drawn, tuple(level if link.level is None else link.level for link in self.links))
+
+    @property
+    def drifts(self) -> bool:
+        """Whether one of the steps drifts, so that what was programmed is known beside what is read."""
+        return any(_drifts(link.model) for link in self.links)
+
+    def programmed(self, weights: Weights, drawn: tuple[Drawn, ...], level: float) -> Floats:
+        """The noisy values as `at` gives them, but with each drifting step right after programming: before drift and reading."""
+        now = (0.0 if _drifts(link.model) else level if link.level is None else link.level for link in self.links)
+        return self._through(weights, drawn, tuple(now))
+
+    def _through(self, weights: Weights, drawn: tuple[Drawn, ...], levels: tuple[float, ...]) -> Floats:
+        """The values after all steps; pairs of conductances go from one device step to the next as they are."""
+        pair: Pair | None = None
+        for i, (link, arrays, level) in enumerate(zip(self.links, drawn, levels, strict=True)):
+            model, following = link.model, [each.model for each in self.links[i + 1 : i + 2]]
+            kept = any(isinstance(each, OnPairs) for each in following)
+            if isinstance(model, OnPairs) and (pair is not None or kept):
+                pair = model.stored(Pair.of(weights) if pair is None else pair, arrays, level)
+                if kept:
+                    continue
+                noisy, pair = pair.weights(), None
+            else:
+                noisy = model.at(weights, arrays, level)
             weights = Weights(noisy, weights.sigma_w, weights.scale)
         return weights.values
 
@@ -109,8 +134,9 @@ def _step(text: str) -> NoiseStep:
     parameters: dict[str, float] = {}
     for part in rest.split(",") if colon else ():
         key, equals, value = part.partition("=")
+        time = seconds(value if equals else key)
         try:
-            number = float(value if equals else key)
+            number = float(value if equals else key) if time is None else time
         except ValueError:
             raise UsageError(
                 f"--noise: {text[:60]!r}: {part[:40]!r} is no parameter; write a level, or NAME=NUMBER"
@@ -122,6 +148,10 @@ def _step(text: str) -> NoiseStep:
         else:
             level = number
     return NoiseStep(name.strip(), level, tuple(parameters.items()))
+
+
+def _drifts(model: NoiseModel) -> bool:
+    return isinstance(model, Drifting) and model.drifts
 
 
 def _link(step: NoiseStep) -> Link:

@@ -37,7 +37,7 @@ class Crossed:
     chunks: tuple[range, ...]
 
     def about(self, level: Level) -> str:
-        return f"{counted(len(self.question.levels), level.name)}, {counted(self.question.draws, 'draw')}"
+        return f"{counted(len(self.question.levels), level.noun)}, {counted(self.question.draws, 'draw')}"
 
     def round(self, store: RunStore) -> list[Job]:
         done = store.done()
@@ -68,7 +68,7 @@ class Chunked:
         question = self.question
         until = "as long as the time allows" if question.precision is None else f"until +-{question.precision:g}"
         most = f", at most {question.draws:,}" if question.draws < UNLIMITED_DRAWS else ""
-        return f"{counted(len(question.levels), level.name)}, draws {until}{most}"
+        return f"{counted(len(question.levels), level.noun)}, draws {until}{most}"
 
     def round(self, store: RunStore) -> list[Job]:
         return self.jobs(next_draws(store, self.question), store.done())

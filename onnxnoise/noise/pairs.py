@@ -1,0 +1,87 @@
+"""Weights on pairs of conductances, one for a weight's positive part and one for its negative: what device models treat."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxnoise.errors import UsageError
+from onnxnoise.noise.base import Doubles, Drawn, Weights, largest
+from onnxnoise.noise.blocks import by_blocks
+from onnxnoise.records import Floats
+
+Conductances = Doubles | np.float64
+"""Conductances as shares of the largest one, G: an array, or one number for all devices."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both conductances of each weight as shares of G, float64 in the canonical shape: w = (plus - minus) `unit`.
+
+    `unit` is max |w| over the tensor, the channel or the tile, broadcastable to the canonical shape.
+    """
+
+    plus: Doubles
+    minus: Doubles
+    unit: Doubles
+
+    @classmethod
+    def of(cls, weights: Weights) -> Pair:
+        """The pair that a weight is programmed to: its size on one device, the other one at 0."""
+        unit = largest(weights.values, weights.scale)
+        shares = weights.values / np.where(unit > 0, unit, 1.0)
+        return cls(np.maximum(shares, 0.0), np.maximum(-shares, 0.0), unit)
+
+    def weights(self) -> Floats:
+        """The weights that the pairs stand for, float32."""
+        return ((self.plus - self.minus) * self.unit).astype(np.float32)
+
+
+class OnPairs(ABC):
+    """A noise model of the devices of a differential pair.
+
+    In a chain the pair is kept from one such step to the next. Conductances are shares of G here: each sigma of these models
+    grows with G, so G itself, the parameter `gmax` in microsiemens, cancels. `drifts` says that the level is a time and that
+    level 0 is right after programming, before drift and read noise.
+    """
+
+    normals: int
+    """The number of arrays of unit normals of one draw: first of the plus devices, then of the minus devices, and so on."""
+
+    drifts = False
+
+    def __init__(self, gmax: float) -> None:
+        if not 0 < gmax < 1e6:
+            raise UsageError(f"--noise: gmax={gmax:g} is no largest conductance; give microsiemens above 0, as gmax=25")
+
+    @abstractmethod
+    def device(self, target: Conductances, normals: Sequence[Any], level: float) -> Doubles:
+        """The conductances at `level` of devices that were to hold `target`; `normals` has every second array of the draw."""
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
+        """Arrays of unit normals, float32: of the plus devices and the minus devices in turn."""
+        return tuple(random.standard_normal(shape, dtype=np.float32) for _ in range(self.normals))
+
+    def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
+        """The weights that pairs hold at `level` which were programmed to `weights`."""
+
+        def formula(w: Doubles, unit: Any, *normals: Floats) -> Doubles:
+            plus = w >= 0
+            shares = np.abs(w)
+            shares /= np.where(unit > 0, unit, 1.0)
+            pairs = list(zip(normals[::2], normals[1::2], strict=True))
+            used = self.device(shares, [np.where(plus, one, other) for one, other in pairs], level)
+            used -= self.device(np.float64(0), [np.where(plus, other, one) for one, other in pairs], level)
+            used *= np.copysign(unit, w)
+            return used
+
+        return by_blocks(formula, weights.values, largest(weights.values, weights.scale), drawn)
+
+    def stored(self, pair: Pair, drawn: Drawn, level: float) -> Pair:
+        """The pairs at `level` that were programmed to `pair`."""
+        plus, minus = (self.device(one, drawn[i::2], level) for i, one in enumerate((pair.plus, pair.minus)))
+        return Pair(plus, minus, pair.unit)
