@@ -16,7 +16,8 @@ from onnxnoise.noise.pairs import Conductances, OnPairs
 class PhaseChange(OnPairs):
     """Devices that are programmed with noise, drift as a power of time, and are read with noise that grows with the time.
 
-    Conductances are shares of G. `t0` is the time between programming and the first reading, `read` that of a reading, in seconds.
+    Conductances are shares of G. `t0` is the time between programming and the first reading, `read` that of a reading, in
+    seconds.
     """
 
     normals = 6
