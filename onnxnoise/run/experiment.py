@@ -16,7 +16,7 @@ from onnxnoise.data.cards import Card
 from onnxnoise.data.dealing import dealt
 from onnxnoise.data.fit import check_fit, layout_of
 from onnxnoise.data.images import open_images
-from onnxnoise.data.pixels.preprocess import to_input
+from onnxnoise.data.pixels.preprocess import described, to_input
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.values import BlankPass, blank_pass
 from onnxnoise.errors import ModelError
@@ -181,11 +181,22 @@ class Experiment:
                 f"has {layers} and {parameters}: is it the card of this model? `onnxnoise cards check` tells more",
             )
 
+    def _numbers(self) -> Iterator[Notice]:
+        """A notice where the card leaves open which numbers the model gets."""
+        if not self.card.says_numbers and self.subject.network.image.dtype == "float32":
+            yield Notice(
+                "card_without_numbers",
+                f"{self.card.path.name} sets no mean, std or preset in [input], so the model gets "
+                f"{described(self.card.input, 255)}: right only if it was trained on these numbers; write them down there, or "
+                "let `onnxnoise cards new` try the usual ones",
+            )
+
     def notices(self) -> Iterator[Notice]:
         """Warnings about the fit of card and provider to the model."""
         if self.provider.note:
             yield Notice("gpu_unused", self.provider.note)
         yield from self._structure()
+        yield from self._numbers()
         if not self.provider.own_memory:
             return
         left_out = {

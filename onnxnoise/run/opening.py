@@ -14,6 +14,7 @@ from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 
+from onnxnoise.results.chance import largest_classes
 from onnxnoise.results.question import Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.experiment import Experiment
@@ -139,4 +140,11 @@ def provenance(experiment: Experiment) -> dict[str, object]:
         "provider_options": dict(experiment.provider.options),
         "placement": experiment.blank_pass.placement,
         "metric": experiment.metric,
+        "labels": label_count(experiment),
     }
+
+
+def label_count(experiment: Experiment) -> dict[str, object]:
+    """The number of images asked for, and those of the five most frequent labels: what chance is."""
+    labels = experiment.images.labels[: experiment.count]
+    return {"images": len(labels), "largest": largest_classes(labels.tolist())}
