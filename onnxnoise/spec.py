@@ -200,9 +200,9 @@ class BenchSpec:
     out: str | None = flag(
         "--out",
         "FILE",
-        "Run file; the same command continues it, and draws, SNRs, sweeps and limit may grow",
+        "Run file, whose folder is made; the same command continues it, and draws, SNRs, sweeps and limit may grow",
         default=None,
-        by_default="MODEL-DIGEST.sqlite, here",
+        by_default="MODEL, what is unusual, and 8 digits, here",
         at="bench gate margin plan",
     )
     clean_check: bool = flag(

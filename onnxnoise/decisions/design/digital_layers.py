@@ -13,6 +13,7 @@ from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.loading import layer_info
+from onnxnoise.run.naming import run_path
 from onnxnoise.run.runner import measured_run
 from onnxnoise.selection import index_ranges
 from onnxnoise.spec import BenchSpec, only_level
@@ -180,10 +181,9 @@ class _Choice:
 
     def _run_file(self, layers: str, seed: int) -> Path:
         """The run file of one evaluation, in a folder beside the plan's own: whoever stops a plan goes on from there."""
-        own = Path(self.experiment.spec.out or self.experiment.subject.network.run_file)
-        folder = own.with_suffix(FOLDER)
+        folder = run_path(self.experiment).with_suffix(FOLDER)
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFileError(
                 f"{folder}: this folder, for what the plan measures, can't be made ({error.strerror or error}); name another "
