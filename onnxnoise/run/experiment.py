@@ -73,7 +73,7 @@ class Experiment:
         )
         if not spec.chunked:
             return experiment
-        kept = kept or kept_identity(Path(spec.out or subject.network.run_file))
+        kept = kept or (kept_identity(Path(spec.out)) if spec.out else None)
         if kept and not is_dealt(kept):
             return experiment
         return replace(experiment, images=dealt(experiment.images, experiment.count, spec.seed))

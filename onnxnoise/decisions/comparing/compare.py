@@ -80,7 +80,7 @@ def run_files(
             paths.append(Path(name))
             continue
         own = replace(spec, model=name, card=cards.get(name, spec.card), out=None)
-        with measured_run(own, watching, folder=folder and Path(folder)) as run:
+        with measured_run(own, watching, folder=Path(folder) if folder else None) as run:
             paths.append(run.store.path)
             metrics.append(run.question.metric)
     return paths, metrics[0] if metrics else None

@@ -86,7 +86,8 @@ def _checked(order: Order) -> Experiment:
     except OnnxNoiseError as error:
         raise type(error)(f"{where}{error}") from error
     here = identity(experiment)
-    if differing := difference(here, asked):
+    named = {"model": experiment.subject.network.name, "dataset": experiment.images.name}
+    if differing := difference(here, asked, named, named):
         raise _other(order.spec, where, *differing)
     return experiment
 
