@@ -16,7 +16,7 @@ from onnxnoise.words import DEFAULT_SEED
 
 _LONGEST_PART, _LONGEST_RANGES, _LONGEST = 24, 12, 72
 _PREFIXES = {"sigma_scope": "sigma-", "seed": "seed-"}
-"""What stands before a part of the noise setting whose value alone says little."""
+"""Prefixes of the parts of a noise setting whose value alone says little."""
 
 
 def run_path(experiment: Experiment, folder: Path | None = None) -> Path:
