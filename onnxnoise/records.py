@@ -185,10 +185,13 @@ class Notice:
 
 @dataclass(frozen=True)
 class ImageChunk:
-    """Images that travel together: pixels uint8 RGB (n, height, width, 3), labels int64 (n,); the first is image `start`."""
+    """Images that travel together, labels int64 (n,); the first is image `start`.
+
+    `pixels` are uint8 (n, height, width, channels), or other arrays, numbers (n, ...) as the data has them.
+    """
 
     start: int
-    pixels: Pixels
+    pixels: npt.NDArray[Any]
     labels: Labels
 
 
@@ -492,7 +495,9 @@ Layout = Literal["nchw", "nhwc"]
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The graph's image input: rank 4, None for a dimension that is free; layout None where the file doesn't tell.
+    """The graph's image input: None for a dimension that is free; layout None where the file doesn't tell.
+
+    Its rank is 4, or another one where the model takes arrays that are no images: signals, rows of a table.
 
     `quantization` is the (scale, zero point) that turn an integer input q into the network's numbers, `scale * (q - zero point)`;
     None where the graph doesn't begin so.

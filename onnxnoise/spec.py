@@ -265,6 +265,16 @@ class BenchSpec:
         after="data",
         at="bench compare gate rules margin plan apply",
     )
+    labels: str | None = flag(
+        "--labels",
+        "FILE",
+        "An .npy of the images' labels, where --data is an array of images alone",
+        default=None,
+        syntax="path",
+        by_default="in the data, or beside it",
+        after="data",
+        at="bench compare gate rules margin plan",
+    )
     levels: tuple[float, ...] | None = flag(
         "--levels",
         "LIST",

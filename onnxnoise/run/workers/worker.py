@@ -42,6 +42,7 @@ class Order:
             model=_absolute(spec.model),
             card=spec.card and _absolute(spec.card),
             data=spec.data and _absolute(spec.data),
+            labels=spec.labels and _absolute(spec.labels),
             provider=experiment.provider.name,
             out=None,
             workers=None,
