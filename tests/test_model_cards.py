@@ -310,6 +310,7 @@ TEXT = (["", "words"], [1, True, ["a"]])
 COUNT = ([1, 41, 10**6], [0, -1, 10**12 + 1, 1.5, True, "41"])
 ACCURACY = ([0.895, 1, 1e-9], [0, -0.1, 1.001, 89.5, True, "0.9"])
 SIDE = ([1, 224, 4096], [0, 4097, 1.5, True, "224"])
+NOISE = {"bn": "group", "sigma_scope": "layer", "images": 1000}
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     **{f"model.{key}": TEXT for key in cards.KEYS["model"]},
     "model.file": (["a.onnx", "in/a..onnx", "..a"], ["", "/a", "../a", "in/../a", "in/..", "..", "a\\b", 1]),
@@ -342,10 +343,28 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "measured.clean": ACCURACY,
     "measured.images": ([1, 10**9], [0, 10**9 + 1, 0.5, True, "1"]),
     "measured.data": TEXT,
+    "measured.noise": (
+        [
+            [],
+            [NOISE],
+            [{**NOISE, "all_layers": {"10": [0.9, 0.8, 1.01], "2.5": [0, 0, 0.4]}, "margin": [9.5, 8, 11.5]}],
+            [NOISE, {**NOISE, "bn": "affine"}, {**NOISE, "sigma_scope": "tensor"}],
+        ],
+        [
+            *({key: value for key, value in NOISE.items() if key != missing} for missing in NOISE),
+            *([{**NOISE, "all_layers": {"10": value}}] for value in (0.9, [0.9], [0.9, 0.8, "1"], [0.9, 0.8, -1])),
+            *([{**NOISE, "all_layers": value}] for value in ({"ten": [0.9, 0.8, 1]}, {"0": [0.9, 0.8, 1]}, [0.9])),
+            *([{**NOISE, key: value}] for key, value in (("bn", "none"), ("images", 0), ("margin", 3), ("snr", 10))),
+            [1],
+            1,
+        ],
+    ),
 }
 
 
 def toml(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + "}"
     return json.dumps(value)

@@ -9,6 +9,7 @@ from pathlib import Path
 from onnxnoise.data import resources
 from onnxnoise.data.datasets import Dataset, read_dataset
 from onnxnoise.data.input import InputSpec, read_input
+from onnxnoise.data.measured_noise import MeasuredNoise, read_noise
 from onnxnoise.data.toml import Table, as_number, read_tables
 from onnxnoise.errors import CardError
 from onnxnoise.files import is_there
@@ -26,7 +27,7 @@ KEYS = {
     ),
     "structure": ("layers", "parameters", "note"),
     "published": ("metric", "clean", "source", "all_layers", "note"),
-    "measured": ("metric", "clean", "images", "data"),
+    "measured": ("metric", "clean", "images", "data", "noise"),
 }
 
 
@@ -65,12 +66,13 @@ class Published:
 
 @dataclass(frozen=True)
 class MeasuredClean:
-    """`[measured]`: the clean accuracy (fraction of 1) that this project found, on so many `images` of `data`."""
+    """`[measured]`: the clean accuracy (fraction of 1) that this project found, on so many `images` of `data`, and with noise."""
 
     metric: Metric | None
     clean: float | None
     images: int | None
     data: str | None
+    noise: tuple[MeasuredNoise, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def load_card(path: Path) -> Card:
             clean=_accuracy(measured, "clean"),
             images=measured.integer("images", 1, 10**9),
             data=measured.text("data"),
+            noise=read_noise(measured),
         ),
         says_numbers=not {"mean", "std", "preset"}.isdisjoint(tables["input"].values),
     )

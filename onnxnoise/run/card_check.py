@@ -11,6 +11,7 @@ from onnxnoise.data.cards import KEYS, Card
 from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.fit import expected_clean, layout_of, plausible
 from onnxnoise.data.input import InputSpec
+from onnxnoise.data.measured_noise import as_toml
 from onnxnoise.data.pixels.preprocess import lookup
 from onnxnoise.errors import CardError
 from onnxnoise.model.network import Network
@@ -79,6 +80,8 @@ def card_text(card: Card) -> list[tuple[str, str]]:
         values = asdict(getattr(card, table))
         if table == "input" and card.dataset not in KNOWN.values():
             values["classes"] = ", ".join(card.dataset.names) or card.dataset.classes
+        if table == "measured":
+            values["noise"] = "\n".join(map(as_toml, card.measured.noise)) or None
         rows += [(f"{table}.{key}", _shown(key, values[key])) for key in keys if values.get(key) not in (None, ())]
     return rows
 

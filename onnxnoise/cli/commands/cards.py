@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import typer
 
 from onnxnoise.cli.options import Commands, Decided, Printer, add
+from onnxnoise.errors import UsageError
 from onnxnoise.fields import flag
 from onnxnoise.flags import Given, from_flags
 
@@ -19,16 +22,43 @@ cards = typer.Typer(
 
 
 @cards.callback()
-def listed(context: typer.Context) -> None:
-    """List the bundled cards."""
+def listed(
+    context: typer.Context,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            "--measure",
+            metavar="NAME|FILE",
+            help="Measure what this model keeps under noise, as its card's [[measured.noise]] says it.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="PATH|NAME", help="With --measure: the images (default: the sample)."),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Only the table of networks under noise, as Markdown.")
+    ] = False,
+) -> None:
+    """List the bundled cards, and what their networks keep under noise."""
     if context.invoked_subcommand is not None:
         return
+    if data is not None and measure is None:
+        raise UsageError("--data goes with --measure NAME, the model to measure on these images")
+    printer = Printer()
+    if measure is not None:
+        _measure(measure, data, printer)
+        return
     from onnxnoise.cli.output import cards as view
+    from onnxnoise.data import leaderboard
     from onnxnoise.data.cards import bundled_names, load_bundled
 
     found = [load_bundled(name) for name in bundled_names()]
+    if markdown:
+        sys.stdout.write(leaderboard.markdown(found))
+        return
     view.card_list(
-        Printer().shown,
+        printer.shown,
         [
             (
                 card.path.stem,
@@ -39,6 +69,23 @@ def listed(context: typer.Context) -> None:
             for card in found
         ],
     )
+    view.noise_list(printer.shown, leaderboard.HEADINGS, leaderboard.rows(found), leaderboard.LEGEND)
+
+
+def _measure(name: str, data: str | None, printer: Printer) -> None:
+    """Print the tables that a card gets, and each figure beside the card's; exit with 1 where an interval misses the card's."""
+    from onnxnoise.cli.output import cards as view
+    from onnxnoise.data.measured_noise import as_toml
+    from onnxnoise.decisions.leaderboard import compared, measured_noise
+    from onnxnoise.run.loading import open_with_card
+    from onnxnoise.spec import BenchSpec
+
+    _, card = open_with_card(name)
+    found = measured_noise(BenchSpec(name, data=data), printer.progress)
+    printer.shown.print("\n".join(map(as_toml, found)), soft_wrap=True)
+    figures = list(compared(card, found))
+    view.reproduced(printer.shown, figures)
+    raise Decided(1 if any(figure.agrees is False for figure in figures) else 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from onnxnoise.cli.output.terminal import plain_table, print_table
 from onnxnoise.text import safe
 
 if TYPE_CHECKING:
+    from onnxnoise.decisions.leaderboard import Compared
     from onnxnoise.run.card_check import Finding
 
 
@@ -23,6 +24,34 @@ def card_list(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> No
     for row in rows:
         table.add_row(*map(safe, row))
     print_table(console, table, 0)
+
+
+def noise_list(console: Console, headings: Sequence[str], rows: Sequence[tuple[str, ...]], legend: str) -> None:
+    """Print the table of networks under noise; nothing where no card has figures."""
+    if not rows:
+        return
+    table = plain_table()
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("network", "batch norms") else "right")
+    for row in rows:
+        table.add_row(*map(safe, row))
+    print_table(console, table, 0)
+    console.print(Text(f"\n{legend}", "dim"))
+
+
+def reproduced(console: Console, figures: Sequence[Compared]) -> None:
+    """Print each figure found beside the card's, with their 95 % intervals."""
+    table = plain_table()
+    for heading in ("", "card", "now", ""):
+        table.add_column(heading, no_wrap=True)
+    words = {True: Text("agrees"), False: Text("differs", "red"), None: Text("not said", "dim")}
+    for each in figures:
+        table.add_row(each.what, _span(each.card), _span(each.found), words[each.agrees])
+    print_table(console, table, 0)
+
+
+def _span(span: tuple[float, float, float] | None) -> str:
+    return "-" if span is None else f"{span[0]:.3g} [{span[1]:.3g}, {span[2]:.3g}]"
 
 
 def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -> None:
