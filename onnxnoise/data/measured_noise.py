@@ -17,7 +17,7 @@ Span = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class MeasuredNoise:
-    """What a network keeps with gaussian noise in all layers, under one policy and sigma scope, on so many `images`.
+    """The accuracy that a network keeps with gaussian noise in all layers, under one policy and sigma scope, on so many `images`.
 
     `all_layers` has (SNR, accuracy over the clean one), largest SNR first. `margin` is the least SNR at which the network keeps
     TARGET of its clean accuracy.
