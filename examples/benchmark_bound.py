@@ -70,7 +70,7 @@ def next_layer(lists: Iterator[list[Tally]], engine: ChunkSweep) -> list[Tally]:
     So each layer has one pass of the next one in its time, the first one more, the last one fewer.
     """
     tallies = next(lists)
-    wait(engine._rows)
+    wait(engine._outputs)
     return tallies
 
 

@@ -27,6 +27,8 @@ class Initializer:
 
     def as_stored(self, canonical: Array) -> Array:
         """Values of the canonical shape, or broadcastable to it, laid out as the graph stores the initializer."""
+        if canonical.shape == self.stored and not self.tensor.transposed:
+            return canonical
         full = canonical if canonical.shape == self.tensor.shape else np.broadcast_to(canonical, self.tensor.shape)
         return np.ascontiguousarray(full.swapaxes(-1, -2) if self.tensor.transposed else full).reshape(self.stored)
 
@@ -94,15 +96,17 @@ class LayerSource:
     clean: tuple[Initializer, ...]
 
     @classmethod
-    def of(cls, layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting) -> LayerSource:
-        """The source of one layer's noise; `constants` has the network's clean values by name."""
+    def of(
+        cls, layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, chain: Chain | None = None
+    ) -> LayerSource:
+        """The source of one layer's noise; `constants` has the network's clean values by name, `chain` is the setting's."""
 
         def initializer(tensor: NoiseTensor) -> Initializer:
             stored = constants[tensor.value]
             sigma = layer.sigma_w if setting.sigma_scope == "layer" and tensor.sigma_w else tensor.sigma_w
             return Initializer(tensor, stored.shape, Weights(_canonical(tensor, stored), sigma, setting.scale))
 
-        return cls(layer, setting, chain_of(setting), tuple(map(initializer, layer.tensors)))
+        return cls(layer, setting, chain or chain_of(setting), tuple(map(initializer, layer.tensors)))
 
     def draw(self, draw: int, maker: Maker[Values]) -> LayerNoise[Values]:
         """The noise of draw number `draw`, counted from 0."""

@@ -18,26 +18,20 @@ from onnxnoise.engine.device_noise import Device
 from onnxnoise.engine.draws import KEPT_BYTES, KEPT_ON_DEVICE, Draws
 from onnxnoise.engine.hits import judge
 from onnxnoise.engine.layer_noise import Host
-from onnxnoise.engine.segments import Cutter, Segment
-from onnxnoise.engine.values import Cut, Piece, Types, Values, lanes, only, room
+from onnxnoise.engine.pieces import Noisy, Pieces
+from onnxnoise.engine.values import Cut, Piece, Values, lanes, only, room
 from onnxnoise.model.network import Network
 from onnxnoise.records import Labels, NoiseLayer, NoiseSetting, Tally, Variant
 from onnxnoise.runtime import session
 from onnxnoise.runtime.base import Provider
-from onnxnoise.runtime.session import Session, Value
+from onnxnoise.runtime.session import Runs, Value
 
 Array = npt.NDArray[Any]
-Noisy = Mapping[str, Array | Value]
-"""The noisy constants of a variant by name; they are on the provider's device where they are inputs of a session."""
-
 Todo = Mapping[int, Sequence[Variant]]
 """The variants to measure, by layer index."""
 
 _GRACE = 5.0
 """Seconds for the nodes that ONNX Runtime is in when a sweep is broken off."""
-
-_LARGE_BYTES = 128 << 20
-"""Bytes of weights beyond which only one session of a network may be in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ class ChunkSweep:
 
     `labels` (images,) are the classes of the images without the padding, `start` the first one's position in the data.
     `step` is called with each tally. Use it in a `with` block, which ends all passes under way. `lifted` makes the noisy
-    constants inputs of sessions that all variants share (default: on a device, where making a session takes longer than a run).
+    constants inputs of sessions that all variants share (default: on a device); `pieces` are those that other chunks use too.
     """
 
     def __init__(
@@ -89,23 +83,22 @@ class ChunkSweep:
         threads: int | None = None,
         step: Callable[[Tally], None] = lambda _: None,
         lifted: bool | None = None,
+        pieces: Pieces | None = None,
     ) -> None:
         self.network, self.provider, self.labels, self.start, self.step = network, provider, labels, start, step
-        self.lifted = provider.shares_sessions if lifted is None else lifted
+        self.pieces = pieces or Pieces(network, provider, lifted=lifted)
         self.draws = (
             Draws(network, noise, Device(provider), KEPT_ON_DEVICE)
-            if self.lifted
+            if self.pieces.lifted
             else Draws(network, noise, Host(), KEPT_BYTES)
         )
-        self.cutter = Cutter(network)
+        self.cutter = self.pieces.cutter
         self.images: Cut = [_held({network.image.name: session.to_device(batch, provider)}) for batch in batches]
         self.lanes = lanes(provider.lanes(threads))
-        self.large = sum(value.nbytes for value in network.constants.values()) > _LARGE_BYTES
         self._under_way: WeakSet[Future[Any]] = WeakSet()
-        self._sessions: WeakSet[Session] = WeakSet()
-        self._types: dict[int, Types] = {0: session.types(self.images[0]())}
+        self._runs = Runs()
+        self._types = self.pieces.types_of(self.images[0]())
         self._rest = _Rest(-1, [])
-        self._shared: tuple[object, Session] | None = None
         self._outputs: Sequence[Future[_Output]] = ()
 
     def __enter__(self) -> Self:
@@ -115,8 +108,8 @@ class ChunkSweep:
         for future in self._under_way:
             future.cancel()
         running = [future for future in self._under_way if not future.done()]
-        for run in self._sessions if running else ():
-            run.stop()
+        if running:
+            self._runs.stop()
         wait(running, _GRACE)
 
     def clean(self) -> Tally:
@@ -229,29 +222,16 @@ class ChunkSweep:
         return noisy
 
     def _piece(self, start: int, stop: int, noisy: Noisy | None = None, *, prepacked: bool = False) -> Piece:
-        """The piece of nodes [start, stop), with some constants noisy, ready to run.
-
-        On CPUs the noisy constants are constants of the session too, so that ONNX Runtime fuses and lays out the nodes as it
-        would in the whole graph; a session of a few nodes takes a millisecond to make.
-        """
-        if not noisy or not self.lifted:
-            segment = self.cutter.segment(start, stop, self._types[start], replaced=noisy)
-            return Piece(self._session(segment, prepacked=prepacked))
-        key = (start, stop, tuple(noisy))
-        if self._shared is None or self._shared[0] != key:
-            segment = self.cutter.segment(start, stop, self._types[start], lifted=session.types(noisy))
-            self._shared = key, self._session(segment)
-        return Piece(self._shared[1], noisy)
-
-    def _session(self, segment: Segment, *, prepacked: bool = False) -> Session:
-        made = Session(segment.stub, segment.references, self.provider, prepacked=prepacked)
-        self._sessions.add(made)
-        return made
+        """The piece of nodes [start, stop), with some constants noisy, ready to run."""
+        types = self._types[start]
+        if noisy:
+            return self.pieces.noisy(start, stop, types, noisy)
+        return self.pieces.clean(start, stop, types, prepacked=prepacked)
 
     def _told(self, passes: Iterator[_Started]) -> Iterator[list[Tally]]:
         """Tallies in order, those that belong together in one list. Only one pass of a large network is in memory at a time."""
         together: list[Tally] = []
-        for each in passes if self.large else _one_ahead(passes):
+        for each in passes if self.pieces.large else _one_ahead(passes):
             together.append(each.collect())
             if each.last:
                 yield together
@@ -273,7 +253,7 @@ class ChunkSweep:
         if start < self.cutter.end:
             if start not in self._types:
                 self._learn(start, self._piece(position, start), cut)
-            if self.large:
+            if self.pieces.large:
                 wait(self._outputs)  # the old session gives its memory back before the new one takes its own
             self._rest = _Rest(start, [self._piece(start, self.cutter.end, prepacked=True)])
 
@@ -292,7 +272,7 @@ class ChunkSweep:
         self._learn(stop, piece, cut)
 
         def onward(values: Callable[[], Values], into: Values | None) -> Values:
-            return only(piece.run(values(), into), names)
+            return only(piece.run(values(), into, self._runs), names)
 
         return [
             self._submit(onward, values, into).result
@@ -318,10 +298,10 @@ class ChunkSweep:
         names = () if keep is None else self.cutter.live(keep)
 
         def output(values: Callable[[], Values], into: Values | None) -> _Output:
-            now = pieces[0].run(values(), into)
+            now = pieces[0].run(values(), into, self._runs)
             kept = only(now, names)
             for piece in pieces[1:]:
-                now = piece.run(now)
+                now = piece.run(now, runs=self._runs)
             logits = session.to_host(now[self.network.logits])
             return _Output(logits.reshape(logits.shape[0], -1), kept)
 

@@ -18,7 +18,7 @@ from onnxnoise.errors import ModelError
 from onnxnoise.model.network import Network
 from onnxnoise.runtime import session
 from onnxnoise.runtime.base import Provider
-from onnxnoise.runtime.session import Session, Value
+from onnxnoise.runtime.session import Runs, Session, Value
 from onnxnoise.text import counted
 
 Array = npt.NDArray[Any]
@@ -44,9 +44,9 @@ class Piece:
     session: Session
     noise: Values = field(default_factory=dict)
 
-    def run(self, values: Values, into: Values | None = None) -> dict[str, Value]:
+    def run(self, values: Values, into: Values | None = None, runs: Runs | None = None) -> dict[str, Value]:
         """`values` together with the outputs that the nodes make of them, which are written to `into` where it is given."""
-        return {**values, **self.session.run({**values, **self.noise}, into)}
+        return {**values, **self.session.run({**values, **self.noise}, into, runs)}
 
 
 def only(values: Values, names: tuple[str, ...]) -> Values:

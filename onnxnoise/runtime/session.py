@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import wait
+from functools import cache
 from math import inf
 from typing import Any
 
@@ -28,6 +29,9 @@ VERSION: str = ort.__version__
 
 _ERRORS_ONLY, _NOTHING = 3, 4
 
+_AS_REQUESTED = 1
+"""ONNX Runtime's strategy to take no more memory from the system than is asked for."""
+
 _GRACE = 2.0
 """Seconds that a run which was told to end gets for the node that it is in."""
 
@@ -46,6 +50,20 @@ def session_options() -> Any:
     return options
 
 
+@cache
+def _shared_memory() -> None:
+    """Make the allocator that all sessions of this process share."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": _AS_REQUESTED}))
+
+
+def _share_memory(options: Any) -> None:
+    """Let a session take memory for its activations where others do: each would keep what it needed once for itself."""
+    _shared_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+
+
 def reason(error: Exception) -> str:
     """The first line of ONNX Runtime's message, without its error code and the place in its source."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -58,6 +76,17 @@ def _node(error: BaseException | None) -> str:
     """The node that a run was in when it failed, empty where the error doesn't tell."""
     found = re.search(r"while running (\S+) node\. Name:'([^']*)'", str(error))
     return f"{found[2] or 'without a name'} ({found[1]})" if found else ""
+
+
+class Runs:
+    """Runs of any sessions that can be ended together."""
+
+    def __init__(self) -> None:
+        self.options = ort.RunOptions()
+
+    def stop(self) -> None:
+        """End these runs, now and later, with a ModelError before the next node, in loops before their next step."""
+        self.options.terminate = True
 
 
 class Session:
@@ -86,6 +115,7 @@ class Session:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         large: frozenset[str] = frozenset()
         if provider.name == CPU:
+            _share_memory(options)
             stub, large = as_inputs(stub, weights)
         self._weights = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
         self._held = {name: self._weights[name] for name in sorted(large)}
@@ -99,7 +129,6 @@ class Session:
         except Exception as error:
             raise ModelError(f"ONNX Runtime can't run the graph: {reason(error)}") from error
         self._device = provider.device
-        self._run_options = ort.RunOptions()
         self.inputs = [each.name for each in self._session.get_inputs() if each.name not in large]
         self.outputs = [each.name for each in self._session.get_outputs()]
         self.provider: str = self._session.get_providers()[0]
@@ -124,29 +153,28 @@ class Session:
             taken.append(time.perf_counter() - start)
         return min(taken)
 
-    def stop(self) -> None:
-        """End the session's runs, now and later, with a ModelError before the next node, in loops before their next step."""
-        self._run_options.terminate = True
-
     def run_within(self, seconds: float, feeds: Mapping[str, Value]) -> dict[str, Value]:
-        """Run as `run` does, but Ctrl-C or an OvertimeError after `seconds` ends it; the session can't be used any more then."""
+        """Run as `run` does, but Ctrl-C or an OvertimeError after `seconds` ends it."""
+        runs = Runs()
         made = attended(lambda: self.run(feeds))
         try:
             return made.result(None if seconds == inf else seconds)
         except TimeoutError:
-            self.stop()
+            runs.stop()
             wait([made], _GRACE)
             raise OvertimeError(_node(made.exception()) if made.done() else "") from None
         except BaseException:
-            self.stop()
+            runs.stop()
             wait([made], _GRACE)
             raise
 
-    def run(self, feeds: Mapping[str, Value], into: Mapping[str, Value] | None = None) -> dict[str, Value]:
+    def run(
+        self, feeds: Mapping[str, Value], into: Mapping[str, Value] | None = None, runs: Runs | None = None
+    ) -> dict[str, Value]:
         """The outputs by name, on the provider's device; `feeds` may have more than the inputs. Several threads may call it.
 
-        `into` has a value for each output, of its shape and type, which is written to instead of a new one. Raises ModelError
-        with ONNX Runtime's reason.
+        `into` has a value for each output, of its shape and type, which is written to instead of a new one; `runs` can end
+        the run. Raises ModelError with ONNX Runtime's reason.
         """
         binding = self._session.io_binding()
         for name, value in self._held.items():
@@ -160,7 +188,7 @@ class Session:
                 binding.bind_output(name, self._device)
         try:
             with inside():
-                self._session.run_with_iobinding(binding, self._run_options)
+                self._session.run_with_iobinding(binding, runs.options if runs else None)
         except Exception as error:
             raise ModelError(f"ONNX Runtime failed while running the graph: {reason(error)}") from error
         if into is not None:  # these own their memory; the binding's copies of them do not

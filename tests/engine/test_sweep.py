@@ -15,7 +15,7 @@ import onnx
 import pytest
 from support import graphs, nets
 
-from onnxnoise.engine import sweep, values
+from onnxnoise.engine import pieces, sweep, values
 from onnxnoise.engine.draws import Draws
 from onnxnoise.engine.hits import judge
 from onnxnoise.engine.layer_noise import Host
@@ -395,7 +395,7 @@ def test_how_memory_is_kept_small_changes_no_tally(
 ) -> None:
     net = network(nets.residual(weights), tmp_path)
     reference = swept(net, images, labels)
-    monkeypatch.setattr(sweep, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(pieces, "_LARGE_BYTES", 0)
     monkeypatch.setattr(values, "_SLAB_BYTES", 40_000)
     monkeypatch.setattr(sweep, "KEPT_BYTES", 0)
     assert swept(net, images, labels, batch=8) == reference

@@ -175,7 +175,8 @@ def test_what_is_no_run_file_is_refused_and_stays(make: Any, found: str, path: P
 @pytest.mark.parametrize(
     ("place", "found"),
     [
-        ("file/run.sqlite", "folder can't be made"),
+        ("missing/run.sqlite", "no folder"),
+        ("file/run.sqlite", "no folder"),
         ("/proc/run.sqlite", "can't be opened or made"),
     ],
 )

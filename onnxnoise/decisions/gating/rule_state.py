@@ -200,9 +200,7 @@ def opened_baseline(rule: Rule, noise: NoiseSetting, data: str, images: int, sta
         return None
     baseline = stack.enter_context(RunHits.opened(rule.baseline))
     there = baseline.identity["data"]
-    differing = baseline.noise.difference(noise)
-    if there != data:
-        differing = "data", f"{baseline.description['dataset']}, digest {there[:8]}", f"digest {data[:8]}"
+    differing = ("data", there, data) if there != data else baseline.noise.difference(noise)
     if differing:
         what, theirs, ours = differing
         raise RunFileError(

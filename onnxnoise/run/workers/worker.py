@@ -42,7 +42,6 @@ class Order:
             model=_absolute(spec.model),
             card=spec.card and _absolute(spec.card),
             data=spec.data and _absolute(spec.data),
-            labels=spec.labels and _absolute(spec.labels),
             provider=experiment.provider.name,
             out=None,
             workers=None,
@@ -87,8 +86,7 @@ def _checked(order: Order) -> Experiment:
     except OnnxNoiseError as error:
         raise type(error)(f"{where}{error}") from error
     here = identity(experiment)
-    named = {"model": experiment.subject.network.name, "dataset": experiment.images.name}
-    if differing := difference(here, asked, named, named):
+    if differing := difference(here, asked):
         raise _other(order.spec, where, *differing)
     return experiment
 
