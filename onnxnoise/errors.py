@@ -6,6 +6,7 @@ OnnxNoiseError
 │   ├── ModelError             the ONNX file
 │   ├── DataError              the images or their labels
 │   ├── CardError              a model card or dataset manifest
+│   ├── NoiseFileError         a table or function that --noise names
 │   └── RunFileError           the run file, or another output
 └── ProviderError     exit 4   the execution provider asked for is unknown or not there
 """
@@ -37,6 +38,10 @@ class DataError(InputError):
 
 class CardError(InputError):
     """A model card or a dataset manifest can't be used."""
+
+
+class NoiseFileError(InputError):
+    """A table or a function of the user's that noise is made with can't be used."""
 
 
 class RunFileError(InputError):

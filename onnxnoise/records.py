@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
@@ -34,18 +35,41 @@ AtLevel = TypeVar("AtLevel", bound=Any)
 
 @dataclass(frozen=True)
 class NoiseStep:
-    """One step of a noise model: its name, its level where that is written down, and its other parameters by name."""
+    """One step of a noise model: its name, its level where that is written down, and its other parameters by name.
+
+    A step that is made of a file of the user's has its path as `file` (of a function `FILE.py:NAME`), and its SHA-256.
+    """
 
     name: str
     level: float | None = None
     parameters: tuple[tuple[str, float], ...] = ()
+    file: str = ""
+    sha256: str = ""
 
     @property
     def text(self) -> str:
-        """The step as `--noise` takes it: `relative:0.05,range=1`."""
-        written = [] if self.level is None else [f"{self.level:g}"]
-        written += [f"{name}={value:g}" for name, value in self.parameters]
-        return self.name + (":" + ",".join(written) if written else "")
+        """The step as `--noise` takes it, a file without its folder: `relative:0.05,range=1`."""
+        return self.written(None if self.level is None else _exact(self.level))
+
+    @property
+    def located(self) -> str:
+        """The step as `--noise` takes it, with the whole path of a file."""
+        return self.written(None if self.level is None else _exact(self.level), self.file)
+
+    def written(self, level: str | None, file: str | None = None) -> str:
+        """The step with its level written so; `file` is the text for a file, by default its name without the folder."""
+        named = re.split(r"[/\\]", self.file)[-1] if file is None else file
+        parts = [named] if named else []
+        if level is not None:
+            parts.append(f"level={level}" if named else level)
+        parts += [f"{name}={_exact(value)}" for name, value in self.parameters]
+        return self.name + (":" + ",".join(parts) if parts else "")
+
+
+def _exact(number: float) -> str:
+    """A number in as few digits as read back as the same."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 @dataclass(frozen=True)
@@ -69,6 +93,11 @@ class NoiseSetting:
         """The chain as `--noise` takes it: `gaussian`, `relative:range=1`."""
         return "+".join(step.text for step in self.steps)
 
+    @property
+    def located(self) -> str:
+        """The chain as `--noise` takes it, with the whole paths of its files."""
+        return "+".join(step.located for step in self.steps)
+
     def difference(self, other: NoiseSetting) -> tuple[str, str, str] | None:
         """The first part in which two settings differ, the seed aside: its name and both values; None where they agree."""
         theirs = other.parts()
@@ -82,7 +111,13 @@ class NoiseSetting:
             "sigma scope": self.sigma_scope,
             "scale": self.scale,
             "choice of initializers": self.analog,
+            "noise file": ", ".join(self.files) or "none",
         }
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The SHA-256 of each file that a step is made of, in the order of the steps."""
+        return tuple(step.sha256 for step in self.steps if step.file)
 
     def as_snr(self, level: float) -> float | None:
         """The level where it is a signal-to-noise ratio, that of gaussian noise; else None."""
@@ -107,7 +142,8 @@ class NoiseSetting:
     def flat(self) -> dict[str, Any]:
         """The setting as a run file keeps it: parts that only some noise has are left out where they are the usual ones."""
         usual = {"noise": "gaussian", "scale": "tensor", "analog": "all"}
-        return {name: value for name, value in self.whole().items() if usual.get(name) != value}
+        parts = {**self.whole(), "noise_files": list(self.files) or None}
+        return {name: value for name, value in parts.items() if usual.get(name) != value}
 
 
 @dataclass(frozen=True)

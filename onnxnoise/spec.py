@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnxnoise.errors import UsageError
 from onnxnoise.fields import check, flag, flags_of
-from onnxnoise.noise import MODELS
+from onnxnoise.noise import FROM_FILES, MODELS
 from onnxnoise.words import (
     ANALOG,
     DEFAULT_SEED,
@@ -261,7 +261,7 @@ class BenchSpec:
         "Noise model, or a chain of several, as quantize:4+pcm+stuck:0.001; a step's level and other parameters follow a colon "
         "(relative:0.05,range=1); `onnxnoise noise` lists the models",
         default="gaussian",
-        choices=MODELS,
+        choices=tuple(name for name in MODELS if name not in FROM_FILES),
         after="data",
         at="bench compare gate rules margin plan apply",
     )
@@ -276,11 +276,12 @@ class BenchSpec:
         after="snrs",
         at="bench compare plan apply",
     )
-    scale: str = flag(
+    scale: str | None = flag(
         "--scale",
         "tensor|channel|tile:N",
         "What max |w| is taken over: the tensor, each output channel, or N inputs of one",
-        default="tensor",
+        default=None,
+        by_default="tensor; of afm tile:512",
         choices=("tensor", "channel", "tile:512"),
         after="levels",
         at="bench compare gate rules margin plan apply",
@@ -334,20 +335,22 @@ class BenchSpec:
 
     @property
     def most_draws(self) -> int:
-        """The most draws that a cell can have."""
+        """The most draws that a cell can have; of noise in which nothing is random all draws are one chip."""
         if not self.chunked:
-            return self.draws
+            return 1 if self.chain.deterministic else self.draws
         return self.max_draws or (DEFAULT_MAX_DRAWS if self.precision is not None else UNLIMITED_DRAWS)
 
     @cached_property
     def setting(self) -> NoiseSetting:
         """The noise setting; noise that is not white and gaussian is on kernels only unless `analog` says otherwise."""
-        from onnxnoise.noise.models import parse_chain
+        from onnxnoise.noise.models import chain_of, parse_chain
         from onnxnoise.records import NoiseSetting
 
         steps = parse_chain(self.noise)
-        analog: Analog = "all" if all(step.name == "gaussian" for step in steps) else "kernels"
-        return NoiseSetting(steps, self.seed, self.bn, self.sigma_scope, self.scale, self.analog or analog)
+        white = all(step.name == "gaussian" for step in steps)
+        scale = self.scale or chain_of(NoiseSetting(steps)).scale
+        analog: Analog = self.analog or ("all" if white else "kernels")
+        return NoiseSetting(steps, self.seed, self.bn, self.sigma_scope, scale, analog)
 
     @cached_property
     def chain(self) -> Chain:
@@ -376,14 +379,14 @@ class BenchSpec:
         from onnxnoise.noise.base import check_scale
 
         level = self.level
-        check_scale(self.scale)
+        scale = check_scale(self.setting.scale)
         if self.snrs is not None and level.name != "SNR":
             raise UsageError(
                 f"--snr: the noise {self.noise} has no signal-to-noise ratio but {level.name}; write --levels {level.example}"
             )
         if self.snrs is not None and self.levels is not None:
             raise UsageError("--levels and --snr both say what is swept; leave out one")
-        if self.scale != "tensor" and self.noise == "gaussian":
+        if scale != "tensor" and self.noise == "gaussian":
             raise UsageError("--scale: is of noise in units of max |w|; gaussian noise has --sigma-scope")
         for value in self.swept:
             level.check(value, "--levels" if self.levels is not None else level.flag)
@@ -393,6 +396,9 @@ class BenchSpec:
         for name, each in flags_of(BenchSpec).items():
             check(each, getattr(self, name))
         self._check_noise()
+        if self.chunked and self.chain.deterministic:
+            asked = "--precision" if self.precision is not None else "--budget"
+            raise UsageError(f"{asked} is for draws, and nothing of {self.noise} is random: it has one; leave it out")
         if not 0 < self.target <= 1:
             raise UsageError(
                 f"--target: {self.target:g} is no share of the clean accuracy; give a number above 0, up to 1"

@@ -116,7 +116,7 @@ class LayerSource:
             tensor = clean.tensor
             drawn = self.chain.draw(self.setting.seed, draw, self.layer.index, tensor.role, tensor.shape)
             if tensor.transposed:  # in memory as the graph stores them: noisy values need no transposition of their own
-                drawn = tuple(tuple(map(_transposed_in_memory, arrays)) for arrays in drawn)
+                drawn = tuple(tuple(_transposed_in_memory(each, tensor.shape) for each in arrays) for arrays in drawn)
             size += sum(array.nbytes for arrays in drawn for array in arrays)
             made.append(maker.noisy(self.chain, clean, drawn))
         return LayerNoise(self.layer, self.setting.bn == "raw", tuple(made), maker, size)
@@ -129,7 +129,10 @@ def in_memory(
     return LayerSource.of(layer, constants, setting).draw(draw, Host())
 
 
-def _transposed_in_memory(values: Array) -> Array:
+def _transposed_in_memory(values: Array, shape: tuple[int, ...]) -> Array:
+    """An array of the canonical shape as it lies transposed; any other, as the bits of each value, as it is."""
+    if values.shape != shape:
+        return values
     return np.ascontiguousarray(values.swapaxes(-1, -2)).swapaxes(-1, -2)
 
 

@@ -12,11 +12,12 @@ def age(
     least: float = 0.0,
     most: float = 1000 * YEAR,
     *,
+    also: float | None = None,
     choices: tuple[float, ...] = (),
     defaults: tuple[float, ...] = (1.0, HOUR, DAY, YEAR),
     limits: str = "a time from 0s, right after programming, to 1000y",
 ) -> Level:
-    """The time in seconds since programming, between `least` and `most` or one of `choices`."""
+    """The time in seconds since programming, between `least` and `most`, or `also`; or one of `choices`."""
     return Level(
         name="t",
         title="time since programming",
@@ -33,5 +34,6 @@ def age(
         least=least,
         most=most,
         choices=choices,
+        also=also,
         time=True,
     )

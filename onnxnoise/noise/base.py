@@ -18,8 +18,8 @@ _LEAST = 1e-30
 """Levels lie between this and its inverse: beyond them float32 has no noise, or nothing else."""
 
 Doubles = npt.NDArray[np.float64]
-Drawn = tuple[Floats, ...]
-"""The random arrays of one initializer and one draw, each of its canonical shape, in the order in which they were drawn."""
+Drawn = tuple[npt.NDArray[Any], ...]
+"""The random arrays of one initializer and one draw, mostly of its canonical shape, in the order in which they were drawn."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Level:
     percentage `p`, for charts.
 
     A `time` is in seconds since programming and written with its unit (1h); it is no size, so its `percent` is the time itself.
-    A `whole` level is a whole number. `least` and `most` bound the levels, both included; `choices` are the only ones, and
-    where there is but one, nothing can be swept. `limits` says in words which numbers may be levels.
+    A `whole` level is a whole number. `least` and `most` bound the levels, both included, but for `also`; `choices` are the only
+    ones, and where there is but one, nothing can be swept. `limits` says in words which numbers may be levels.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Level:
     least: float = _LEAST
     most: float = 1 / _LEAST
     choices: tuple[float, ...] = ()
+    also: float | None = None
     time: bool = False
     whole: bool = False
     measure: str = "sigma_noise"
@@ -71,6 +72,11 @@ class Level:
     def flag(self) -> str:
         """The flag that lists levels: `--snr` for signal-to-noise ratios, as it always was, else `--levels`."""
         return "--snr" if self.name == "SNR" else "--levels"
+
+    @property
+    def only(self) -> float | None:
+        """The one level that there is, where nothing can be swept."""
+        return self.choices[0] if len(self.choices) == 1 else None
 
     @property
     def silent(self) -> float:
@@ -124,7 +130,7 @@ class Level:
         if self.choices:
             fits = level in self.choices
         else:
-            fits = self.least <= level <= self.most and (not self.whole or level == int(level))
+            fits = level == self.also or (self.least <= level <= self.most and (not self.whole or level == int(level)))
         if fits or (level == self.silent and not self.time and not self.choices):
             return level
         raise UsageError(
@@ -146,14 +152,27 @@ class Weights:
     scale: str = "tensor"
 
 
+Place = Literal["weights", "devices", "either"]
+"""The place of a step in a chain: among those that treat weights, those that treat devices, which come after, or either."""
+
+
 class NoiseModel(Protocol):
     """One step that turns an initializer into a noisy one: a pure function of its values, its random arrays and a level.
 
     A model is one file of this package and one name in its `MODELS`. `formula`, `source` and `omits` (the effects it leaves
-    out) are for people. Its constructor takes the step's parameters by name, besides the level.
+    out) are for people. Its constructor takes the step's parameters by name, besides the level. `scale` is the one to take where
+    none is asked for.
     """
 
     name: str
+    place: Place
+    scale: str
+    deterministic: bool
+    """Whether nothing of it is random, so that all draws are one chip."""
+
+    alone: bool
+    """Whether it puts weights on devices of another kind than a differential pair, so that no other device step can follow."""
+
     level: Level
     formula: str
     source: str
@@ -164,6 +183,20 @@ class NoiseModel(Protocol):
 
     def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
         """The noisy values, float32 in the canonical shape; `weights.values` themselves where there is no noise."""
+
+
+class ByNormals:
+    """The usual parts of a noise model: so many arrays of unit `normals` a draw, one unless it says otherwise."""
+
+    place: Place = "weights"
+    scale = "tensor"
+    deterministic = False
+    alone = False
+    normals = 1
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
+        """The arrays of unit normals, float32, one after the other."""
+        return tuple(random.standard_normal(shape, dtype=np.float32) for _ in range(self.normals))
 
 
 @runtime_checkable

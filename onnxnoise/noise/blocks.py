@@ -18,23 +18,23 @@ Formula = Callable[..., Doubles]
 """A function from blocks (weights in float64, their unit, random arrays) to noisy weights in float64."""
 
 
-def by_blocks(formula: Formula, values: Floats, unit: Doubles, arrays: Sequence[Floats]) -> Floats:
+def by_blocks(formula: Formula, values: Floats, units: Sequence[Doubles], arrays: Sequence[npt.NDArray[Any]]) -> Floats:
     """The noisy values, float32 in the shape of `values`, of a formula that treats each value alone.
 
-    `formula(w, a, *arrays)` gets a block of the values and of `unit`, which is broadcastable to them (a scalar stays one), both
-    in float64, and the block's part of each random array, float32. Its result is rounded to float32 once. Values and random
-    arrays that lie in memory with their last two axes swapped are taken in that order, without copies.
+    `formula(w, *units, *arrays)` gets a block of the values and of each unit, which is broadcastable to them (a scalar stays
+    one), in float64, and the block's part of each random array, float32. Its result is rounded to float32 once. Values and
+    random arrays that lie in memory with their last two axes swapped are taken in that order, without copies.
     """
     swapped = values.ndim > 1 and not values.flags.c_contiguous
     laid = values.swapaxes(-1, -2) if swapped else values
     weights, *rest = (_flat(array, values.shape, swapped) for array in (values, *arrays))
-    units = _flat(unit, values.shape, swapped)
+    scales = [unit.reshape(1) if unit.size == 1 else _flat(unit, values.shape, swapped) for unit in units]
     noisy = np.empty(laid.shape, np.float32)
     out = noisy.reshape(-1)
     for start in range(0, out.size, _BLOCK):
         part = slice(start, start + _BLOCK)
-        scale = np.float64(unit.item()) if unit.size == 1 else units[part]
-        out[part] = formula(weights[part].astype(np.float64), scale, *(array[part] for array in rest))
+        scaled = (unit[0] if unit.size == 1 else unit[part] for unit in scales)
+        out[part] = formula(weights[part].astype(np.float64), *scaled, *(array[part] for array in rest))
     return noisy.swapaxes(-1, -2) if swapped else noisy
 
 

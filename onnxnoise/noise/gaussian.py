@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxnoise.noise.base import Drawn, Level, Weights
+from onnxnoise.noise.base import ByNormals, Drawn, Level, Weights
 from onnxnoise.records import Floats
 from onnxnoise.words import PAPER_SNRS
 
@@ -27,7 +27,7 @@ SNR = Level(
 )
 
 
-class Gaussian:
+class Gaussian(ByNormals):
     """Zero-mean white Gaussian noise on every value of an initializer."""
 
     name = "gaussian"
@@ -41,10 +41,6 @@ class Gaussian:
     # once, and the weights would differ from NumPy's in their last bit.
     kernel = """<ir_version: 8, opset_import: ["": 13]> gaussian (float w, float z1, float sigma) => (float noisy)
     {scaled = Mul (z1, sigma)  noisy = Add (w, scaled)}"""
-
-    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
-        """One array of unit normals, float32."""
-        return (random.standard_normal(shape, dtype=np.float32),)
 
     def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
         """`w + sigma z` in float32, with sigma = sigma_w / level rounded to float32 first."""

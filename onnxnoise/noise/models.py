@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise import MODELS
 from onnxnoise.noise.base import Drawn, Drifting, Level, NoiseModel, Weights
 from onnxnoise.noise.normals import stream
 from onnxnoise.noise.pairs import OnPairs, Pair
-from onnxnoise.noise.times import seconds
+from onnxnoise.noise.steps import made_of, step_of, texts_of
 from onnxnoise.records import Floats, NoiseSetting, NoiseStep
-from onnxnoise.text import did_you_mean, quoted
-
-
-def model_class(name: str) -> Callable[..., NoiseModel]:
-    """The class of a noise model, made with the step's parameters by name; raises UsageError for a model that is not known."""
-    if name not in MODELS:
-        raise UsageError(f"--noise: {quoted(name)} is not known{did_you_mean(name, MODELS)}; use {', '.join(MODELS)}")
-    found: Callable[..., NoiseModel] = import_module(f"onnxnoise.noise.{name.replace('-', '_')}").MODEL
-    return found
 
 
 @dataclass(frozen=True)
@@ -72,6 +60,16 @@ class Chain:
         return self._through(weights, drawn, tuple(level if link.level is None else link.level for link in self.links))
 
     @property
+    def scale(self) -> str:
+        """The scale to take where none is asked for: that of the first step that has one of its own."""
+        return next((link.model.scale for link in self.links if link.model.scale != "tensor"), "tensor")
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether nothing is random, so that all draws are one chip."""
+        return all(link.model.deterministic for link in self.links)
+
+    @property
     def drifts(self) -> bool:
         """Whether one of the steps drifts, so that what was programmed is known beside what is read."""
         return any(_drifts(link.model) for link in self.links)
@@ -99,15 +97,46 @@ class Chain:
 
 
 def chain_of(setting: NoiseSetting) -> Chain:
-    """The chain of a setting. Raises UsageError for a step that is not known or parameters that its model doesn't take."""
-    links = tuple(_link(step) for step in setting.steps)
-    if sum(link.level is None for link in links) > 1:
-        names = [link.model.name for link in links if link.level is None]
-        raise UsageError(
-            f"--noise: {setting.chain} leaves the levels of {' and '.join(names)} open, but one is swept; write the others, "
-            f"as {names[0]}:{links[0].model.level.defaults[0]:g}"
-        )
+    """The chain of a setting.
+
+    Raises UsageError for a step that is not known, for parameters that its model doesn't take, for several steps without a level,
+    and for steps in an order that makes no sense.
+    """
+    links = tuple(Link(*made_of(step)) for step in setting.steps)
+    _check_open(setting, links)
+    _check_order(setting, links)
     return Chain(links)
+
+
+def _check_open(setting: NoiseSetting, links: Sequence[Link]) -> None:
+    """One level at most is swept."""
+    without = [link.model for link in links if link.level is None]
+    if len(without) > 1:
+        names = " and ".join(model.name for model in without)
+        first = without[0]
+        raise UsageError(
+            f"--noise: {setting.chain} leaves the levels of {names} open, but one is swept; write the others, "
+            f"as {first.name}:{first.level.number(first.level.defaults[0])}"
+        )
+
+
+def _check_order(setting: NoiseSetting, links: Sequence[Link]) -> None:
+    """Steps on weights come before those on devices, and a memory that shares no pair stands alone among these."""
+    device: NoiseModel | None = None
+    for number, (step, link) in enumerate(zip(setting.steps, links, strict=True), 1):
+        model = link.model
+        if device is not None and model.place == "weights":
+            raise UsageError(
+                f"--noise: step {number}, {step.text}, is on weights, but {device.name} before it has put them on devices; "
+                f"write {model.name} before {device.name}"
+            )
+        if device is not None and model.place == "devices" and (model.alone or device.alone):
+            raise UsageError(
+                f"--noise: step {number}, {step.text}, can't follow {device.name}: "
+                f"{(model if model.alone else device).name} shares its devices with no other step; leave out one of the two"
+            )
+        if model.place == "devices":
+            device = model
 
 
 def level_of(setting: NoiseSetting) -> Level:
@@ -115,60 +144,34 @@ def level_of(setting: NoiseSetting) -> Level:
     return chain_of(setting).level
 
 
-def parse_chain(text: str) -> tuple[NoiseStep, ...]:
-    """The steps that `STEP[+STEP...]` names; raises UsageError for a text that isn't a chain.
+def parse_chain(text: str, sha256s: Sequence[str] | None = None) -> tuple[NoiseStep, ...]:
+    """The steps that `STEP[+STEP...]` names.
+
+    Files of the user's are read; with `sha256s`, the digests that a run file has kept of them, they aren't. Raises UsageError for
+    a text that isn't a chain, NoiseFileError for a file that can't be used.
 
     >>> parse_chain("relative:range=1")
-    (NoiseStep(name='relative', level=None, parameters=(('range', 1.0),)),)
-    >>> parse_chain("relative:0.05")[0].level
-    0.05
+    (NoiseStep(name='relative', level=None, parameters=(('range', 1.0),), file='', sha256=''),)
+    >>> parse_chain("pcm:1d")[0].level
+    86400.0
     """
-    steps = tuple(_step(part.strip()) for part in text.split("+"))
+    steps = tuple(step_of(part, read=sha256s is None) for part in texts_of(text))
+    if sha256s is not None:
+        kept = iter(sha256s)
+        steps = tuple(replace(step, sha256=next(kept, "")) if step.file else step for step in steps)
     chain_of(NoiseSetting(steps=steps))
     return steps
-
-
-def _step(text: str) -> NoiseStep:
-    name, colon, rest = text.partition(":")
-    level: float | None = None
-    parameters: dict[str, float] = {}
-    for part in rest.split(",") if colon else ():
-        key, equals, value = part.partition("=")
-        time = seconds(value if equals else key)
-        try:
-            number = float(value if equals else key) if time is None else time
-        except ValueError:
-            raise UsageError(
-                f"--noise: {text[:60]!r}: {part[:40]!r} is no parameter; write a level, or NAME=NUMBER"
-            ) from None
-        if not equals and level is not None:
-            raise UsageError(f"--noise: {text[:60]!r} has two levels; write one, and other parameters as NAME=NUMBER")
-        if equals:
-            parameters[key.strip()] = number
-        else:
-            level = number
-    return NoiseStep(name.strip(), level, tuple(parameters.items()))
 
 
 def _drifts(model: NoiseModel) -> bool:
     return isinstance(model, Drifting) and model.drifts
 
 
-def _link(step: NoiseStep) -> Link:
-    model = model_class(step.name)
-    known = tuple(inspect.signature(model).parameters)
-    for name, _ in step.parameters:
-        if name not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none besides its level"
-            raise UsageError(f"--noise: {step.name} has no parameter {name[:40]!r}; {takes}")
-    made = model(**dict(step.parameters))
-    return Link(made, None if step.level is None else made.level.check(step.level, "--noise"))
-
-
 def headline(setting: NoiseSetting) -> str:
     """The first line of every output: the noise, the values that its sigma or scale is taken over, the batch-norm policy."""
     level = level_of(setting)
-    return f"weight noise, {level.name} = {level.definition}, {terms(setting)}"
+    swept = "" if level.only is not None else f", {level.name} = {level.definition}"
+    return f"weight noise{swept}, {terms(setting)}"
 
 
 def terms(setting: NoiseSetting) -> str:
@@ -179,8 +182,16 @@ def terms(setting: NoiseSetting) -> str:
 def units(setting: NoiseSetting) -> str:
     """The unit of a level in words: `sigma per tensor`, else the noise model and its scale; then which weights bear noise."""
     white = setting.chain == "gaussian"
-    noise = f"sigma per {setting.sigma_scope}" if white else f"{setting.chain}, scale per {setting.scale}"
+    noise = f"sigma per {setting.sigma_scope}" if white else f"{readable(setting)}, scale per {setting.scale}"
     return f"{noise}; kernels only" if setting.analog == "kernels" else noise
+
+
+def readable(setting: NoiseSetting) -> str:
+    """The chain as people read it, with the levels that are times written as such: `quantize:4+pcm:1d`."""
+    pairs = zip(setting.steps, chain_of(setting).links, strict=True)
+    return "+".join(
+        step.text if step.level is None else step.written(link.model.level.number(step.level)) for step, link in pairs
+    )
 
 
 def setting_of(identity: Mapping[str, Any]) -> NoiseSetting:
@@ -189,7 +200,7 @@ def setting_of(identity: Mapping[str, Any]) -> NoiseSetting:
     Raises KeyError or ValueError where the identity holds no setting.
     """
     try:
-        steps = parse_chain(identity.get("noise", "gaussian"))
+        steps = parse_chain(identity.get("noise", "gaussian"), identity.get("noise_files", ()))
     except UsageError as error:
         raise ValueError(str(error)) from error
     return NoiseSetting(

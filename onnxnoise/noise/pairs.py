@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.base import Doubles, Drawn, Weights, largest
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights, largest
 from onnxnoise.noise.blocks import by_blocks
 from onnxnoise.records import Floats
 
@@ -41,17 +41,16 @@ class Pair:
         return ((self.plus - self.minus) * self.unit).astype(np.float32)
 
 
-class OnPairs(ABC):
+class OnPairs(ByNormals, ABC):
     """A noise model of the devices of a differential pair.
 
-    In a chain the pair is kept from one such step to the next. Conductances are shares of G here: each sigma of these models
-    grows with G, so G itself, the parameter `gmax` in microsiemens, cancels. `drifts` says that the level is a time and that
-    level 0 is right after programming, before drift and read noise.
+    Its `normals` are of the plus devices and of the minus devices in turn. In a chain the pair is kept from one such step to the
+    next. Conductances are shares of G here: each sigma of these models grows with G, so G itself, the parameter `gmax` in
+    microsiemens, cancels. `drifts` says that the level is a time and that level 0 is right after programming, before drift and
+    read noise.
     """
 
-    normals: int
-    """The number of arrays of unit normals of one draw: first of the plus devices, then of the minus devices, and so on."""
-
+    place: Place = "devices"
     drifts = False
 
     def __init__(self, gmax: float) -> None:
@@ -61,10 +60,6 @@ class OnPairs(ABC):
     @abstractmethod
     def device(self, target: Conductances, normals: Sequence[Any], level: float) -> Doubles:
         """The conductances at `level` of devices that were to hold `target`; `normals` has every second array of the draw."""
-
-    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
-        """Arrays of unit normals, float32: of the plus devices and the minus devices in turn."""
-        return tuple(random.standard_normal(shape, dtype=np.float32) for _ in range(self.normals))
 
     def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
         """The weights that pairs hold at `level` which were programmed to `weights`."""
@@ -79,7 +74,7 @@ class OnPairs(ABC):
             used *= np.copysign(unit, w)
             return used
 
-        return by_blocks(formula, weights.values, largest(weights.values, weights.scale), drawn)
+        return by_blocks(formula, weights.values, [largest(weights.values, weights.scale)], drawn)
 
     def stored(self, pair: Pair, drawn: Drawn, level: float) -> Pair:
         """The pairs at `level` that were programmed to `pair`."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.base import Doubles, Drawn, Level, Weights, extreme, largest
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Level, Weights, extreme, largest
 from onnxnoise.records import Floats
 
 ETA = Level(
@@ -27,7 +27,7 @@ ETA = Level(
 )
 
 
-class Relative:
+class Relative(ByNormals):
     """White Gaussian noise whose size is a share of a device's range: of the largest weight, or of the range of the weights.
 
     `range` is 1 for max w - min w in place of max |w|, else 0.
@@ -47,16 +47,13 @@ class Relative:
             raise UsageError(f"--noise: relative:range={range:g} is not known; 1 takes max w - min w, 0 takes max |w|")
         self._range = range == 1.0
 
-    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
-        """One array of unit normals, float32."""
-        return (random.standard_normal(shape, dtype=np.float32),)
-
     def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
         """`w + eta a z` computed in float64 and rounded to float32 once."""
         factors = self.factors(weights, level)
         if factors is None:
             return weights.values
-        return (weights.values + factors["size"] * drawn[0]).astype(np.float32)
+        noisy: Doubles = weights.values + factors["size"] * drawn[0]
+        return noisy.astype(np.float32)
 
     def factors(self, weights: Weights, level: float) -> Mapping[str, npt.NDArray[Any]] | None:
         """The kernel's `size` of the noise, float64: a scalar, or one number a channel or tile."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from onnxnoise.noise.base import Level
-from onnxnoise.noise.models import level_of
+from onnxnoise.noise.models import chain_of, level_of
 from onnxnoise.records import Cell, CleanHits, NoiseSetting, Notice
 
 FEW_DRAWS = 10
@@ -29,7 +29,12 @@ def notices(
             f"none of {clean.images} images is classified correctly without noise, so there is nothing to normalize by; "
             "the model is untrained, or the card's [input] or the labels are wrong",
         )
-    yield from _few_chunked(cells) if chunked else _few(draws)
+    if chain_of(setting).deterministic:
+        yield Notice(
+            "deterministic", f"nothing of {setting.chain} is random: one draw is every chip, and has no interval"
+        )
+    else:
+        yield from _few_chunked(cells) if chunked else _few(draws)
     if precision is not None:
         yield from _imprecise(cells, precision, draws, level_of(setting))
     yield from _negative_variances(setting.bn, cells)

@@ -15,7 +15,7 @@ from onnxnoise.engine.segments import Cutter
 from onnxnoise.model.classifier import load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
-from onnxnoise.noise import MODELS
+from onnxnoise.noise import FROM_FILES, MODELS
 from onnxnoise.noise.base import Weights
 from onnxnoise.noise.models import chain_of, parse_chain
 from onnxnoise.records import NoiseSetting, NoiseTensor
@@ -61,7 +61,7 @@ def test_a_fused_multiply_add_would_be_seen() -> None:
 
 @pytest.mark.parametrize("scale", ["tensor", "channel", "tile:7"])
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in FROM_FILES])
 def test_every_model_with_a_kernel_is_numpys_to_the_bit(
     device: Device, name: str, transposed: bool, scale: str
 ) -> None:

@@ -70,7 +70,7 @@ def plan(
 
     Greedy: layers are ranked by the accuracy that noise in them alone costs (also per parameter), the shortest beginning of a
     ranking that meets the target is kept digital, then what turns out not to be needed is given back, largest first. The choice
-    is made on `spec.draws` draws and verified on fresh ones; where those miss the target, layers are chosen for a higher one.
+    is made on the draws of `spec` and verified on fresh ones; where those miss the target, layers are chosen for a higher one.
     No smaller set is ruled out. `max_share` is the largest share of parameters to keep digital; `spec.layers` are the layers that
     bear noise at all; `tell` is told of each evaluation. What is measured goes to the run file, and to a folder beside it that
     ends in `.plan`; the same plan takes it from there.
@@ -92,7 +92,7 @@ def plan(
         raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
     experiment = Experiment.opened(replace(spec, sweeps=("all",)))
     choice = _Choice(experiment, stored, max_share, tell)
-    without = choice.accuracy(experiment.subject.layers, spec.seed, spec.draws)
+    without = choice.accuracy(experiment.subject.layers, spec.seed, spec.most_draws)
     goal = spec.target
     best: tuple[tuple[NoiseLayer, ...], Estimate, int] | None = None
     for attempt in range(1, _ROUNDS + 1):
@@ -112,7 +112,7 @@ def plan(
         level=stored,
         target=spec.target,
         metric=choice.metric,
-        draws=spec.draws,
+        draws=spec.most_draws,
         fresh_seed=fresh_seed,
         fresh_draws=fresh_draws,
         digital=tuple(layer_info(layer) for layer in digital),
@@ -188,7 +188,7 @@ class _Choice:
         spec = self.experiment.spec
 
         def meets(digital: Sequence[NoiseLayer]) -> bool:
-            return self.accuracy(self.others(digital), spec.seed, spec.draws).mean >= target
+            return self.accuracy(self.others(digital), spec.seed, spec.most_draws).mean >= target
 
         if meets(()):
             return ()
@@ -270,6 +270,6 @@ def _notices(spec: BenchSpec, digital: Sequence[NoiseLayer], layers: Sequence[No
         return [
             Notice("all_digital", "the target is met only with every layer kept digital: no plan for analog hardware")
         ]
-    if spec.draws == 1:
+    if spec.most_draws == 1:
         return [Notice("one_draw", "the layers were chosen on one draw; use --draws 5 or more")]
     return []

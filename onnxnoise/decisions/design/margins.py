@@ -116,7 +116,7 @@ def margin(
         target=spec.target,
         tolerance=tolerance,
         range=(loud, quiet),
-        draws=spec.draws,
+        draws=spec.most_draws,
         margins=spec.setting.with_snr(found),
         warnings=ends_found.warnings,
     )

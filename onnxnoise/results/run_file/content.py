@@ -75,6 +75,7 @@ def check_identity(identity: Mapping[str, Any]) -> None:
     }
     usual: dict[str, _Test] = {
         "noise": _is_text,
+        "noise_files": lambda value: isinstance(value, list) and all(map(_is_digest, value)),
         "scale": _is_text,
         "analog": _one_of(ANALOG),
         "output": _is_text,

@@ -40,6 +40,7 @@ class Order:
         there = replace(
             spec,
             model=_absolute(spec.model),
+            noise=spec.setting.located if spec.setting.files else spec.noise,
             card=spec.card and _absolute(spec.card),
             data=spec.data and _absolute(spec.data),
             provider=experiment.provider.name,

@@ -1,0 +1,81 @@
+"""Bit flips: each bit of a stored weight flips with a probability."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxnoise.errors import UsageError
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Weights, largest
+from onnxnoise.noise.blocks import by_blocks
+from onnxnoise.noise.uniform import below, probability
+from onnxnoise.records import Floats
+
+FLOAT = 32
+"""The number of bits that stands for the float32 weights themselves."""
+
+
+class Bitflip(ByNormals):
+    """Errors in the bits of weights that lie in a digital memory, as two's complement of `bits` bits or as float32."""
+
+    name = "bitflip"
+    level = probability(
+        "the probability that a bit flips",
+        "0.001 is one bit in a thousand",
+        "all bits",
+        "flipped bits",
+        (0.0001, 0.001, 0.01, 0.1),
+    )
+    formula = (
+        "q = rint(w/a n) with a = max|w|, n = 2^(bits-1) - 1, as two's complement in `bits` bits (2 to 16, 8 unless given); "
+        "bit i, 0 the lowest, flips where u_i < p, u of shape (..., bits); w' = q a/n. bits=32: the bits of "
+        "the float32 weight itself"
+    )
+    source = "Stutz et al., MLSys 2021, random bit errors"
+    omits = "bits of the activations, errors that come in bursts or in columns, error-correcting codes"
+
+    def __init__(self, bits: float = 8) -> None:
+        if bits != FLOAT and bits not in range(2, 17):
+            raise UsageError(
+                f"--noise: bitflip:bits={bits:g} is not known; give 2 to 16, or 32 for the bits of float32"
+            )
+        self._bits = int(bits)
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
+        """One array of uniform numbers, float32, of shape (..., bits)."""
+        return (random.random((*shape, self._bits), dtype=np.float32),)
+
+    def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
+        """The weights of the flipped codes; with `bits=32` they may be infinite or no numbers, as flipped bits make them."""
+        bits, values = self._bits, weights.values
+        flips = _flips(drawn[0], level)
+        if bits == FLOAT:
+            return (np.ascontiguousarray(values).view(np.uint32) ^ flips).view(np.float32)
+        n = 2.0 ** (bits - 1) - 1
+
+        def formula(w: Doubles, unit: Any, flipped: npt.NDArray[np.uint32]) -> Doubles:
+            w /= np.where(unit > 0, unit, 1.0)
+            w *= n
+            codes = np.rint(w, out=w).astype(np.int32)
+            codes ^= flipped.view(np.int32)
+            codes <<= 32 - bits  # and back: the sign is the highest of the bits
+            codes >>= 32 - bits
+            w = codes * unit
+            w /= n
+            return w
+
+        return by_blocks(formula, values, [largest(values, weights.scale)], [flips])
+
+
+def _flips(u: Floats, p: float) -> npt.NDArray[np.uint32]:
+    """The masks of flipped bits of each value, of the shape of `u` without its last axis: bit i is set where u[..., i] < p."""
+    count = -(-u.shape[-1] // 8)
+    packed = np.packbits(u < below(p), axis=-1, bitorder="little")
+    masks = np.zeros((*u.shape[:-1], 4), np.uint8)
+    masks[..., :count] = packed
+    return masks.view("<u4")[..., 0].astype(np.uint32, copy=False)
+
+
+MODEL = Bitflip

@@ -1,0 +1,105 @@
+"""Noise of one's own, as a function in a Python file."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from onnxnoise.errors import NoiseFileError
+from onnxnoise.noise.base import ByNormals, Drawn, Level, Weights
+from onnxnoise.noise.userfiles import unchanged
+from onnxnoise.records import Floats
+
+_LEVEL = Level(
+    name="level",
+    title="level of the function",
+    definition="the level that the function is called with",
+    hint="what it means is the function's",
+    example="0.01,0.1",
+    less="smaller",
+    defaults=(0.01, 0.02, 0.05, 0.1, 0.2),
+    search=(2.0, 0.0005),
+    percent=lambda level: 100.0 * level,
+    inverse="p / 100",
+    reference="1",
+    limits="a number from 0 on",
+    least=0.0,
+    measure="the level",
+)
+
+
+class Python(ByNormals):
+    """A function (weights, rng, level) -> weights, called with a generator that begins anew for every level of a draw."""
+
+    name = "python"
+    level = _LEVEL
+    formula = (
+        "w' = NAME(weights, rng, level): float32 arrays of the canonical shape ((out, in) of dense layers), rng a NumPy "
+        "Generator on the step's stream, the same for all levels of a draw"
+    )
+    source = "the file, which is run as it is"
+    omits = "whatever the function leaves out"
+    normals = 0
+
+    def __init__(self, file: str, sha256: str) -> None:
+        self._path, _, self._name = file.rpartition(":")
+        self._sha256 = sha256
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:  # noqa: ARG002
+        """The state of the stream, from which the function draws what it wants."""
+        state: Any = random.bit_generator.state["state"]
+        return (state["counter"], state["key"])
+
+    def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
+        """The weights that the function returns; raises NoiseFileError where it fails, or returns anything else than weights."""
+        function = _function(self._path, self._sha256, self._name)
+        counter, key = drawn
+        bits = np.random.Philox(0)
+        state: Any = bits.state
+        state["state"] = {"counter": counter, "key": key}
+        bits.state = state
+        values = np.array(weights.values, np.float32, order="C")
+        where = f"{self._path}: {self._name}"
+        try:
+            noisy = function(values, np.random.Generator(bits), level)
+        except Exception as error:
+            line = traceback.extract_tb(error.__traceback__)[-1].lineno
+            raise NoiseFileError(f"{where} failed in line {line}: {type(error).__name__}: {error}") from error
+        asked = f"it must return float32 values of shape {values.shape}, those of its weights"
+        if not isinstance(noisy, np.ndarray):
+            raise NoiseFileError(f"{where} returned {type(noisy).__name__}, no array; {asked}")
+        if noisy.shape != values.shape or noisy.dtype != np.float32:
+            raise NoiseFileError(f"{where} returned {noisy.dtype} values of shape {noisy.shape}; {asked}")
+        if not np.isfinite(noisy).all():
+            count = int((~np.isfinite(noisy)).sum())
+            raise NoiseFileError(
+                f"{where} returned {count:,} values that are not finite, of {noisy.size:,}, at level {level:g}"
+            )
+        return noisy
+
+
+@lru_cache(maxsize=16)
+def _function(path: str, sha256: str, name: str) -> Callable[..., Any]:
+    module = ModuleType("onnxnoise_user_noise")
+    module.__file__ = path
+    try:
+        exec(compile(unchanged(path, sha256), path, "exec"), module.__dict__)
+    except NoiseFileError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise NoiseFileError(f"{path}: can't be run: {type(error).__name__}: {error}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        there = sorted(each for each, value in vars(module).items() if callable(value) and not each.startswith("_"))
+        raise NoiseFileError(
+            f"{path}: has no function {name}; " + (f"it has {', '.join(there[:8])}" if there else "it has none")
+        )
+    return found  # type: ignore[no-any-return]
+
+
+MODEL = Python
