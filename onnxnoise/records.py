@@ -221,10 +221,13 @@ class Notice:
 
 @dataclass(frozen=True)
 class ImageChunk:
-    """Images that travel together: pixels uint8 RGB (n, height, width, 3), labels int64 (n,); the first is image `start`."""
+    """Images that travel together, labels int64 (n,); the first is image `start`.
+
+    `pixels` are uint8 (n, height, width, channels), or other arrays, numbers (n, ...) as the data has them.
+    """
 
     start: int
-    pixels: Pixels
+    pixels: npt.NDArray[Any]
     labels: Labels
 
 
@@ -435,6 +438,18 @@ class RealizedRange:
 
 
 @dataclass(frozen=True)
+class Chance:
+    """The accuracy of always giving the same answer, a fraction of 1: the largest class' share, for top-5 that of five."""
+
+    top1: float
+    top5: float
+
+    def of(self, metric: Metric) -> float:
+        """Chance by a metric."""
+        return self.top5 if metric == "top5" else self.top1
+
+
+@dataclass(frozen=True)
 class CleanHits:
     images: int
     top1_hits: int
@@ -469,7 +484,7 @@ class Result(MeasuredModel):
     accuracy that a draw must keep to count in a yield; `precision`, of a chunked run, the half-width of `sampled` asked for.
     `realized` has the noise that each layer's values really got at each level, and `realized_layers` its range over the layers;
     both are empty where the run file has none of it yet. `runs` helps to repeat it: the command, versions and machine of every
-    run that measured a part.
+    run that measured a part. `chance` is None where the run file tells neither labels nor classes.
     """
 
     metric: Metric
@@ -487,11 +502,24 @@ class Result(MeasuredModel):
     precision: float | None = None
     realized: tuple[Realized, ...] = ()
     realized_layers: tuple[RealizedRange, ...] = ()
+    chance: Chance | None = None
 
     @property
     def told(self) -> Metric:
         """The metric that tables show: top-1 where there is no top-5."""
         return "top1" if self.clean.top5_hits is None else self.metric
+
+    @property
+    def clean_hits(self) -> int:
+        """The clean hits by the metric that tables show."""
+        return (self.clean.top5_hits or 0) if self.told == "top5" else self.clean.top1_hits
+
+    @property
+    def normalized_chance(self) -> float | None:
+        """Chance over the clean accuracy; None where one of the two isn't there."""
+        if self.chance is None or not self.clean_hits:
+            return None
+        return self.chance.of(self.told) * self.clean.images / self.clean_hits
 
 
 Shape = tuple[int | None, ...]
@@ -503,7 +531,9 @@ Layout = Literal["nchw", "nhwc"]
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The graph's image input: rank 4, None for a dimension that is free; layout None where the file doesn't tell.
+    """The graph's image input: None for a dimension that is free; layout None where the file doesn't tell.
+
+    Its rank is 4, or another one where the model takes arrays that are no images: signals, rows of a table.
 
     `quantization` is the (scale, zero point) that turn an integer input q into the network's numbers, `scale * (q - zero point)`;
     None where the graph doesn't begin so.

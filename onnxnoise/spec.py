@@ -200,9 +200,9 @@ class BenchSpec:
     out: str | None = flag(
         "--out",
         "FILE",
-        "Run file; the same command continues it, and draws, SNRs, sweeps and limit may grow",
+        "Run file, whose folder is made; the same command continues it, and draws, SNRs, sweeps and limit may grow",
         default=None,
-        by_default="MODEL-DIGEST.sqlite, here",
+        by_default="MODEL, what is unusual, and 8 digits, here",
         at="bench gate margin plan",
     )
     clean_check: bool = flag(
@@ -264,6 +264,16 @@ class BenchSpec:
         choices=tuple(name for name in MODELS if name not in FROM_FILES),
         after="data",
         at="bench compare gate rules margin plan apply",
+    )
+    labels: str | None = flag(
+        "--labels",
+        "FILE",
+        "An .npy of the images' labels, where --data is an array of images alone",
+        default=None,
+        syntax="path",
+        by_default="in the data, or beside it",
+        after="data",
+        at="bench compare gate rules margin plan",
     )
     levels: tuple[float, ...] | None = flag(
         "--levels",

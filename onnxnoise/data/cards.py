@@ -77,7 +77,10 @@ class MeasuredClean:
 
 @dataclass(frozen=True)
 class Card:
-    """One card: `dataset` and `input` come from its `[input]`, the others from the tables of their names."""
+    """One card: `dataset` and `input` come from its `[input]`, the others from the tables of their names.
+
+    `says_numbers` tells whether its `[input]` sets mean, std or a preset; else the numbers that a model gets are the usual guess.
+    """
 
     path: Path
     model: ModelInfo
@@ -86,6 +89,7 @@ class Card:
     structure: Structure
     published: Published
     measured: MeasuredClean
+    says_numbers: bool = True
 
     @property
     def classes(self) -> int:
@@ -164,6 +168,7 @@ def load_card(path: Path) -> Card:
             data=measured.text("data"),
             noise=read_noise(measured),
         ),
+        says_numbers=not {"mean", "std", "preset"}.isdisjoint(tables["input"].values),
     )
 
 

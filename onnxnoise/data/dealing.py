@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,21 @@ class DealtImages(ImageSource):
 
     source: ImageSource
     positions: Positions
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one image, that of the source."""
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the numbers in a chunk, that of the source."""
+        return self.source.dtype
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether chunks have pixels, as the source's do."""
+        return self.source.is_picture
 
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
         dealt = [self.positions[each.start : each.stop] for each in ranges]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from onnxnoise import formats
 from onnxnoise.data.cards import Card
 from onnxnoise.data.datasets import Dataset
+from onnxnoise.data.input import InputSpec
 from onnxnoise.data.layouts import layouts_of
-from onnxnoise.data.sources.base import ImageSource
+from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.bundled import manifests, open_bundled
 from onnxnoise.data.sources.files import entries
 from onnxnoise.data.sources.label_list import LIST
@@ -26,18 +28,23 @@ _READABLE = (
 """Files that a layout may read, or that are named only where none does."""
 
 
-def open_images(data: str | Path | None, card: Card) -> ImageSource:
+def open_images(
+    data: str | Path | None, card: Card, *, channels: int | None = 3, labels: str | Path | None = None
+) -> ImageSource:
     """The images of `data`: a path, a bundled set's name, or None for the bundled set of the card's data set.
+
+    `channels` are those of the model's images, None where it takes arrays of another rank. `labels` is a file of labels for
+    layouts that have them in a file of their own.
 
     Of all layouts of the data set, in the registry's order, the first that recognizes the path opens it; in a folder that
     holds a folder `val`, that one is looked at first. Raises UsageError for None where nothing is bundled, and for a bundled
     set of other images than the card's; DataError or CardError where no layout recognizes the data, or they can't be used.
     """
-    dataset = card.dataset
+    dataset, spec = card.dataset, replace(card.input, channels=channels)
     if data is None:
         for name, manifest in manifests().items():
             if manifest.dataset == dataset.name:
-                return open_bundled(Path(name), dataset, card.input)
+                return open_bundled(Path(name), dataset, spec)
         raise UsageError(
             f"no images of {dataset.name}, which {card.path} asks for, come with the package: pass --data. "
             f"It takes {_taken(dataset)}"
@@ -54,7 +61,7 @@ def open_images(data: str | Path | None, card: Card) -> ImageSource:
     for place in _places(path):
         for layout in layouts_of(dataset):
             if layout.recognizes(place, dataset):
-                return layout.opens(place, dataset, card.input)
+                return _opened(layout, place, dataset, spec, labels)
     if not there:
         raise DataError(
             f"{data}: there is no such file or folder, and no bundled set of that name ({', '.join(manifests())}). "
@@ -65,6 +72,16 @@ def open_images(data: str | Path | None, card: Card) -> ImageSource:
         f"{data}: not recognized as images of {dataset.name}{f': it {other}' if other else ''}. "
         f"Looked for: {_taken(dataset)}. Found: {_found(path)}"
     )
+
+
+def _opened(
+    layout: DataLayout, place: Path, dataset: Dataset, spec: InputSpec, labels: str | Path | None
+) -> ImageSource:
+    if labels is None:
+        return layout.opens(place, dataset, spec)
+    if layout.opens_with is None:
+        raise UsageError(f"--labels {labels}: {place} has labels of its own, as {layout.takes}; leave it out")
+    return layout.opens_with(place, Path(labels), dataset, spec)
 
 
 def _places(path: Path) -> Iterator[Path]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from onnxnoise.data.datasets import Dataset
-from onnxnoise.data.toml import Table, Triple
+from onnxnoise.data.datasets import KNOWN, Dataset
+from onnxnoise.data.toml import Size, Table
 from onnxnoise.errors import CardError
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "opencv-cubic"]
@@ -31,28 +31,60 @@ CARD_LAYOUTS: tuple[CardLayout, ...] = ("auto", "nchw", "nhwc")
 class InputSpec:
     """The rule by which an image becomes the model's input, `(pixel/scale - mean)/std`, with the name of the card's data set.
 
-    With `resize` (shorter side, pixels) the image is resized, then `crop` (side, pixels) is cut from its centre. With
-    `crop` alone it is only cut; with neither it is stretched to `size` x `size`. `size` is always the input's side.
+    With `resize` (the shorter side, or height and width, pixels) the image is resized, then `crop` is cut from its centre. With
+    `crop` alone it is only cut; with neither it is stretched to `size`. `size` is always the input's: the side of a square, or
+    (height, width); None where the card doesn't say it, and arrays must have the model's size already.
     `rounding` is not a card's key: with torchvision's presets the resized long side is rounded down and half a pixel of
     the crop's margin to even, otherwise the side to the nearest pixel and the margin down, as tensorpack does.
-    `mean` and `std` are in the order of the model's channels. `scale` is None where neither card nor preset says it: it is
-    then 255, or 1 where an integer input takes the pixels as they are.
+    `mean` and `std` are in the order of the model's channels; equal values stand for any number of channels. `channels` is not
+    a card's key but the model's: None where its input is no image but an array of another rank. `scale` is None where neither
+    card nor preset says it: it is then 255, or 1 where an integer input takes the pixels as they are.
 
-    A run file keeps all fields as its identity, so a new field must be left out there unless a card sets it.
+    A run file keeps what `identity` returns, so a new field must be left out there unless a card sets it.
     """
 
     dataset: str
-    size: int
-    resize: int | None = None
-    crop: int | None = None
+    size: Size | None
+    resize: Size | None = None
+    crop: Size | None = None
     interpolation: Interpolation = "nearest"
     rounding: Rounding = "nearest"
     color: Color = "rgb"
     layout: CardLayout = "auto"
     scale: float | None = None
-    mean: Triple = (0.0, 0.0, 0.0)
-    std: Triple = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     label_offset: int = 0
+    channels: int | None = 3
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the input, pixels. Raises CardError where the card doesn't say them."""
+        if self.size is None:
+            raise CardError(
+                f"the card of {self.dataset} does not say how large the images are: add to its [input] size (stretch to it), "
+                "or resize and crop"
+            )
+        return pair(self.size)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the card asks for the numbers as they are: no other scale than 1, no mean and no std."""
+        return self.scale in {None, 1.0} and not any(self.mean) and set(self.std) == {1.0}
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that a card sets, by name."""
+        return {name: value for name, value in asdict(self).items() if name != "channels"}
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """Height and width of a size."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def printed(size: Size | None) -> str:
+    """A size as a person reads it: 224, or 48x64 of height and width."""
+    return "?" if size is None else str(size) if isinstance(size, int) else f"{size[0]}x{size[1]}"
 
 
 @dataclass(frozen=True)
@@ -60,8 +92,8 @@ class Preset:
     """The input that a family of models expects. The geometry (`size`, `resize`, pixels) is for images that differ in size."""
 
     scale: float
-    mean: Triple
-    std: Triple
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     color: Color = "rgb"
     layout: CardLayout = "auto"
     interpolation: Interpolation = "nearest"
@@ -87,15 +119,19 @@ def read_input(table: Table, dataset: Dataset) -> InputSpec:
     """The InputSpec of a card's `[input]`. Raises CardError for a value that is impossible, or where no size is given."""
     name = table.choice("preset", tuple(PRESETS))
     preset = PRESETS[name] if name else None
-    size, resize, crop = _geometry(table, dataset, preset)
-    default = preset.interpolation if preset else "bilinear" if resize else "nearest"
-    interpolation = table.choice("interpolation", INTERPOLATIONS) or default
     color = table.choice("color", COLORS)
     scale = table.number("scale", "a number above 0", above=0)
-    mean = table.triple("mean", "three numbers, one for each channel of the model")
-    std = table.triple("std", "three numbers above 0, one for each channel of the model", above=0)
+    count = 3 if dataset.name in KNOWN else None
+    each = "{} for each channel of the model, or one for all of them"
+    many = "three numbers{}, one" if count else "numbers{}, one"
+    mean = table.channels("mean", each.format(many.format("")), count=count)
+    std = table.channels("std", each.format(many.format(" above 0")), above=0, count=count)
     if preset and color not in {None, preset.color} and len(set(preset.mean)) > 1 and (mean is None or std is None):
         raise table.error("color", f"{preset.color}, as in preset {name}, unless mean and std come in that order too")
+    as_they_are = preset is None and scale == 1 and not any(mean or ()) and set(std or (1,)) == {1}
+    size, resize, crop = _geometry(table, dataset, preset, free=as_they_are and dataset.name not in KNOWN)
+    default = preset.interpolation if preset else "bilinear" if resize else "nearest"
+    interpolation = table.choice("interpolation", INTERPOLATIONS) or default
     return InputSpec(
         dataset=dataset.name,
         size=size,
@@ -114,22 +150,38 @@ def read_input(table: Table, dataset: Dataset) -> InputSpec:
     )
 
 
-def _geometry(table: Table, dataset: Dataset, preset: Preset | None) -> tuple[int, int | None, int | None]:
-    """`size`, `resize` and `crop` of an InputSpec, pixels."""
-    size, resize, crop = (table.integer(key, 1, 4096) for key in ("size", "resize", "crop"))
+def _geometry(
+    table: Table, dataset: Dataset, preset: Preset | None, *, free: bool
+) -> tuple[Size | None, Size | None, Size | None]:
+    """`size`, `resize` and `crop` of an InputSpec, pixels; where it is `free`, none need be there."""
+    size, crop = (_square(table.size(key, 1, 4096)) for key in ("size", "crop"))
+    resize = table.size("resize", 1, 4096)
     if size and crop and size != crop:
-        raise table.error("size", f"equal to crop = {crop}, the side of the input; leave out one of them")
-    side = crop or size
+        raise table.error("size", f"equal to crop = {printed(crop)}, the size of the input; leave out one of them")
+    input_size = crop or size
     if preset and dataset.side is None:
-        side, resize = side or preset.size, resize or preset.resize
-    side = side or resize or dataset.side
-    if side is None:
+        input_size, resize = input_size or preset.size, resize or preset.resize
+    input_size = input_size or _square(resize) or dataset.side
+    if input_size is None and not free:
         raise CardError(
             f"{table.file}: [input] does not say how large the images are: add a preset ({', '.join(PRESETS)}), "
-            "or size (stretch to it), or resize and crop"
+            "or size (stretch to it), or resize and crop; arrays that are the model's input already need scale = 1 instead"
         )
-    if resize and side > resize:
+    if resize and input_size and not _within(input_size, resize):
+        what = "shorter side is resize" if isinstance(resize, int) else "size is resize"
         raise CardError(
-            f"{table.file}: [input] cuts {side} pixels out of images whose shorter side is resize = {resize}"
+            f"{table.file}: [input] cuts {printed(input_size)} pixels out of images whose {what} = {printed(resize)}"
         )
-    return side, resize, side if resize else crop
+    return input_size, resize, input_size if resize else crop
+
+
+def _square(size: Size | None) -> Size | None:
+    """The size as one number where its sides are equal, so that both ways to write it are the same card."""
+    return size[0] if isinstance(size, tuple) and size[0] == size[1] else size
+
+
+def _within(size: Size, resize: Size) -> bool:
+    (height, width), (high, wide) = pair(size), pair(resize)
+    if isinstance(resize, int):
+        return min(height, width) <= resize
+    return height <= high and width <= wide

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxnoise.data.datasets import Dataset
-from onnxnoise.data.sources import arrays, bundled, class_folders, label_list, tars
+from onnxnoise.data.sources import arrays, bundled, class_folders, idx, label_list, tars
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.cifar import images as cifar
 from onnxnoise.data.sources.imagenet import images as imagenet
@@ -12,6 +12,7 @@ LAYOUTS: tuple[DataLayout, ...] = (
     imagenet.WORDNET_FOLDERS,
     label_list.LAYOUT,
     arrays.LAYOUT,
+    idx.LAYOUT,
     cifar.CIFAR10_LAYOUT,
     cifar.CIFAR100_LAYOUT,
     tars.LAYOUT,

@@ -16,7 +16,8 @@ from onnxnoise.formats import CARD, RULES, mistaken
 from onnxnoise.text import did_you_mean, shortened
 
 Name = TypeVar("Name", bound=str)
-Triple = tuple[float, float, float]
+Size = int | tuple[int, int]
+"""The side of a square, or (height, width); pixels."""
 
 MAX_BYTES = 1 << 20
 MOST_KEYS, MOST_DOTS = 20_000, 32
@@ -121,15 +122,30 @@ class Table:
             return number
         raise self.error(key, allowed)
 
-    def triple(self, key: str, allowed: str, *, above: float = -math.inf) -> Triple | None:
-        """Three finite numbers, one for each channel; a single one stands for all three."""
+    def size(self, key: str, low: int, high: int) -> Size | None:
+        """A whole number from `low` to `high`, or a pair of those, [height, width]."""
+        value = self.values.get(key)
+        if not isinstance(value, list):
+            return self.integer(key, low, high)
+        pair = [side for side in value if isinstance(side, int) and not isinstance(side, bool) and low <= side <= high]
+        if len(pair) == len(value) == 2:
+            return pair[0], pair[1]
+        raise self.error(key, f"a whole number from {low} to {high}, or two of them, [height, width]")
+
+    def channels(
+        self, key: str, allowed: str, *, above: float = -math.inf, count: int | None = None
+    ) -> tuple[float, ...] | None:
+        """Finite numbers, one for each of `count` channels (None: any number of them).
+
+        A single one stands for any number of channels, and comes back three times.
+        """
         value = self.values.get(key)
         if value is None:
             return None
-        numbers = [as_number(item) for item in (value if isinstance(value, list) else [value] * 3)]
+        numbers = [as_number(item) for item in (value if isinstance(value, list) else [value])]
         valid = [number for number in numbers if number is not None and number > above]
-        if len(numbers) == len(valid) == 3:
-            return valid[0], valid[1], valid[2]
+        if len(numbers) == len(valid) > 0 and len(valid) in (1, count or len(valid)):
+            return tuple(valid) if len(valid) > 1 else (valid[0],) * 3
         raise self.error(key, allowed)
 
 

@@ -50,11 +50,6 @@ class Network:
     unattached: tuple[Unattached, ...] = ()
     """The tensors that no layer holds, each once."""
 
-    @property
-    def run_file(self) -> str:
-        """The name of the file that keeps a run of this model unless --out names another."""
-        return f"{self.name}-{self.sha256[:8]}.sqlite"
-
     @cached_property
     def parameters(self) -> int:
         return sum(layer.parameters for layer in self.layers)

@@ -83,7 +83,7 @@ def overview(found: Sequence[View]) -> str:
         rows.append(
             [
                 text(view.label),
-                number(view.clean, f"{view.clean:.2%}", METRIC_TITLES[view.metric]),
+                number(view.clean, f"{view.clean:.2%}", _beside_clean(view)),
                 number(
                     len(chosen), f"{len(chosen):,}", "" if len(chosen) == len(view.layers) else f"of {len(view.layers)}"
                 ),
@@ -110,6 +110,11 @@ def overview(found: Sequence[View]) -> str:
         "noise",
     ]
     return table("Runs", headings, rows)
+
+
+def _beside_clean(view: View) -> str:
+    """The metric of a clean accuracy, and chance by it."""
+    return METRIC_TITLES[view.metric] + ("" if view.chance is None else f"; chance {view.chance:.1%}")
 
 
 def level_headings(found: Sequence[View]) -> list[str]:

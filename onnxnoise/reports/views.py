@@ -61,9 +61,8 @@ class View:
 
     @property
     def chance(self) -> float | None:
-        """The accuracy of guessing, a fraction of 1: 1 / classes, 5 / classes for top-5; None where classes aren't known."""
-        classes = self.opened.classes
-        return None if classes is None else (5 if self.metric == "top5" else 1) / classes
+        """The accuracy of always giving the same answer, a fraction of 1; None where neither labels nor classes are known."""
+        return None if self.result.chance is None else self.result.chance.of(self.metric)
 
     def cells(self, sweep: Sweep, level: float | None = None) -> list[Cell]:
         """The cells of a sweep, at one level or at all."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from onnxnoise.data.datasets import KNOWN
 from onnxnoise.errors import RunFileError
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import level_of, setting_of
 from onnxnoise.records import Result, TallyKey
+from onnxnoise.results.chance import classes_of
 from onnxnoise.results.question import Question, is_chunked
 from onnxnoise.results.run_file.database import is_database
 from onnxnoise.results.run_file.store import RunStore
@@ -165,14 +165,7 @@ def _opened(store: RunStore, metric: Metric | None) -> OpenedRun:
     measured, planned = _progress(store, spec)
     if is_chunked(store.identity):
         measured, planned = parts[0].measured, parts[0].planned
-    return OpenedRun(store.path, _merged(parts), _classes(store), measured, planned)
-
-
-def _classes(store: RunStore) -> int | None:
-    """The number of the data's classes: as the file says, or, if it was made before files said it, that of its data set."""
-    told = store.description.get("classes")
-    known = KNOWN.get(store.identity.get("preprocessing", {}).get("dataset"))
-    return int(told) if told else known.classes if known else None
+    return OpenedRun(store.path, _merged(parts), classes_of(store), measured, planned)
 
 
 def _merged(parts: Sequence[Result]) -> Result:

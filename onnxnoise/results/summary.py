@@ -9,10 +9,12 @@ from typing import Any
 from onnxnoise.noise.models import setting_of
 from onnxnoise.records import CHUNKED, InitializerInfo, LayerInfo, Notice, Realized, RealizedRange, Result, header
 from onnxnoise.results import caveats
+from onnxnoise.results.chance import chance_notice, chance_of
 from onnxnoise.results.chunked import answer_chunked
 from onnxnoise.results.crossed import answer_crossed
 from onnxnoise.results.question import Question, is_chunked
 from onnxnoise.results.run_file.store import RunStore
+from onnxnoise.words import Metric
 
 
 def summarize(store: RunStore, question: Question) -> Result | None:
@@ -31,6 +33,9 @@ def summarize(store: RunStore, question: Question) -> Result | None:
     levels = {cell.level for cell in cells}
     realized = [each for each in store.realized() if each.level in levels and each.layer in question.layers]
     realized.sort(key=lambda each: (each.layer, question.levels.index(each.level)))
+    clean, chance = answer.clean, chance_of(store, question.images)
+    told: Metric = "top1" if clean.top5_hits is None else question.metric
+    hits = clean.top1_hits if clean.top5_hits is None or told == "top1" else clean.top5_hits
     return Result(
         **kept_header(identity, description, question.images),
         metric=question.metric,
@@ -41,6 +46,7 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         a_avr=setting.with_snr(answer.averages),
         warnings=(
             *(Notice(**each) for each in description["notices"]),
+            *chance_notice(hits, clean.images, chance, told),
             *caveats.notices(setting, answer.clean, cells, draws=question.draws, precision=precision, chunked=chunked),
         ),
         runs=tuple(store.runs()),
@@ -51,6 +57,7 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         precision=precision,
         realized=tuple(realized),
         realized_layers=tuple(over_layers(realized)),
+        chance=chance,
     )
 
 

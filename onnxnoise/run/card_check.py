@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -122,12 +122,17 @@ def _compared(what: str, card: int | None, file: int | None, why: str) -> Findin
 
 def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
     spec = card.input
+    if len(image.shape) != 4:
+        return (_numbers(image, replace(spec, channels=None)),)
     layout = image.layout or layout_of(image, card)
     height, width = image.shape[2:] if layout == "nchw" else image.shape[1:3]
     channels = image.shape[1 if layout == "nchw" else 3]
     said = spec.layout
     same = None if image.layout is None else said in ("auto", image.layout)
-    fits = all(side in (None, spec.size) for side in (height, width))
+    fits = spec.size is None or all(
+        side in (None, made) for side, made in zip((height, width), spec.sides, strict=True)
+    )
+    several = {len(values) for values in (spec.mean, spec.std) if len(set(values)) > 1}
     return (
         Finding(
             "input layout",
@@ -139,29 +144,33 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
                 None: f"the file does not tell; images go in as {layout}",
             }.get(same),
         ),
-        Finding("input channels", 3, "any" if channels is None else channels, channels in (None, 3)),
+        Finding(
+            "input channels",
+            ", ".join(map(str, sorted(several))) or "any",
+            "any" if channels is None else channels,
+            channels is None or several <= {channels},
+        ),
         Finding(
             "input size",
-            f"{spec.size}x{spec.size}",
+            "any" if spec.size is None else "x".join(map(str, spec.sides)),
             f"{height or 'any'}x{width or 'any'}",
             fits,
             None if fits else "set crop or size in [input] to what the file takes",
         ),
-        _numbers(image, spec),
+        _numbers(image, replace(spec, channels=channels or 3)),
     )
 
 
 def _numbers(image: ImageInput, spec: InputSpec) -> Finding:
     """The finding whether the file's type can hold the card's numbers."""
-    as_they_are = spec.scale in (None, 1) and not any(spec.mean) and set(spec.std) == {1}
     integers = image.dtype != "float32"
-    said = "pixels from 0 to 255" if as_they_are and (spec.scale or integers) else "(pixel/scale - mean)/std"
+    said = "pixels from 0 to 255" if spec.plain and (spec.scale or integers) else "(pixel/scale - mean)/std"
     if integers:
         try:
             lookup(spec, np.dtype(image.dtype), image.quantization)
         except CardError as error:
             return Finding("input type", said, image.dtype, False, str(error))
-    elif as_they_are and spec.scale:
+    elif spec.plain and spec.scale:
         return Finding("input type", said, image.dtype, True, "right only if the file scales the pixels itself")
     return Finding("input type", said, image.dtype, True)
 

@@ -14,15 +14,16 @@ import numpy.typing as npt
 
 from onnxnoise.data.cards import Card
 from onnxnoise.data.dealing import dealt
-from onnxnoise.data.fit import check_fit, layout_of
+from onnxnoise.data.fit import channels_of, check_fit, layout_of
 from onnxnoise.data.images import open_images
-from onnxnoise.data.pixels.preprocess import to_input
+from onnxnoise.data.pixels.numbers import to_numbers
+from onnxnoise.data.pixels.preprocess import described, to_input
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.pieces import Pieces
 from onnxnoise.engine.values import BlankPass, blank_pass
 from onnxnoise.errors import ModelError
 from onnxnoise.machine import memory
-from onnxnoise.records import NoiseSetting, Notice, Pixels, header
+from onnxnoise.records import NoiseSetting, Notice, header
 from onnxnoise.results.question import is_dealt
 from onnxnoise.results.run_file.store import kept_identity
 from onnxnoise.run.loading import Subject, open_with_card
@@ -68,13 +69,16 @@ class Experiment:
         )
         check_attached(subject.network, spec.model, allowed=spec.allow_unattached)
         classifier = subject.classifier
-        experiment = cls(spec, subject, card, open_images(spec.data, card), find_provider(spec.provider))
+        images = open_images(
+            spec.data, card, channels=channels_of(spec.model, classifier.image, card), labels=spec.labels
+        )
+        experiment = cls(spec, subject, card, images, find_provider(spec.provider))
         check_fit(
             spec.model, classifier.image, classifier.classes or experiment.blank_pass.classes, card, experiment.images
         )
         if not spec.chunked:
             return experiment
-        kept = kept or kept_identity(Path(spec.out or subject.network.run_file))
+        kept = kept or (kept_identity(Path(spec.out)) if spec.out else None)
         if kept and not is_dealt(kept):
             return experiment
         return replace(experiment, images=dealt(experiment.images, experiment.count, spec.seed))
@@ -106,12 +110,15 @@ class Experiment:
         """The metric that tables show: the spec's, else the card's, else top-1."""
         return self.spec.metric or self.card.measured.metric or self.card.published.metric or "top1"
 
-    def inputs(self, pixels: Pixels) -> Array:
-        """The model's input for uint8 RGB pixels (n, height, width, 3)."""
-        image = self.subject.network.image
-        return to_input(pixels, self.card.input, layout_of(image, self.card), image.dtype, image.quantization)
+    def inputs(self, pixels: Array) -> Array:
+        """The model's input for the images of a chunk: pixels (n, height, width, channels), or other numbers (n, ...)."""
+        image, spec = self.subject.network.image, self.images.spec
+        layout = layout_of(image, self.card)
+        if self.images.is_picture:
+            return to_input(pixels, spec, layout, image.dtype, image.quantization)
+        return to_numbers(pixels, spec, image.shape[1:], layout, image.dtype, image.quantization)
 
-    def batches(self, pixels: Pixels) -> list[Array]:
+    def batches(self, pixels: Array) -> list[Array]:
         """The model's inputs as mini-batches of one size; the last one is filled up with copies of its last image."""
         inputs, size = self.inputs(pixels), self.batch_size(len(pixels))
         batches = [inputs[i : i + size] for i in range(0, len(inputs), size)]
@@ -128,20 +135,20 @@ class Experiment:
     @cached_property
     def blank_pass(self) -> BlankPass:
         """Sizes, classes and placement of the model; raises ModelError where a fixed batch doesn't fit into memory."""
-        side, network = self.card.input.size, self.subject.network
+        network = self.subject.network
         images = network.image.batch or 1
         if images > 1:
             self._check_memory(images)
-        blank = self.inputs(np.zeros((images, side, side, 3), np.uint8))
+        blank = self.inputs(np.zeros((images, *self.images.shape), self.images.dtype))
         return blank_pass(network, self.provider, blank, self.spec.timeout)
 
     def _check_memory(self, images: int) -> None:
         """Raise ModelError where the pixels, the input and the largest value of so many images take more than there may be."""
-        image, side = self.subject.network.image, self.card.input.size
-        pixel = 4 if image.dtype == "float32" else 1
+        image, each = self.subject.network.image, self.images
+        number = 4 if image.dtype == "float32" else 1
         shapes = [shape for shape in self.subject.classifier.shapes.values() if shape and shape[0] == images]
-        values = max((prod(each or 1 for each in shape) for shape in shapes), default=0)
-        needed = images * 3 * side**2 * (1 + pixel) + 4 * values
+        values = max((prod(side or 1 for side in shape) for shape in shapes), default=0)
+        needed = images * prod(each.shape) * (each.dtype.itemsize + number) + 4 * values
         most = self.spec.memory or memory().budget
         if needed > most:
             raise ModelError(
@@ -159,7 +166,7 @@ class Experiment:
 
     def chunk_size(self) -> int:
         """The number of images whose pixels, inputs and values at the largest cut fit the memory that the model leaves."""
-        pixels = self.blank_pass.input_bytes + 6 * self.card.input.size**2
+        pixels = self.blank_pass.input_bytes + 2 * prod(self.images.shape) * self.images.dtype.itemsize
         most = self.provider.chunk_images(self.blank_pass.cut_bytes, pixels, self._host_bytes())
         fixed = self.subject.network.image.batch or 1
         return max(fixed, most // fixed * fixed)
@@ -187,11 +194,22 @@ class Experiment:
                 f"has {layers} and {parameters}: is it the card of this model? `onnxnoise cards check` tells more",
             )
 
+    def _numbers(self) -> Iterator[Notice]:
+        """A notice where the card leaves open which numbers the model gets."""
+        if not self.card.says_numbers and self.subject.network.image.dtype == "float32":
+            yield Notice(
+                "card_without_numbers",
+                f"{self.card.path.name} sets no mean, std or preset in [input], so the model gets "
+                f"{described(self.card.input, 255)}: right only if it was trained on these numbers; write them down there, or "
+                "let `onnxnoise cards new` try the usual ones",
+            )
+
     def notices(self) -> Iterator[Notice]:
         """Warnings about the fit of card and provider to the model."""
         if self.provider.note:
             yield Notice("gpu_unused", self.provider.note)
         yield from self._structure()
+        yield from self._numbers()
         if not self.provider.own_memory:
             return
         left_out = {

@@ -15,6 +15,7 @@ from onnxnoise.records import Measured, TallyKey, Variant
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, decoded
+from onnxnoise.run.naming import run_path
 from onnxnoise.run.opening import Run, open_run
 from onnxnoise.run.schedules import Chunked
 from onnxnoise.spec import BenchSpec
@@ -65,7 +66,7 @@ def forecast(spec: BenchSpec) -> Forecast:
     """Forecast the work that `bench` would do, from timing a small part of it; keeps nothing, and raises what `bench` raises."""
     with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
         experiment = Experiment.opened(spec)
-        usual = Path(spec.out or experiment.subject.network.run_file)
+        usual = run_path(experiment)
         scratch = None if usual.exists() else str(Path(folder) / "run.sqlite")
         run = open_run(replace(experiment, spec=replace(spec, out=scratch)) if scratch else experiment)
         with run.store:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from onnxnoise.data.dealing import DealtImages
 from onnxnoise.data.fit import layout_of
@@ -52,7 +53,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
         "data": experiment.images.digest,
         **spec.setting.flat(),
         "layers": [layer.index for layer in experiment.subject.layers],
-        "preprocessing": {**asdict(experiment.card.input), "layout": layout_of(network.image, experiment.card)},
+        "preprocessing": {**experiment.card.input.identity(), "layout": layout_of(network.image, experiment.card)},
         "output": network.logits,
         "provider": experiment.provider.name,
         **({"design": CHUNKED, "images": experiment.count} if spec.chunked else {}),
@@ -86,12 +87,13 @@ def measure(
 def decoded(images: ImageSource, chunk: range, threads: int | None = None, stop: Event | None = None) -> ImageChunk:
     """The images of one chunk, decoded. Raises InterruptedError soon after `stop` is set."""
     pieces = [chunk[i : i + _PIECE] for i in range(0, len(chunk), _PIECE)]
-    pixels, labels = np.empty(0, np.uint8), np.empty(len(chunk), np.int64)
+    pixels: npt.NDArray[Any] = np.empty(0, np.uint8)
+    labels = np.empty(len(chunk), np.int64)
     for piece in images.chunks(pieces, threads=threads):
         if stop is not None and stop.is_set():
             raise InterruptedError
         if not pixels.size:
-            pixels = np.empty((len(chunk), *piece.pixels.shape[1:]), np.uint8)
+            pixels = np.empty((len(chunk), *piece.pixels.shape[1:]), piece.pixels.dtype)
         at = slice(piece.start - chunk.start, piece.start - chunk.start + len(piece.labels))
         pixels[at], labels[at] = piece.pixels, piece.labels
     return ImageChunk(chunk.start, pixels, labels)

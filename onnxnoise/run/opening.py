@@ -14,11 +14,13 @@ from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 
+from onnxnoise.results.chance import largest_classes
 from onnxnoise.results.question import Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, identity
 from onnxnoise.run.loading import layer_info
+from onnxnoise.run.naming import run_path
 from onnxnoise.run.schedules import Chunked, Crossed, Schedule
 from onnxnoise.run.unattached import without_noise
 from onnxnoise.runtime import session
@@ -54,11 +56,12 @@ def open_run(
     schedule_of: ScheduleOf | None = None,
     *,
     chunk_size: Callable[[], int] | None = None,
+    folder: Path | None = None,
 ) -> Run:
     """Open or make the run file; raises RunFileError where it can't be used or belongs to another run.
 
     `schedule_of` makes the schedule, by default that of the spec's design. `chunk_size` tells how many images a new chunk gets,
-    by default as many as the memory here has room for.
+    by default as many as the memory here has room for. `folder` is where a run file of the usual name goes.
     """
     spec, network = experiment.spec, experiment.subject.network
     indices = tuple(layer.index for layer in experiment.subject.layers)
@@ -80,7 +83,7 @@ def open_run(
         "without_noise": asdict(without_noise(network)),
         "notices": [asdict(notice) for notice in (*network.notices, *experiment.notices())],
     }
-    path = Path(spec.out or network.run_file)
+    path = run_path(experiment, folder)
     if not path.exists():
         _ = experiment.blank_pass  # a model that doesn't run leaves no file behind
     store = RunStore.open(path, identity(experiment), description)
@@ -139,4 +142,11 @@ def provenance(experiment: Experiment) -> dict[str, object]:
         "provider_options": dict(experiment.provider.options),
         "placement": experiment.blank_pass.placement,
         "metric": experiment.metric,
+        "labels": label_count(experiment),
     }
+
+
+def label_count(experiment: Experiment) -> dict[str, object]:
+    """The number of images asked for, and those of the five most frequent labels: what chance is."""
+    labels = experiment.images.labels[: experiment.count]
+    return {"images": len(labels), "largest": largest_classes(labels.tolist())}

@@ -82,17 +82,18 @@ def measured_run(
     *,
     executor: Executor | None = None,
     schedule_for: Callable[[Experiment], ScheduleOf] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Run]:
     """Open a run, measure the tallies that its schedule asks for and its file lacks, then yield the run.
 
-    `schedule_for` tells how the schedule of an experiment is made; by default it asks for every cell of the spec. Raises what
-    `bench` raises.
+    `schedule_for` tells how the schedule of an experiment is made; by default it asks for every cell of the spec. `folder` is
+    where a run file of the usual name goes. Raises what `bench` raises.
     """
     said = "nothing was measured yet: the same command starts anew"
     try:
         with open_workers(spec, executor) as workers:
             schedule_of = schedule_for and schedule_for(workers.experiment)
-            run = open_run(workers.experiment, schedule_of, chunk_size=workers.chunk_size)
+            run = open_run(workers.experiment, schedule_of, chunk_size=workers.chunk_size, folder=folder)
             with run.store:
                 try:
                     with watching() as watcher:

@@ -94,3 +94,10 @@ def binomial_tail(successes: int, trials: int, p: float) -> float:
         return math.exp(ways + k * math.log(p) + (trials - k) * math.log(1 - p))
 
     return min(sum(map(mass, range(successes + 1))), sum(map(mass, range(successes, trials + 1))))
+
+
+def at_least(successes: int, trials: int, p: float) -> float:
+    """P(X >= successes) for X ~ Binomial(trials, p), as I_p(successes, trials - successes + 1); exact to about 1e-12."""
+    if successes <= 0:
+        return 1.0
+    return _beta_tails(successes, trials - successes + 1.0, p, 1.0 - p)[0] if successes <= trials else 0.0

@@ -160,7 +160,13 @@ def test_run_file_of_another_run(folder: Path) -> None:
     refused(bench("--out", "run.sqlite"), 3, "another preprocessing mean", "0.4")
     Path("tiny.toml").write_text(nets.CARD)
     Path("other.bin").write_bytes(Path("test_batch.bin").read_bytes()[3073:])
-    refused(bench("--out", "run.sqlite", data="other.bin"), 3, "another data")
+    refused(
+        bench("--out", "run.sqlite", data="other.bin"),
+        3,
+        "another data (cifar10-test, digest ",
+        "there, cifar10, digest ",
+        "leave out --out",
+    )
     nets.saved(nets.residual(nets.weights()))
     refused(bench("--out", "run.sqlite"), 3, "another model")
     assert Path("run.sqlite").read_bytes() == before
@@ -188,7 +194,9 @@ def test_what_is_no_run_file(make: Callable[[], Any], words: tuple[str, ...], fo
     refused(bench("--out", "spoilt"), 3, "spoilt: ", "--out", *words)
 
 
-@pytest.mark.parametrize("place", ["missing/run.sqlite", "tiny.toml/run.sqlite", "/proc/run.sqlite", "tiny.onnx"])
+@pytest.mark.parametrize(
+    "place", ["tiny.toml/run.sqlite", "tiny.toml/deeper/run.sqlite", "/proc/run.sqlite", "tiny.onnx"]
+)
 def test_run_files_that_can_t_be_written(place: str, folder: Path) -> None:
     model = Path("tiny.onnx").read_bytes()
     refused(bench("--out", place), 3, place, "--out")

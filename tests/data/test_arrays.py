@@ -16,7 +16,7 @@ from PIL import Image
 from support.imaging import card, records, write
 
 from onnxnoise.data.images import open_images
-from onnxnoise.data.sources import arrays
+from onnxnoise.data.sources import rows
 from onnxnoise.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 8, 8, 3), dtype=np.uint8)
@@ -80,7 +80,7 @@ def test_the_digest_is_of_pixels_and_labels_however_they_are_stored(tmp_path: Pa
 
 
 def test_other_sizes_go_through_the_card_s_geometry_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrays, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(rows, "BLOCK_BYTES", 1000)
     wide = np.random.default_rng(0).integers(0, 256, (9, 8, 12, 3), dtype=np.uint8)
     source = opened(npz(tmp_path, x=wide, y=LABELS[:9]), 'size = 16\ninterpolation = "bilinear"')
     chunks = list(source.chunks([range(5), range(5, 9)], threads=2))
@@ -106,10 +106,18 @@ def test_a_known_data_set_s_arrays_are_its_records(tmp_path: Path) -> None:
     ("members", "expected"),
     [
         ({"x": IMAGES}, r"a\.npz: has no images with labels: expected x_test and y_test, .*; found x$"),
-        ({"x": IMAGES / 255, "y": LABELS}, r"x\.npy: is float64 \(23, 8, 8, 3\); images must be uint8"),
-        ({"x": IMAGES[..., 0], "y": LABELS}, r"x\.npy: is uint8 \(23, 8, 8\); images must be"),
-        ({"x": IMAGES.transpose(0, 3, 1, 2), "y": LABELS}, r"x\.npy: is uint8 \(23, 3, 8, 8\); images must be"),
-        ({"x": IMAGES[:0], "y": LABELS[:0]}, r"x\.npy: is \(0, 8, 8, 3\) and has no images"),
+        (
+            {"x": IMAGES / 255, "y": LABELS},
+            r"x\.npy: its numbers are floats up to 1, and the card doesn't say whether they are scaled: write scale = 1",
+        ),
+        ({"x": IMAGES[:, 0, 0], "y": LABELS}, r"x\.npy: is uint8 \(23, 3\); images must be"),
+        ({"x": IMAGES.astype(np.int64), "y": LABELS}, r"x\.npy: is int64 \(23, 8, 8, 3\); images must be uint8"),
+        ({"x": IMAGES > 9, "y": LABELS}, r"x\.npy: is bool"),
+        (
+            {"x": IMAGES[..., :2], "y": LABELS},
+            r"x\.npy: is uint8 \(23, 8, 8, 2\); images must .* the model's 3 channels, RGB",
+        ),
+        ({"x": IMAGES[:0], "y": LABELS[:0]}, r"x\.npy: is uint8 \(0, 8, 8, 3\) and has no images"),
         ({"x": np.asfortranarray(IMAGES), "y": LABELS}, r"x\.npy: is in Fortran order: save numpy\.ascontiguousarray"),
         (
             {"x": np.array([{}, 1], object), "y": LABELS},
@@ -143,7 +151,7 @@ def header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
     [
         (b"no array", r"x\.npy: can't be read as an array, or is damaged"),
         (npy(IMAGES)[:-1], r"x\.npy: ends before row 23 of 23: is it truncated\?"),
-        (header((1, 10**6, 10**6, 3)), r"more than \d+ pixels an image are too many"),
+        (header((23, 10**6, 10**6, 3)), r"more than \d+ pixels an image are too many"),
         (header((23, -8, 8, 3)) + bytes(9999), r"has no images"),
         (header((10**30, 8, 8, 3)), r"the labels of 10{30} images"),
     ],

@@ -480,7 +480,7 @@ def test_the_stream_keeps_the_order_whatever_the_threads_do():
         return decoded(position)
 
     ranges = [range(start, start + 7) for start in range(0, 70, 7)]
-    chunks = list(stream(ranges, slowly, np.arange(70), 2, threads=5))
+    chunks = list(stream(ranges, slowly, np.arange(70), (2, 2, 3), threads=5))
     assert levels(chunks) == list(range(70))
     assert labels(chunks) == list(range(70))
 
@@ -496,7 +496,9 @@ def test_decoding_runs_ahead_but_at_most_one_chunk(monkeypatch, megabytes):
         done.append(position)
         return decoded(position)
 
-    chunks = stream([range(start, start + 10) for start in range(0, 1000, 10)], decode, np.arange(1000), 2, threads=2)
+    chunks = stream(
+        [range(start, start + 10) for start in range(0, 1000, 10)], decode, np.arange(1000), (2, 2, 3), threads=2
+    )
     assert done == []
     for taken in range(1, 6):
         next(chunks)
@@ -511,7 +513,7 @@ def test_decoding_runs_ahead_but_at_most_one_chunk(monkeypatch, megabytes):
 
 
 def test_no_thread_stays_when_the_consumer_stops_early():
-    chunks = stream([range(100)] * 3, decoded, np.arange(100), 2, threads=3)
+    chunks = stream([range(100)] * 3, decoded, np.arange(100), (2, 2, 3), threads=3)
     for _ in chunks:
         assert decoding_threads() != []
         break
@@ -525,7 +527,7 @@ def test_what_a_thread_raises_reaches_the_consumer():
             raise DataError("twelve")
         return decoded(position)
 
-    chunks = stream([range(10), range(10, 20)], decode, np.arange(20), 2, threads=2)
+    chunks = stream([range(10), range(10, 20)], decode, np.arange(20), (2, 2, 3), threads=2)
     assert levels([next(chunks)]) == list(range(10))
     with pytest.raises(DataError, match="twelve"):
         next(chunks)

@@ -292,7 +292,10 @@ def test_refused(runs: list[Path], models: list[Path], files: nets.Files, folder
     refused(compared(*runs, "--sweep", "cumulative"), 2, "--sweep")
     refused(compared(*models[:2], "--card", "a.toml", "--card", "b.toml"), 2, "--card", "MODEL=CARD")
     refused(compared(models[0], "none.onnx", "--data", files.data, "-q", "--snr", "5", "--draws", 1), 3, "none.onnx")
-    refused(compared(*models, "--data", files.data, "--out", "none", "-q"), 3, "none: is no folder", "--out")
+    Path("none").write_text("")
+    refused(
+        compared(*models, "--data", files.data, "--out", "none", "-q"), 3, "none/", "its folder can't be made", "--out"
+    )
     Path("empty.sqlite").touch()
     refused(compared(runs[0], "empty.sqlite"), 3, "empty.sqlite")
     with pytest.raises(RunFileError, match="not all of them SNR 7 in the sweep all"):

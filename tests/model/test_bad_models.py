@@ -100,7 +100,9 @@ def external(location: str, length: int = 4608, size: int | None = None) -> Call
 
 
 def no_image_input() -> None:
-    nets.saved(graphs.model("(float[N, 784] pixels, float[784, 10] w) => (float[N, 10] z) { z = MatMul (pixels, w) }"))
+    nets.saved(
+        graphs.model("(float[3, 28, 28] pixels, float[28, 10] w) => (float[3, 28, 10] z) { z = MatMul (pixels, w) }")
+    )
 
 
 def two_inputs() -> None:

@@ -131,7 +131,7 @@ def part(path: Path, start: int, *others: Tally, digest: str = "d", chunk: int =
     ("changed", "words"),
     [
         ({"seed": 41}, ["another seed", "(41 against 40)"]),
-        ({"model": "c" * 64}, ["another model", '"cccc', '"aaaa']),
+        ({"model": "c" * 64}, ["another model", "net, digest cccccccc", "net, digest aaaaaaaa"]),
         ({"data": "c" * 64}, ["another data"]),
         ({"bn": "affine"}, ["another bn", '("affine" against "group")']),
         ({"layers": [1, 2]}, ["another layers", "(1-2 against 1-3,5)"]),
@@ -217,6 +217,6 @@ def test_what_can_t_be_joined_is_said(tmp_path: Path) -> None:
     refused(onnxnoise("merge", one, tmp_path / "missing", "-o", tmp_path / "out"), 3, "missing: no such run file")
     refused(onnxnoise("merge", one, "-o", tmp_path / "out"), 2, "at least two")
     refused(onnxnoise("merge", one, one), 2, "-o")
-    refused(onnxnoise("merge", one, one, "-o", tmp_path / "no" / "out"), 3, "no folder")
+    refused(onnxnoise("merge", one, one, "-o", one / "out"), 3, "its folder can't be made")
     assert [file.name for file in tmp_path.iterdir()] == ["one"]
     assert (IDENTITY["seed"], DESCRIPTION["model"]) == (40, "net")

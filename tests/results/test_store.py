@@ -175,8 +175,7 @@ def test_what_is_no_run_file_is_refused_and_stays(make: Any, found: str, path: P
 @pytest.mark.parametrize(
     ("place", "found"),
     [
-        ("missing/run.sqlite", "no folder"),
-        ("file/run.sqlite", "no folder"),
+        ("file/run.sqlite", "folder can't be made"),
         ("/proc/run.sqlite", "can't be opened or made"),
     ],
 )

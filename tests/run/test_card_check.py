@@ -118,14 +118,16 @@ def test_layout_and_size(tmp_path: Path) -> None:
     assert (layout.card, layout.file, layout.agrees) == ("nhwc", "nchw", False)
     assert 'set layout = "nchw", or "auto", in [input]' in (layout.why or "")
     assert (size.card, size.file, size.agrees) == ("28x28", "32x32", False)
-    assert findings["input channels"] == Finding("input channels", 3, 3, True)
+    assert findings["input channels"] == Finding("input channels", "any", 3, True)
 
 
-def test_free_sides_take_any_size_and_one_channel_is_no_rgb(tmp_path: Path) -> None:
+def test_free_sides_take_any_size_and_a_mean_for_each_channel_must_fit(tmp_path: Path) -> None:
     free = written(MERGED.replace("[N,3,32,32]", "[N,3,H,W]"), tmp_path)
     assert found(free, tmp_path)["input size"] == Finding("input size", "32x32", "anyxany", True)
     grey = written(MERGED.replace("[N,3,32,32]", "[N,1,32,32]").replace("[6,3,8,8]", "[6,1,8,8]"), tmp_path)
-    assert found(grey, tmp_path)["input channels"] == Finding("input channels", 3, 1, False)
+    assert found(grey, tmp_path)["input channels"] == Finding("input channels", "any", 1, True)
+    several = found(grey, tmp_path, "mean = [1, 2, 3]")
+    assert several["input channels"] == Finding("input channels", "3", 1, False)
 
 
 @pytest.mark.parametrize(

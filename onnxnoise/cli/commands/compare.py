@@ -49,7 +49,9 @@ class CompareFlags:
         least=1,
         by_default=f"{DEFAULT_DRAWS}; of run files all they have",
     )
-    out: str | None = flag("--out", "FOLDER", "Where the models' run files go", default=None, by_default="this folder")
+    out: str | None = flag(
+        "--out", "FOLDER", "The folder for the models' run files; it is made", default=None, by_default="this one"
+    )
 
 
 def compare(own: CompareFlags, given: Given, printer: Printer) -> None:

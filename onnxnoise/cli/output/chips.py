@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table, title_lines
+from onnxnoise.cli.output.terminal import METRIC_TITLES, chance_line, named_table, plain_table, print_table, title_lines
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import Estimate
@@ -67,6 +67,7 @@ def margins(console: Console, found: Margins) -> None:
             for margin in ranked
         ]
         named_table(console, ["#", "layer", "kind", level.name, "noise", "95 % interval"], rows)
+    chance_line(console, None, found.chance)
     console.print(Text(f"found to {found.tolerance:.0%}; noise: {level.share}", "dim"), soft_wrap=True)
 
 
@@ -125,6 +126,7 @@ def plan(console: Console, made: Plan) -> None:
     table.add_row("all layers noisy", f"{made.draws} (seed {made.seed})", *_columns(made.without))
     table.add_row("with this plan", f"{made.fresh_draws} fresh (seed {made.fresh_seed})", *_columns(made.verified))
     print_table(console, table, 0)
+    chance_line(console, None, made.chance)
     console.print(_verdict(made), soft_wrap=True)
 
 

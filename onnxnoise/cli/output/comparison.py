@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import METRIC_TITLES, fitted, plain_table, print_table
+from onnxnoise.cli.output.terminal import METRIC_TITLES, chance_line, fitted, plain_table, print_table
 from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Crossing, Placing, Quantity, Scale, Standing
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline, level_of
@@ -44,6 +44,7 @@ def comparison_tables(console: Console, comparison: Comparison) -> None:
             fitted(model.label, room), str(model.layers), f"{model.parameters:,}", f"{model.clean_accuracy:.2%}"
         )
     print_table(console, table, 0)
+    chance_line(console, comparison.models[0].chance, None)
     for quantity in QUANTITIES:
         placings = [placing for placing in comparison.figures if placing.quantity == quantity]
         if placings:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxnoise.cli.output.realized import realized_table
-from onnxnoise.cli.output.terminal import METRIC_TITLES, named_table, plain_table, print_table, title_lines
+from onnxnoise.cli.output.terminal import METRIC_TITLES, chance_line, named_table, plain_table, print_table, title_lines
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result, WithoutNoise
 from onnxnoise.text import safe
@@ -119,8 +119,14 @@ def _single_table(
         least = [min((rows[i][level] for i in folded if level in rows[i]), default=None) for level in levels]
         last = ["", f"{len(folded)} more, at least", "", *(_colored(value) for value in least)]
     named_table(console, headings, lines, last)
+    _chance(console, result, metric)
     if folded:
         console.print(Text("-v shows every layer, --json every draw and interval", "dim"))
+
+
+def _chance(console: Console, result: Result, metric: Metric) -> None:
+    """Print the line at which accuracies mean nothing any more."""
+    chance_line(console, None if result.chance is None else result.chance.of(metric), result.normalized_chance)
 
 
 def _colored(value: float | None) -> Text:
@@ -159,6 +165,7 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
             row.append(_shown(_average(average, metric), intervals) if average else "-")
         table.add_row(*row)
     print_table(console, table, 0)
+    _chance(console, result, metric)
     notes = [f"noise: {swept.share}"]
     if averages:
         count = next(iter(averages.values())).layers

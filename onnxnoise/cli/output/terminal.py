@@ -68,6 +68,16 @@ def title_lines(console: Console, record: MeasuredModel, more: str = "", images:
     console.print(record.about(safe, images) + more, soft_wrap=True)
 
 
+def chance_line(console: Console, accuracy: float | None, normalized: float | None) -> None:
+    """Print the foot of a table of accuracies: chance, as an accuracy and over the clean one; nothing where neither is known."""
+    said = [] if accuracy is None else [f"{accuracy:.2%}"]
+    said += [] if normalized is None else [f"{normalized:.3f} of clean"]
+    if said:
+        console.print(
+            Text(f"chance: {', '.join(said)}, by always naming the most frequent class", "dim"), soft_wrap=True
+        )
+
+
 def named_table(
     console: Console, headings: list[str], rows: list[list[str | Text]], last: list[str | Text] | None = None
 ) -> None:

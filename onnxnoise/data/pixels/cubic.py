@@ -13,17 +13,18 @@ BLOCK = 32
 
 
 def resize_cubic(pixels: Pixels, size: tuple[int, int], box: tuple[int, int, int, int]) -> Pixels:
-    """Resizes uint8 (height, width, 3) to `size` (width, height); returns its part `box` (left, top, right, bottom)."""
+    """Resizes uint8 (height, width, channels) to `size` (width, height); returns its part `box` (left, top, right, bottom)."""
     left, top, right, bottom = box
     rows, row_weights = taps(pixels.shape[0], size[1], top, bottom)
     columns, column_weights = taps(pixels.shape[1], size[0], left, right)
     first, last = int(columns.min()), int(columns.max())
     needed, columns = pixels[:, first : last + 1], columns - first
-    each_channel = np.repeat(column_weights, 3, axis=1).reshape(4, 1, right - left, 3)
-    resized = np.empty((bottom - top, right - left, 3), np.uint8)
+    channels = pixels.shape[2]
+    each_channel = np.repeat(column_weights, channels, axis=1).reshape(4, 1, right - left, channels)
+    resized = np.empty((bottom - top, right - left, channels), np.uint8)
     # a few rows at a time, in the same memory: they stay in the cache
-    tall, tall_part = np.empty((2, BLOCK, needed.shape[1], 3), np.float32)
-    wide, wide_part = np.empty((2, BLOCK, right - left, 3), np.float32)
+    tall, tall_part = np.empty((2, BLOCK, needed.shape[1], channels), np.float32)
+    wide, wide_part = np.empty((2, BLOCK, right - left, channels), np.float32)
     for start in range(0, bottom - top, BLOCK):
         block = slice(start, min(start + BLOCK, bottom - top))
         count = block.stop - start

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from onnxnoise.data.input import InputSpec
-from onnxnoise.data.pixels.preprocess import max_pixels, resize_and_crop
+from onnxnoise.data.pixels.preprocess import MODES, max_pixels, resize_and_crop
 from onnxnoise.errors import DataError
 from onnxnoise.formats import bad_download
 from onnxnoise.records import Pixels
@@ -21,7 +21,9 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 
 
 def decode(content: bytes, name: str, spec: InputSpec) -> Pixels:
-    """Pixels uint8 RGB (size, size, 3) of an image file's bytes; orientation tags are ignored, as in torchvision.
+    """Pixels uint8 (height, width, channels) of an image file's bytes, grey or RGB as the model's channels are.
+
+    Orientation tags are ignored and colours become grey as in torchvision (ITU-R 601).
 
     Grey images of 9 to 16 bits keep their highest 8, as Pillow does with colours. Raises DataError, which begins
     with `name`, for bytes that aren't an image, are truncated or damaged, and for an image that is too large, smaller than the
@@ -33,7 +35,7 @@ def decode(content: bytes, name: str, spec: InputSpec) -> Pixels:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > max_pixels():
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, over {max_pixels()}")
-            return resize_and_crop(_eight_bits(image).convert("RGB"), spec)
+            return resize_and_crop(_eight_bits(image).convert(_mode(spec)), spec)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -44,6 +46,16 @@ def decode(content: bytes, name: str, spec: InputSpec) -> Pixels:
         raise DataError(f"{name}: is no image ({', '.join(FORMATS)}), or its header is damaged") from error
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble on
         raise DataError(f"{name}: is damaged or truncated and can't be decoded: {error}") from error
+
+
+def _mode(spec: InputSpec) -> str:
+    """Pillow's mode for the model's channels. Raises DataError, without the file's name, where no image file has so many."""
+    if spec.channels not in MODES:
+        wanted = "arrays that are no images" if spec.channels is None else f"images of {spec.channels} channels"
+        raise DataError(
+            f"is an image file, grey or in colour, but the model takes {wanted}: give those as .npz or .npy"
+        )
+    return MODES[spec.channels]
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -1,108 +1,50 @@
-"""NumPy arrays of images and labels: an .npz that has both, or an .npy beside its labels.npy; read in rows, never unpickled."""
+"""NumPy arrays of images and labels: an .npz of both, or an .npy with its labels in another; read in rows, never unpickled."""
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
-from onnxnoise.data.pixels.preprocess import max_pixels, resize_and_crop, resized
-from onnxnoise.data.sources.base import DataLayout, ImageSource
-from onnxnoise.data.sources.files import check_download
+from onnxnoise.data.sources.base import DataLayout
+from onnxnoise.data.sources.files import check_download, entries
+from onnxnoise.data.sources.labels import check_labels, integer_labels
+from onnxnoise.data.sources.rows import ArrayImages, FileRows, open_rows, unpacked
 from onnxnoise.errors import DataError
-from onnxnoise.files import first_bytes, open_file
-from onnxnoise.machine import cores
-from onnxnoise.records import ImageChunk, Labels, Pixels
+from onnxnoise.files import first_bytes, is_file, open_file
+from onnxnoise.records import Labels
+from onnxnoise.text import quoted
 
-PAIRS = (("x_test", "y_test"), ("test_images", "test_labels"), ("x", "y"), ("images", "labels"), ("arr_0", "arr_1"))
+PAIRS = (
+    *(("x_test", "y_test"), ("X_test", "y_test"), ("test_images", "test_labels"), ("x_val", "y_val")),
+    *(
+        ("val_images", "val_labels"),
+        ("x", "y"),
+        ("X", "y"),
+        ("images", "labels"),
+        ("data", "labels"),
+        ("arr_0", "arr_1"),
+    ),
+)
 """Names of images and labels in an .npz; names of a test part come before those of the whole."""
 LABELS = "labels.npy"
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
-BLOCK_BYTES = 16 << 20
 MAX_LABEL_BYTES = 1 << 30
 
 
-@dataclass(frozen=True)
-class ArrayFile:
-    """An array in C order where it lies: `member` of the .npz `file`, or `file` itself; its rows begin at byte `offset`."""
-
-    file: Path
-    member: str | None
-    offset: int
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-    @property
-    def where(self) -> str:
-        return f"{self.file}: {self.member}" if self.member else str(self.file)
-
-    @property
-    def row_bytes(self) -> int:
-        return prod(self.shape[1:]) * self.dtype.itemsize
-
-    def blocks(self, rows: range) -> Iterator[npt.NDArray[Any]]:
-        """Rows (step 1) in order, at most 16 MiB at a time. Raises DataError where the file is damaged or cut short."""
-        with _stream(self.file, self.member) as stream:
-            stream.seek(self.offset + rows.start * self.row_bytes)
-            step = max(1, BLOCK_BYTES // max(1, self.row_bytes))
-            for start in range(rows.start, rows.stop, step):
-                count = min(step, rows.stop - start)
-                content = stream.read(count * self.row_bytes)
-                if len(content) != count * self.row_bytes:
-                    raise DataError(
-                        f"{self.where}: ends before row {start + count} of {self.shape[0]}: is it truncated?"
-                    )
-                yield np.frombuffer(content, self.dtype).reshape(count, *self.shape[1:])
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayImages(ImageSource):
-    """The rows of `images`, uint8 (images, height, width, 3), read when their chunk is due."""
-
-    images: ArrayFile
-
-    def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
-        side = self.spec.size
-        with ThreadPoolExecutor(threads or cores().threads, thread_name_prefix="onnxnoise-resize") as pool:
-            for positions in ranges:
-                pixels, row = np.empty((len(positions), side, side, 3), np.uint8), 0
-                for block in self.images.blocks(positions):
-                    pixels[row : row + len(block)] = block if self._fits else list(pool.map(self._resized, block))
-                    row += len(block)
-                yield ImageChunk(positions.start, pixels, self.labels[positions.start : positions.stop])
-
-    @property
-    def _fits(self) -> bool:
-        _, height, width, _ = self.images.shape
-        return (width, height) == resized(width, height, self.spec) == (self.spec.size, self.spec.size)
-
-    def _resized(self, image: Pixels) -> Pixels:
-        try:
-            return resize_and_crop(Image.fromarray(image), self.spec)
-        except DataError as error:
-            raise DataError(f"{self.images.where}: {error}") from None
-
-
 def has_arrays(path: Path, _: Dataset) -> bool:
-    """Whether a file is an .npy, or a zip that is called .npz or holds .npy files."""
+    """Whether a file is an .npy, or a zip that is called .npz or holds .npy files; or a folder has arrays beside `labels.npy`."""
+    if path.is_dir():
+        return is_file(path / LABELS) and bool(_beside_labels(path))
     start = first_bytes(path, 6)
     if start.startswith(ZIP) and path.suffix.lower() != ".npz":
         try:
             with open_file(path) as raw, zipfile.ZipFile(raw) as archive:
                 return any(name.endswith(".npy") for name in archive.namelist())
-        except Exception:  # as in _stream
+        except Exception:  # as in `unpacked`
             return False
     return start == NPY or (path.suffix.lower() in (".npz", ".npy") and path.is_file())
 
@@ -114,55 +56,104 @@ def open_arrays(data: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
     shapes, of unequal lengths or of Python objects, for labels out of range, and for a damaged file.
     """
     images, labelled = _pair(data)
-    if images.dtype != np.uint8 or len(images.shape) != 4 or images.shape[3] != 3:
-        raise DataError(
-            f"{images.where}: is {images.dtype} {images.shape}; images must be uint8 (images, height, width, 3), RGB"
-        )
-    if min(images.shape) < 1:
-        raise DataError(f"{images.where}: is {images.shape} and has no images")
-    if prod(images.shape[1:3]) > max_pixels():
-        raise DataError(f"{images.where}: is {images.shape}: more than {max_pixels()} pixels an image are too many")
-    labels = _labels(labelled, images.shape[0], dataset)
-    digest = hashlib.sha256(repr(images.shape).encode())
-    for block in images.blocks(range(images.shape[0])):
-        digest.update(block.data)
-    digest.update(labels.astype("<i8").tobytes())
-    return ArrayImages(dataset.name, dataset.classes, digest.hexdigest(), spec, labels + spec.label_offset, images)
+    return open_rows(images, read_labels(labelled, images.shape, dataset), dataset, spec)
 
 
-def _pair(data: Path) -> tuple[ArrayFile, ArrayFile]:
+def open_arrays_with(data: Path, labels: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
+    """The images of an .npy, or the only array of an .npz, with their labels in another file."""
+    check_download(data)
+    if first_bytes(data, 6) == NPY:
+        images = array_in(data, None)
+    else:
+        names = _members(data)
+        wanted = [name for name in names if name in {each for each, _ in PAIRS}] or list(names)
+        if len(wanted) != 1:
+            raise DataError(f"{data}: holds {_listed(names)}; with --labels it must have one array of images")
+        images = array_in(data, names[wanted[0]])
+    return open_rows(images, labels_in(labels, images.shape, dataset), dataset, spec)
+
+
+def labels_in(file: Path, images: tuple[int, ...], dataset: Dataset) -> Labels:
+    """The labels in an .npy, for images of this shape. Raises DataError where it isn't one, or doesn't fit."""
+    check_download(file)
+    if not is_file(file):
+        raise DataError(f"{file}: there is no such file of labels")
+    head = first_bytes(file, 6)
+    if head == NPY:
+        return read_labels(array_in(file, None), images, dataset)
+    names = _members(file) if head.startswith(ZIP) else {}
+    if len(names) != 1:
+        raise DataError(f"{file}: is no .npy; --labels takes an .npy of integers, one for each image, or one-hot")
+    return read_labels(array_in(file, *names.values()), images, dataset)
+
+
+def read_labels(array: FileRows, images: tuple[int, ...], dataset: Dataset) -> Labels:
+    """The labels (images,) from 0 in an array; nothing is read before its header fits images of this shape."""
+    count = images[0] if images else 0
+    check_labels(array.shape, array.dtype, count, dataset, array.where)
+    if array.shape[0] * array.row_bytes > MAX_LABEL_BYTES:
+        raise DataError(f"{array.where}: more than {MAX_LABEL_BYTES >> 20} MiB of labels")
+    array.check_bytes()
+    return integer_labels(array.whole(), count, dataset, array.where)
+
+
+def _pair(data: Path) -> tuple[FileRows, FileRows]:
     """The array of images and the array of labels."""
+    if data.is_dir():
+        data = _only(data)
     check_download(data)
     if first_bytes(data, 6) == NPY:
         beside = data.with_name(LABELS)
         if not beside.is_file() or beside == data:
             raise DataError(
-                f"{data}: an array of images needs its labels beside it, as {LABELS}; or put both into one .npz"
+                f"{data}: an array of images needs its labels beside it, as {LABELS}, or elsewhere, with --labels FILE.npy; or "
+                "put both into one .npz"
             )
-        return _array(data, None), _array(beside, None)
-    try:
-        with open_file(data) as raw, zipfile.ZipFile(raw) as archive:
-            names = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-    except Exception as error:  # as in _stream
-        raise DataError(f"{data}: can't be read as NumPy's arrays, or is damaged or truncated: {error}") from error
+        return array_in(data, None), array_in(beside, None)
+    names = _members(data)
     for pair in PAIRS:
         if names.keys() >= {*pair}:
-            return _array(data, names[pair[0]]), _array(data, names[pair[1]])
+            return array_in(data, names[pair[0]]), array_in(data, names[pair[1]])
     known = ", ".join(f"{images} and {labels}" for images, labels in PAIRS)
-    raise DataError(
-        f"{data}: has no images with labels: expected {known}; found {', '.join(sorted(names)) or 'no array'}"
-    )
+    raise DataError(f"{data}: has no images with labels: expected {known}; found {_listed(names)}")
 
 
-def _array(file: Path, member: str | None) -> ArrayFile:
+def _beside_labels(folder: Path) -> list[Path]:
+    return [Path(e.path) for e in entries(folder) if e.name.endswith(".npy") and e.name != LABELS and not e.is_dir()]
+
+
+def _only(folder: Path) -> Path:
+    """The array in a folder with labels.npy; raises DataError where there are several, as in CIFAR-10-C."""
+    files = _beside_labels(folder)
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:20])
+        raise DataError(f"{folder}: holds {len(files)} arrays of images beside {LABELS}: pass one of them ({names})")
+    return files[0]
+
+
+def _members(data: Path) -> dict[str, str]:
+    """The arrays of a zip: the name of each member by its name as an array."""
+    try:
+        with open_file(data) as raw, zipfile.ZipFile(raw) as archive:
+            return {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+    except Exception as error:  # as in `unpacked`
+        raise DataError(f"{data}: can't be read as NumPy's arrays, or is damaged or truncated: {error}") from error
+
+
+def _listed(names: dict[str, str]) -> str:
+    shown = [name if name.isprintable() and len(name) < 60 else quoted(name[:60]) for name in sorted(names)[:20]]
+    return ", ".join(shown) + (", ..." if len(names) > 20 else "") if names else "no array"
+
+
+def array_in(file: Path, member: str | None) -> FileRows:
     """Read the header of an array. Raises DataError where it isn't an array, is of Python objects, or is in Fortran order."""
-    with _stream(file, member) as stream:
+    with unpacked(file, member) as stream:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
         if read is None:
             raise ValueError(f"version {version} of NumPy's format is not for plain numbers")
         shape, fortran, dtype = read(stream)
-        found = ArrayFile(file, member, stream.tell(), dtype, shape)
+        found = FileRows(file, member, stream.tell(), dtype, shape)
     if dtype.hasobject:
         raise DataError(
             f"{found.where}: holds pickled Python objects, which are never loaded: save it as an array of numbers"
@@ -172,55 +163,10 @@ def _array(file: Path, member: str | None) -> ArrayFile:
     return found
 
 
-def _labels(array: ArrayFile, images: int, dataset: Dataset) -> Labels:
-    """The labels (images,) from 0, without the card's offset."""
-    one_hot = len(array.shape) == 2 and array.shape[1] == dataset.classes
-    if not (array.shape in ((images,), (images, 1)) or (one_hot and array.shape[0] == images)):
-        raise DataError(
-            f"{array.where}: is {array.dtype} {array.shape}; the labels of {images} images must be ({images},), or one-hot "
-            f"({images}, {dataset.classes})"
-        )
-    if array.dtype.kind not in ("iufb" if one_hot else "iu"):
-        raise DataError(f"{array.where}: labels are {array.dtype}; they must be integers, or one-hot")
-    if array.shape[0] * array.row_bytes > MAX_LABEL_BYTES:
-        raise DataError(f"{array.where}: more than {MAX_LABEL_BYTES >> 20} MiB of labels")
-    values = np.concatenate(list(array.blocks(range(images))))
-    if one_hot:
-        right = ((values == 0) | (values == 1)).all(axis=1) & (values.sum(axis=1) == 1)
-        if not right.all():
-            raise DataError(f"{array.where}: row {int(np.argmin(right))} is not one-hot: one 1 and else 0")
-        return np.asarray(values.argmax(axis=1), np.int64)
-    values = values.reshape(images)
-    wrong = (values < 0) | (values >= dataset.classes)
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise DataError(
-            f"{array.where}: image {first} has label {values[first]}; those of {dataset.name} are 0 to {dataset.classes - 1}"
-        )
-    return np.asarray(values, np.int64)
-
-
-@contextmanager
-def _stream(file: Path, member: str | None) -> Iterator[IO[bytes]]:
-    """The bytes of an array's file; whatever a damaged one raises becomes a DataError."""
-    try:
-        if member is None:
-            with open_file(file) as stream:
-                yield stream
-        else:
-            with open_file(file) as raw, zipfile.ZipFile(raw) as archive, archive.open(member) as stream:
-                yield stream
-    except DataError:
-        raise
-    except (
-        Exception
-    ) as error:  # the readers of zips and of NumPy's headers raise whatever a damaged file makes them stumble on
-        where = f"{file}: {member}" if member else str(file)
-        raise DataError(f"{where}: can't be read as an array, or is damaged or truncated: {error}") from error
-
-
 LAYOUT = DataLayout(
-    "an .npz of images and labels (x and y, x_test and y_test, ...) or an .npy beside its labels.npy",
+    "an .npz of images and labels (x and y, x_test and y_test, images and labels, ...) or an .npy beside its labels.npy or "
+    "with --labels FILE.npy",
     has_arrays,
     open_arrays,
+    opens_with=open_arrays_with,
 )

@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
@@ -14,7 +17,7 @@ from onnxnoise.records import ImageChunk, Labels
 
 @dataclass(frozen=True, eq=False)
 class ImageSource(ABC):
-    """Labelled images in a fixed order, resized and cropped for one model.
+    """Labelled images, or other arrays, in a fixed order, resized and cropped for one model.
 
     `name` is for results, `classes` the number of the data's classes. `digest` is a SHA-256 that identifies the data: of CIFAR's
     binary records, of an array's pixels and labels, or of each image file's name, size and label. `labels` (images,) are the
@@ -29,6 +32,21 @@ class ImageSource(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one image in a chunk: (height, width, channels) of pixels."""
+        return (*self.spec.sides, self.spec.channels or 1)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the numbers in a chunk: uint8 for pixels."""
+        return np.dtype(np.uint8)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether chunks have pixels, which the card prepares; else numbers of any shape."""
+        return True
 
     @property
     def highest_label(self) -> int:
@@ -50,9 +68,11 @@ class DataLayout:
     layout is there; it looks at names and first bytes only, and also recognizes damaged files of this layout, so that `opens`
     can say what is wrong. `opens` returns the images of the data set there, prepared as the InputSpec says, and raises
     DataError for images that can't be used. `datasets` names the data sets that come in this layout; empty means any.
+    `opens_with`, where there is one, takes the path of the labels too, where they lie in a file of their own.
     """
 
     takes: str
     recognizes: Callable[[Path, Dataset], bool]
     opens: Callable[[Path, Dataset, InputSpec], ImageSource]
     datasets: tuple[str, ...] = ()
+    opens_with: Callable[[Path, Path, Dataset, InputSpec], ImageSource] | None = None

@@ -61,7 +61,7 @@ class ImageItems(ImageSource):
 
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
         """One ImageChunk for each range of positions, in order; decoding runs ahead in `threads`."""
-        return stream(ranges, self._decode, self.labels, self.spec.size, threads)
+        return stream(ranges, self._decode, self.labels, self.shape, threads)
 
     def _decode(self, position: int) -> Pixels:
         item = self.items[position]

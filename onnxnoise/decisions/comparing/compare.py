@@ -9,7 +9,7 @@ from pathlib import Path
 from onnxnoise.decisions.comparing import ranking
 from onnxnoise.decisions.comparing.ranking import Asked
 from onnxnoise.decisions.comparing.records import QUANTITY_OF, Comparison
-from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.errors import UsageError
 from onnxnoise.results.run_hits import RunHits, is_run_file
 from onnxnoise.run.loading import open_model
 from onnxnoise.run.runner import measured_run
@@ -32,7 +32,7 @@ def compare(
 
     Models are benched as `spec` says, but for its model and out. `asked` says what is compared: by default the levels, sweeps
     and draws of `spec`, or without a spec all that the run files have in common. `cards` has cards of single models, by the
-    models as they are given, and `folder` is the place for their run files.
+    models as they are given, and `folder`, which is made, is the place for their run files.
 
     >>> from onnxnoise import BenchSpec, bench
     >>> spec = BenchSpec("resnet20-cifar10", snrs=(20.0,), sweeps=("all",), draws=2, limit=40)
@@ -79,8 +79,8 @@ def run_files(
         if is_run_file(name):
             paths.append(Path(name))
             continue
-        own = replace(spec, model=name, card=cards.get(name, spec.card), out=_place(name, folder))
-        with measured_run(own, watching) as run:
+        own = replace(spec, model=name, card=cards.get(name, spec.card), out=None)
+        with measured_run(own, watching, folder=Path(folder) if folder else None) as run:
             paths.append(run.store.path)
             metrics.append(run.question.metric)
     return paths, metrics[0] if metrics else None
@@ -96,12 +96,3 @@ def _check(names: Sequence[str], spec: BenchSpec) -> None:
         else:
             opened = open_model(name, bn=spec.bn, analog=spec.setting.analog, output=spec.output)
             check_attached(opened.network, name, allowed=spec.allow_unattached)
-
-
-def _place(model: str, folder: str | None) -> str | None:
-    """The path for a model's run file in `folder`; None without a folder, which stands for the usual path."""
-    if folder is None:
-        return None
-    if not Path(folder).is_dir():
-        raise RunFileError(f"{folder}: is no folder; make it, or name another with --out for the run files")
-    return str(Path(folder) / open_model(model).network.run_file)

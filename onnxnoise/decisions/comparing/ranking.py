@@ -35,6 +35,7 @@ from onnxnoise.decisions.comparing.ties import Found, ModelSide, Pair, crossings
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.records import Interval, Notice
 from onnxnoise.results.caveats import FEW_DRAWS
+from onnxnoise.results.chance import chance_notice, chance_of
 from onnxnoise.results.run_hits import RunHits, same_layers
 from onnxnoise.results.summary import kept_header
 from onnxnoise.run.unattached import refused_by_gate
@@ -92,13 +93,23 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
                     sum(layer.parameters for layer in run.layers),
                     int(hits.sum()),
                     float(hits.mean()),
+                    chance.of(asked.metric) if (chance := chance_of(run.store, images)) else None,
                 )
                 for label, run, hits in zip(labels, runs, clean, strict=True)
             ),
             figures=runs[0].noise.with_snr(placings),
             differences=runs[0].noise.with_snr(differences),
             crossings=tuple(crossings(differences, runs[0].level)),
-            warnings=tuple(_warnings(runs, labels, placings, images)),
+            warnings=(
+                *(
+                    notice
+                    for run, label, hits in zip(runs, labels, clean, strict=True)
+                    for notice in chance_notice(
+                        int(hits.sum()), images, chance_of(run.store, images), asked.metric, label
+                    )
+                ),
+                *_warnings(runs, labels, placings, images),
+            ),
         )
 
 

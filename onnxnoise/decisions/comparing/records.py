@@ -21,7 +21,9 @@ SCALES: tuple[Scale, ...] = ("normalized", "absolute")
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A model that is compared. `label` tells it from the others; `clean_accuracy` is a fraction of 1."""
+    """A model that is compared. `label` tells it from the others; `clean_accuracy` is a fraction of 1, as `chance` is, the
+    accuracy of always giving the same answer.
+    """
 
     label: str
     name: str
@@ -33,6 +35,7 @@ class ComparedModel:
     parameters: int
     clean_hits: int
     clean_accuracy: float
+    chance: float | None = None
 
 
 @dataclass(frozen=True)

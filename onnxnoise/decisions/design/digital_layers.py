@@ -13,6 +13,7 @@ from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.loading import layer_info
+from onnxnoise.run.naming import run_path
 from onnxnoise.run.runner import measured_run
 from onnxnoise.selection import index_ranges
 from onnxnoise.spec import BenchSpec, only_level
@@ -27,6 +28,9 @@ FOLDER = ".plan"
 _HARDER = (1.0, 2.0, 4.0)
 """Layers are rated with these multiples of the plan's noise: with more of it, more layers show what they cost."""
 
+_OF_THE_RUN = ("chance", "card_without_numbers")
+"""Codes of the warnings of single evaluations that hold for the whole plan."""
+
 _ROUNDS = 3
 """The most verifications on fresh draws; after these, the plan that came closest is returned."""
 
@@ -38,7 +42,8 @@ class Plan(MeasuredModel, MeasuredAt):
     `share` is the digital layers' share of the parameters of all noise layers, a fraction of 1. `without` is the normalized
     accuracy with nothing kept digital, `verified` that with the plan on `fresh_draws` draws of seed `fresh_seed`, which had no
     part in the choice: `bench --sweep all --seed FRESH_SEED --draws FRESH_DRAWS --layers NOISY` measures the same. `met` says
-    whether the mean of `verified` reaches the target.
+    whether the mean of `verified` reaches the target. `chance` is the accuracy of always giving the same answer over the clean
+    one; None where it isn't known.
     """
 
     target: float
@@ -53,6 +58,7 @@ class Plan(MeasuredModel, MeasuredAt):
     verified: Estimate
     met: bool
     warnings: tuple[Notice, ...]
+    chance: float | None = None
 
 
 def plan(
@@ -121,7 +127,8 @@ def plan(
         without=without,
         verified=verified,
         met=verified.mean >= spec.target,
-        warnings=(*classifier.notices, *_notices(spec, digital, experiment.subject.layers)),
+        chance=choice.chance,
+        warnings=(*classifier.notices, *choice.notices, *_notices(spec, digital, experiment.subject.layers)),
     )
 
 
@@ -142,6 +149,8 @@ class _Choice:
         self._parameters = sum(layer.parameters for layer in experiment.subject.layers)
         self._rankings: list[list[NoiseLayer]] | None = None
         self._known: dict[tuple[tuple[int, ...], int], Estimate] = {}
+        self.chance: float | None = None
+        self.notices: tuple[Notice, ...] = ()
 
     def others(self, digital: Sequence[NoiseLayer]) -> tuple[NoiseLayer, ...]:
         """The layers that stay noisy, in canonical order."""
@@ -172,10 +181,9 @@ class _Choice:
 
     def _run_file(self, layers: str, seed: int) -> Path:
         """The run file of one evaluation, in a folder beside the plan's own: whoever stops a plan goes on from there."""
-        own = Path(self.experiment.spec.out or self.experiment.subject.network.run_file)
-        folder = own.with_suffix(FOLDER)
+        folder = run_path(self.experiment).with_suffix(FOLDER)
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFileError(
                 f"{folder}: this folder, for what the plan measures, can't be made ({error.strerror or error}); name another "
@@ -239,7 +247,8 @@ class _Choice:
         with measured_run(spec) as run:
             result = summarize(run.store, run.question)
         assert result is not None, "a finished run has its clean pass"
-        self.metric = result.told
+        self.metric, self.chance = result.told, result.normalized_chance
+        self.notices = tuple(notice for notice in result.warnings if notice.code in _OF_THE_RUN)
         found: dict[int | None, Estimate] = {}
         for cell in result.cells:
             estimate = cell.normalized(self.metric)

@@ -58,7 +58,8 @@ class Margin:
 class Margins(MeasuredModel):
     """Margins of one model: of all its layers together, or of each layer, in canonical order.
 
-    `range` has the noisiest and the quietest level between which the margins were looked for.
+    `range` has the noisiest and the quietest level between which the margins were looked for. `chance` is the accuracy of always
+    giving the same answer over the clean one, in the unit of the target; None where it isn't known.
     """
 
     metric: Metric
@@ -68,6 +69,7 @@ class Margins(MeasuredModel):
     draws: int
     margins: tuple[Margin, ...]
     warnings: tuple[Notice, ...]
+    chance: float | None = None
 
 
 def margin(
@@ -119,6 +121,7 @@ def margin(
         draws=spec.most_draws,
         margins=spec.setting.with_snr(found),
         warnings=ends_found.warnings,
+        chance=ends_found.normalized_chance,
     )
 
 

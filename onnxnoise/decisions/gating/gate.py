@@ -11,10 +11,11 @@ from typing import Any
 from onnxnoise.decisions.gating.records import GateVerdict
 from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places
 from onnxnoise.decisions.gating.rules import Rules, check_levels, find_rules, load_rules
-from onnxnoise.errors import RunFileError
+from onnxnoise.errors import DataError, RunFileError
 from onnxnoise.flags import from_flags
 from onnxnoise.noise.base import Level
 from onnxnoise.records import Notice, TallyKey
+from onnxnoise.results.chance import at_chance, chance_of
 from onnxnoise.results.question import Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.run_hits import RunHits, is_run_file
@@ -78,6 +79,7 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
                 "`onnxnoise bench`, merge its shards, or ask for fewer images with --limit"
             )
         images = wanted
+        _check_chance(run, rules, images)
         layers = [layer for layer in run.layers if layer.index in run.selected]
         digest = run.identity["data"]
         cases = [
@@ -105,6 +107,14 @@ def _check_settings(run: RunHits, rules: Rules) -> None:
                 f"{run.path}: was measured with {key} = {there[key]}, but [bench] in the rules asks for {asked[key]}; "
                 "bench it as the rules ask, or change them"
             )
+
+
+def _check_chance(run: RunHits, rules: Rules, images: int) -> None:
+    """Raise DataError where the clean accuracy by a rule's metric can't be told from chance: whatever it says would be void."""
+    for metric in dict.fromkeys(rule.metric for rule in rules.rules):
+        clean = run.clean(metric, images)
+        if said := at_chance(int(clean.sum()), images, chance_of(run.store, images), metric):
+            raise DataError(f"{run.name}: {said}. No gate passes or fails such a model")
 
 
 def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) -> GateVerdict:
@@ -137,7 +147,9 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
 
         run = stack.enter_context(measured_run(spec, watching, schedule_for=schedule_for))
         (taken,) = looks
-        return _answer(RunHits(run.store), rules, taken.cases, taken.images, LOOKS[: taken.taken])
+        hits = RunHits(run.store)
+        _check_chance(hits, rules, taken.images)
+        return _answer(hits, rules, taken.cases, taken.images, LOOKS[: taken.taken])
 
 
 class _Looks:

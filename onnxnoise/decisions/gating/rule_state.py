@@ -200,7 +200,9 @@ def opened_baseline(rule: Rule, noise: NoiseSetting, data: str, images: int, sta
         return None
     baseline = stack.enter_context(RunHits.opened(rule.baseline))
     there = baseline.identity["data"]
-    differing = ("data", there, data) if there != data else baseline.noise.difference(noise)
+    differing = baseline.noise.difference(noise)
+    if there != data:
+        differing = "data", f"{baseline.description['dataset']}, digest {there[:8]}", f"digest {data[:8]}"
     if differing:
         what, theirs, ours = differing
         raise RunFileError(

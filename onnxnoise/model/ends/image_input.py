@@ -24,14 +24,15 @@ _MOVES = LAYOUT - {"Cast", "CastLike"}
 
 
 def image_input(model: onnx.ModelProto, constants: Mapping[str, Any], path: Path) -> ImageInput:
-    """The image input of the graph; raises ModelError, which names `path`, where its one input isn't an image."""
+    """The image input of the graph, or another array for each image; raises ModelError, which names `path`, for anything else."""
     (info,) = [i for i in model.graph.input if i.name not in constants]
     shape = dims(info)
     element = info.type.tensor_type.elem_type
     described = f"input {info.name!r} of type {onnx.TensorProto.DataType.Name(element)} and shape {printed(shape)}"
-    if shape is None or len(shape) != 4:
+    if shape is None or len(shape) < 2 or (len(shape) == 3 and shape[0] == 3):
         raise ModelError(
-            f"{path}: no image input: {described}; an image input has four dimensions (N,C,H,W or N,H,W,C)"
+            f"{path}: no image input: {described}; an image input has four dimensions (N,C,H,W or N,H,W,C), and any other "
+            "has the images' dimension first: (N,features), (N,channels,time)"
         )
     if element not in _TYPES:
         raise ModelError(f"{path}: {described}; an image input is float32, float16, uint8 or int8")
@@ -56,6 +57,8 @@ def _quantization(model: onnx.ModelProto, constants: Mapping[str, Any], name: st
 
 
 def _layout(model: onnx.ModelProto, name: str, shape: Shape) -> Layout | None:
+    if len(shape) != 4:
+        return None
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first != last:
         return "nchw" if first else "nhwc"

@@ -67,6 +67,16 @@ def single_draws(found: Sequence[View]) -> list[Datum]:
     return rows
 
 
+def chance(found: Sequence[View]) -> list[Datum]:
+    """A row for each chance there is among the runs: as an accuracy in percent, and over their clean accuracies."""
+    rows = [
+        {"accuracy": 100 * view.chance, "normalized": view.result.normalized_chance}
+        for view in found
+        if view.chance is not None and view.cells("all")
+    ]
+    return [row for i, row in enumerate(rows) if row not in rows[:i]]
+
+
 def charts(found: Sequence[View], canvas: Canvas) -> list[alt.LayerChart]:
     """Two charts: accuracy, and accuracy / clean."""
     if not any(view.cells("all") for view in found):
@@ -89,6 +99,7 @@ def _chart(canvas: Canvas, axis: Axis, field: str, title: str, *, top: float) ->
     y, low = (alt.Y(f"{each}:Q", title=title, scale=scale) for each in (field, f"{field}_low"))
     curves = canvas.chart("whole").encode(x=axis.noise(), color=axis.color())
     return layered(
+        canvas.chart("whole-chance").mark_rule(strokeDash=[4, 4], clip=True).encode(y=y),
         curves.mark_rule(strokeWidth=1.5, opacity=0.8, clip=True).encode(y=low, y2=f"{field}_high:Q"),
         canvas.chart("whole-draws")
         .mark_point(size=14, filled=True, opacity=0.4)
@@ -128,8 +139,9 @@ def _cell(view: View, level: float) -> Cell | None:
 
 FIGURE = OfAllRuns(
     title="All layers noisy together",
-    note="bars: 95 % intervals, for other draws and other images like these; small dots: single draws",
-    rows={"whole": means, "whole-draws": single_draws},
+    note="bars: 95 % intervals, for other draws and other images like these; small dots: single draws; "
+    "dashes: chance, by always naming the most frequent class",
+    rows={"whole": means, "whole-draws": single_draws, "whole-chance": chance},
     charts=charts,
     slot="row",
     table=table,

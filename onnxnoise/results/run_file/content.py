@@ -166,7 +166,7 @@ def realized(row: Sequence[Any]) -> Realized:
 def check_run(run: Mapping[str, Any]) -> None:
     """The run record, of who measured and what the command asked for, as far as anything follows from it."""
     metric = _or_none(_one_of(METRICS))
-    _check(run, {}, {"spec": lambda value: isinstance(value, dict), "metric": metric})
+    _check(run, {}, {"spec": lambda value: isinstance(value, dict), "metric": metric, "labels": _is_label_count})
     levels = _or_none(lambda value: isinstance(value, list) and all(_is_number(each) and each >= 0 for each in value))
     asked: dict[str, _Test] = {
         "sweeps": _or_none(lambda value: isinstance(value, list) and all(map(_one_of(SWEEPS), value))),
@@ -323,6 +323,16 @@ def _is_number(value: Any) -> bool:
 def _is_size(value: Any) -> bool:
     """Whether it is a standard deviation; that of values which are not finite is none."""
     return type(value) is float or (type(value) is int and 0 <= value < _MANY)
+
+
+def _is_label_count(value: Any) -> bool:
+    """Whether it counts labels: `images` of them, and the images of up to five classes, the `largest` first."""
+    if not isinstance(value, dict):
+        return False
+    images, largest = value.get("images"), value.get("largest")
+    if type(images) is not int or not isinstance(largest, list) or not 1 <= len(largest) <= 5:
+        return False
+    return all(map(_whole(1), largest)) and sorted(largest, reverse=True) == largest and sum(largest) <= images < _MANY
 
 
 def _is_objects(value: Any) -> bool:

@@ -42,7 +42,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
         stores = [stack.enter_context(RunStore.existing(path)) for path in sources]
         first = stores[0]
         for other in stores[1:]:
-            if differing := difference(first.identity, other.identity):
+            if differing := difference(first.identity, other.identity, first.description, other.description):
                 raise _unlike(first, other, *differing)
         _check_layouts(stores)
         target = stack.enter_context(RunStore.open(out, first.identity, first.description))

@@ -14,6 +14,7 @@ from onnxnoise.errors import RunFileError
 from onnxnoise.records import Realized, Tally, TallyKey
 from onnxnoise.results.run_file.database import Database, is_database
 from onnxnoise.selection import index_ranges
+from onnxnoise.text import shortened
 
 
 class Closing:
@@ -52,7 +53,7 @@ class RunStore(Closing):
                         database.create({"identity": identity, "description": description})
             database.check_kind()
             database.write_ahead()
-            store._check_identity(identity)
+            store._check_identity(identity, description)
             database.upgrade()
         return store
 
@@ -75,12 +76,13 @@ class RunStore(Closing):
             self.close()
             raise
 
-    def _check_identity(self, asked: Mapping[str, Any]) -> None:
-        if differing := difference(self.identity, asked):
+    def _check_identity(self, asked: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+        if differing := difference(self.identity, asked, self.description, description):
             name, there, wanted = differing
             raise RunFileError(
                 f"{self.path}: holds a run with another {name} ({there} there, {wanted} asked for); one run file holds one "
-                "policy, seed, data and choice of layers: name another file with --out, or move this one away"
+                "model, data, card, noise, policy, seed and choice of layers: leave out --out, since the usual name has all "
+                "that, or name another file"
             )
 
     @property
@@ -209,20 +211,37 @@ def _covered(chunks: Sequence[range]) -> int:
 def _check_place(path: Path) -> None:
     if path.is_dir():
         raise RunFileError(f"{path}: is a folder; name a file in it with --out")
-    if not path.parent.is_dir():
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise RunFileError(
-            f"{path}: can't be written: there is no folder {str(path.parent)!r}; make it, or name another file with --out"
-        )
+            f"{path}: can't be written: its folder can't be made ({error.strerror or error}); name another file with --out"
+        ) from error
     if path.exists() and not path.is_file():
         raise RunFileError(f"{path}: is no regular file; name another file with --out")
 
 
-def difference(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """The first key in which two identities differ, and both values, as a person reads them; None where they are equal."""
+_NAMES = {"model": "model", "data": "dataset"}
+"""The key of a description that has the name of what an identity knows by its digest."""
+
+
+def difference(
+    kept: Mapping[str, Any], asked: Mapping[str, Any], kept_as: Mapping[str, Any], asked_as: Mapping[str, Any]
+) -> tuple[str, str, str] | None:
+    """The first key in which two identities differ, and both values, as a person reads them; None where they are equal.
+
+    `kept_as` and `asked_as` are the descriptions, which have the names of models and data.
+    """
     kept, asked = (_flat(json.loads(json.dumps(each))) for each in (kept, asked))
-    for name in {**kept, **asked}:
-        if kept.get(name) != asked.get(name):
-            return name.replace("_", " "), _short(kept.get(name)), _short(asked.get(name))
+    for key in {**kept, **asked}:
+        if kept.get(key) != asked.get(key):
+            there, wanted = (
+                f"{shortened(str(told.get(_NAMES[key])), 60)}, digest {str(each.get(key))[:8]}"
+                if key in _NAMES
+                else _short(each.get(key))
+                for each, told in ((kept, kept_as), (asked, asked_as))
+            )
+            return key.replace("_", " "), there, wanted
     return None
 
 

@@ -43,6 +43,7 @@ class Order:
             noise=spec.setting.located if spec.setting.files else spec.noise,
             card=spec.card and _absolute(spec.card),
             data=spec.data and _absolute(spec.data),
+            labels=spec.labels and _absolute(spec.labels),
             provider=experiment.provider.name,
             out=None,
             workers=None,
@@ -87,7 +88,8 @@ def _checked(order: Order) -> Experiment:
     except OnnxNoiseError as error:
         raise type(error)(f"{where}{error}") from error
     here = identity(experiment)
-    if differing := difference(here, asked):
+    named = {"model": experiment.subject.network.name, "dataset": experiment.images.name}
+    if differing := difference(here, asked, named, named):
         raise _other(order.spec, where, *differing)
     return experiment
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
-from onnxnoise.data.pixels.preprocess import resize_and_crop, resized
+from onnxnoise.data.pixels.preprocess import from_array, resized
 from onnxnoise.data.pixels.stream import stream
 from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.cifar.files import (
@@ -36,19 +35,19 @@ class CifarImages(ImageSource):
     records: Pixels
 
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
-        if (self.spec.size, self.spec.size) == resized(SIDE, SIDE, self.spec) == (SIDE, SIDE):
+        if self.shape == (SIDE, SIDE, 3) and resized(SIDE, SIDE, self.spec) == (SIDE, SIDE):
             return (
                 ImageChunk(positions.start, self._pixels(positions), self.labels[positions.start : positions.stop])
                 for positions in ranges
             )
-        return stream(ranges, self._decode, self.labels, self.spec.size, threads)
+        return stream(ranges, self._decode, self.labels, self.shape, threads)
 
     def _pixels(self, positions: range) -> Pixels:
         planes = self.records[positions.start : positions.stop, -IMAGE_BYTES:].reshape(-1, 3, SIDE, SIDE)
         return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
 
     def _decode(self, position: int) -> Pixels:
-        return resize_and_crop(Image.fromarray(self._pixels(range(position, position + 1))[0]), self.spec)
+        return from_array(self._pixels(range(position, position + 1))[0], self.spec)
 
 
 def has_cifar(path: Path, dataset: Dataset) -> bool:
