@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from onnxnoise.words import DEFAULT_SEED, Analog, Kind, Metric, Policy, SigmaScope, Sweep
+from onnxnoise.words import DEFAULT_SEED, Analog, Compensation, Kind, Metric, Policy, SigmaScope, Sweep
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -73,12 +73,46 @@ def _exact(number: float) -> str:
 
 
 @dataclass(frozen=True)
+class MapEntry:
+    """One line of a noise map: the layers that `pattern` names have the chain `steps`; None stands for digital layers."""
+
+    pattern: str
+    steps: tuple[NoiseStep, ...] | None
+
+    @property
+    def noise(self) -> str:
+        """The chain as `--noise` takes it, or `digital`."""
+        return "digital" if self.steps is None else chain_text(self.steps)
+
+
+@dataclass(frozen=True)
+class NoiseMap:
+    """The noise of single layers, as a file of digest `sha256` says: of the entries that name a layer the first one counts.
+
+    `whole` says that the entries name every layer with its level, so that no level is left to sweep.
+    """
+
+    sha256: str
+    entries: tuple[MapEntry, ...]
+    whole: bool
+
+    def flat(self) -> dict[str, Any]:
+        """The map as a run file keeps it: of each line pattern, noise, and the digests of the files that the noise is made of."""
+        layers = [
+            [each.pattern, each.noise, *(step.sha256 for step in each.steps or () if step.file)]
+            for each in self.entries
+        ]
+        return {"sha256": self.sha256, "layers": layers}
+
+
+@dataclass(frozen=True)
 class NoiseSetting:
     """The noise of a run, all but its level and draw: two runs with equal settings mean the same by a level and by a draw.
 
     `steps` is the chain of noise models, `seed` the seed of their random streams, `bn` the batch-norm policy. `sigma_scope`
     says over which values gaussian noise's sigma_w is taken, `scale` over which ones max |w| is (`tensor`, `channel` or
-    `tile:N`), and `analog` which initializers bear noise.
+    `tile:N`), and `analog` which initializers bear noise. `compensate` is what is done about the noise of a chip: with `bn` its
+    batch norms' statistics are recomputed on `calibration` images. `noise_map` gives some layers noise of their own.
     """
 
     steps: tuple[NoiseStep, ...] = (NoiseStep("gaussian"),)
@@ -87,11 +121,14 @@ class NoiseSetting:
     sigma_scope: SigmaScope = "tensor"
     scale: str = "tensor"
     analog: Analog = "all"
+    compensate: Compensation = "none"
+    calibration: int = 0
+    noise_map: NoiseMap | None = None
 
     @property
     def chain(self) -> str:
         """The chain as `--noise` takes it: `gaussian`, `relative:range=1`."""
-        return "+".join(step.text for step in self.steps)
+        return chain_text(self.steps)
 
     @property
     def located(self) -> str:
@@ -112,6 +149,8 @@ class NoiseSetting:
             "scale": self.scale,
             "choice of initializers": self.analog,
             "noise file": ", ".join(self.files) or "none",
+            "compensation": f"{self.compensate}, {self.calibration} images" if self.calibration else self.compensate,
+            "noise map": self.noise_map.sha256[:8] if self.noise_map else "none",
         }
 
     @property
@@ -121,6 +160,8 @@ class NoiseSetting:
 
     def as_snr(self, level: float) -> float | None:
         """The level where it is a signal-to-noise ratio, that of gaussian noise; else None."""
+        if self.noise_map is not None and self.noise_map.whole:
+            return None
         swept = next((step for step in self.steps if step.level is None), self.steps[-1])
         return level if swept.name == "gaussian" else None
 
@@ -137,13 +178,29 @@ class NoiseSetting:
             "sigma_scope": self.sigma_scope,
             "scale": self.scale,
             "analog": self.analog,
+            "compensate": self.compensate,
+            "calibration": self.calibration,
+            "noise_map": self.noise_map.flat() if self.noise_map else None,
         }
 
     def flat(self) -> dict[str, Any]:
         """The setting as a run file keeps it: parts that only some noise has are left out where they are the usual ones."""
-        usual = {"noise": "gaussian", "scale": "tensor", "analog": "all"}
+        usual = {
+            "noise": "gaussian",
+            "scale": "tensor",
+            "analog": "all",
+            "compensate": "none",
+            "calibration": 0,
+            "noise_map": None,
+            "noise_files": None,
+        }
         parts = {**self.whole(), "noise_files": list(self.files) or None}
-        return {name: value for name, value in parts.items() if usual.get(name) != value}
+        return {name: value for name, value in parts.items() if name not in usual or usual[name] != value}
+
+
+def chain_text(steps: Iterable[NoiseStep]) -> str:
+    """The steps of a chain as `--noise` takes them: `relative:range=1`."""
+    return "+".join(step.text for step in steps)
 
 
 @dataclass(frozen=True)

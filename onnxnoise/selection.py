@@ -28,8 +28,8 @@ class Selectable(Protocol):
 _Layer = TypeVar("_Layer", bound=Selectable)
 
 
-def select_layers(layers: Sequence[_Layer], pattern: str | None) -> tuple[_Layer, ...]:
-    """The layers that `pattern` names, in the order of `layers`; None names all of them.
+def select_layers(layers: Sequence[_Layer], pattern: str | None, flag: str = "--layers") -> tuple[_Layer, ...]:
+    """The layers that `pattern`, given with `flag`, names, in the order of `layers`; None names all of them.
 
     A pattern has parts between commas: a glob on the name, a kind, an index or a range `3-10`. Raises UsageError for a part
     that matches no layer.
@@ -42,11 +42,16 @@ def select_layers(layers: Sequence[_Layer], pattern: str | None) -> tuple[_Layer
         if not found:
             kinds = ", ".join(sorted({layer.kind for layer in layers}))
             raise UsageError(
-                f"--layers: {quoted(part)} matches no layer; give a name or glob (`onnxnoise layers` shows the names), "
+                f"{flag}: {quoted(part)} matches no layer; give a name or glob (`onnxnoise layers` shows the names), "
                 f"a kind ({kinds}), an index or a range within 1-{max((layer.index for layer in layers), default=0)}"
             )
         chosen |= found
     return tuple(layer for layer in layers if layer.index in chosen)
+
+
+def matches(layer: Selectable, pattern: str) -> bool:
+    """Whether one of a pattern's parts between commas names the layer."""
+    return any(_matches(layer, part.strip()) for part in pattern.split(","))
 
 
 def _matches(layer: Selectable, part: str) -> bool:

@@ -11,6 +11,7 @@ from onnxnoise.fields import check, flag, flags_of
 from onnxnoise.noise import FROM_FILES, MODELS
 from onnxnoise.words import (
     ANALOG,
+    COMPENSATIONS,
     DEFAULT_SEED,
     METRICS,
     PAPER_SNRS,
@@ -18,6 +19,7 @@ from onnxnoise.words import (
     SIGMA_SCOPES,
     SWEEPS,
     Analog,
+    Compensation,
     Metric,
     Policy,
     SigmaScope,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 DEFAULT_SWEEPS: tuple[Sweep, ...] = ("single", "all")
 DEFAULT_DRAWS = 3
 DEFAULT_MAX_DRAWS = 64
+CALIBRATION_IMAGES = 512
+"""The number of images on which batch norms are recalibrated where none is asked for."""
 UNLIMITED_DRAWS = 1024
 """The most draws of a run that ends with its budget."""
 
@@ -338,6 +342,38 @@ class BenchSpec:
         at="bench",
     )
 
+    compensate: Compensation = flag(
+        "--compensate",
+        None,
+        "What is done about a chip's noise. drift: what is read is scaled, one factor a kernel, to the size that was programmed; "
+        "bn: the statistics of the batch norms are recomputed on calibration images",
+        default="none",
+        choices=COMPENSATIONS,
+        after="analog",
+        at="bench compare gate rules margin plan apply",
+    )
+    calibration: int | None = flag(
+        "--calibration",
+        "N",
+        "Images for --compensate bn: the first N, which are not measured then",
+        default=None,
+        syntax="whole",
+        least=2,
+        by_default=str(CALIBRATION_IMAGES),
+        after="compensate",
+        at="bench compare gate rules margin plan",
+    )
+    noise_map: str | None = flag(
+        "--noise-map",
+        "FILE",
+        'TOML file that gives single layers their noise: [layers] with lines as "conv1,dense" = "digital"; other layers have '
+        "that of --noise",
+        default=None,
+        syntax="path",
+        after="calibration",
+        at="bench compare gate rules margin plan apply",
+    )
+
     @property
     def chunked(self) -> bool:
         """Whether each chunk of images meets draws of its own, as many as `precision` or `budget` ask for."""
@@ -353,14 +389,25 @@ class BenchSpec:
     @cached_property
     def setting(self) -> NoiseSetting:
         """The noise setting; noise that is not white and gaussian is on kernels only unless `analog` says otherwise."""
+        from onnxnoise.noise.maps import read_map
         from onnxnoise.noise.models import chain_of, parse_chain
         from onnxnoise.records import NoiseSetting
 
         steps = parse_chain(self.noise)
-        white = all(step.name == "gaussian" for step in steps)
-        scale = self.scale or chain_of(NoiseSetting(steps)).scale
-        analog: Analog = self.analog or ("all" if white else "kernels")
-        return NoiseSetting(steps, self.seed, self.bn, self.sigma_scope, scale, analog)
+        mapped = None if self.noise_map is None else read_map(self.noise_map, steps)
+        every = [*steps, *(step for each in (mapped.entries if mapped else ()) for step in each.steps or ())]
+        white = all(step.name == "gaussian" for step in every)
+        return NoiseSetting(
+            steps,
+            self.seed,
+            self.bn,
+            self.sigma_scope,
+            self.scale or chain_of(NoiseSetting(steps)).scale,
+            self.analog or ("all" if white else "kernels"),
+            self.compensate,
+            (self.calibration or CALIBRATION_IMAGES) if self.compensate == "bn" else 0,
+            mapped,
+        )
 
     @cached_property
     def chain(self) -> Chain:
@@ -372,14 +419,19 @@ class BenchSpec:
     @property
     def level(self) -> Level:
         """The number that is swept: a signal-to-noise ratio, or another noise model's level."""
-        return self.chain.level
+        from onnxnoise.noise.models import level_of
+
+        return level_of(self.setting)
 
     @property
     def swept(self) -> tuple[float, ...]:
         """The levels to measure: those that are given, else the noise model's defaults."""
         if self.levels is not None:
             return self.levels
-        return self.chain.levels if self.snrs is None else self.snrs
+        if self.snrs is not None:
+            return self.snrs
+        mapped = self.setting.noise_map
+        return self.level.defaults if mapped is not None and mapped.whole else self.chain.levels
 
     def at(self, *levels: float) -> BenchSpec:
         """A copy of the spec with these levels in place of its own."""
@@ -388,8 +440,15 @@ class BenchSpec:
     def _check_noise(self) -> None:
         from onnxnoise.noise.base import check_scale
 
-        level = self.level
+        level, mapped = self.level, self.setting.noise_map
         scale = check_scale(self.setting.scale)
+        given = self.snrs or self.levels
+        if mapped is not None and mapped.whole and given is not None and given != level.defaults:
+            raise UsageError(
+                f"{'--snr' if self.levels is None else '--levels'}: {self.noise_map} gives every layer its level, so none is "
+                "swept; leave it out"
+            )
+        self._check_compensation()
         if self.snrs is not None and level.name != "SNR":
             raise UsageError(
                 f"--snr: the noise {self.noise} has no signal-to-noise ratio but {level.name}; write --levels {level.example}"
@@ -400,6 +459,22 @@ class BenchSpec:
             raise UsageError("--scale: is of noise in units of max |w|; gaussian noise has --sigma-scope")
         for value in self.swept:
             level.check(value, "--levels" if self.levels is not None else level.flag)
+
+    def _check_compensation(self) -> None:
+        from onnxnoise.noise.models import drifts
+
+        if self.calibration is not None and self.compensate != "bn":
+            raise UsageError("--calibration: is the number of images for --compensate bn; give both, or leave it out")
+        if self.compensate == "bn" and self.bn in ("fold", "affine"):
+            raise UsageError(
+                f"--compensate bn: --bn {self.bn} merges the statistics of the batch norms into other numbers, so there are none "
+                "to recompute; use --bn group or --bn clean"
+            )
+        if self.compensate == "drift" and not drifts(self.setting):
+            raise UsageError(
+                f"--compensate drift: {self.setting.chain} does not drift, so there is nothing to compensate; it is for devices, "
+                "as --noise pcm"
+            )
 
     def __post_init__(self) -> None:
         """Raise UsageError for a value that no run could use."""

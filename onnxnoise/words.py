@@ -10,6 +10,9 @@ SigmaScope = Literal["tensor", "layer"]
 Analog = Literal["all", "kernels"]
 """The initializers that bear noise: all of a layer's, or only the kernels of convolutions, dense and recurrent layers."""
 
+Compensation = Literal["none", "drift", "bn"]
+"""The compensation of a chip's noise: nothing, one drift factor a layer, or batch-norm statistics that are recomputed."""
+
 Metric = Literal["top1", "top5"]
 Kind = Literal["conv", "dense", "batchnorm", "norm", "recurrent", "embedding", "scale", "parameter"]
 
@@ -17,6 +20,7 @@ SWEEPS: tuple[Sweep, ...] = get_args(Sweep)
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 SIGMA_SCOPES: tuple[SigmaScope, ...] = get_args(SigmaScope)
 ANALOG: tuple[Analog, ...] = get_args(Analog)
+COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 DEFAULT_SEED = 40

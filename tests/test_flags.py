@@ -125,7 +125,16 @@ NEEDS = {
     "resources": {"cluster": "tcp://there"},
     "scale": {"noise": "relative"},
     "levels": {"noise": "relative"},
+    "calibration": {"compensate": "bn"},
 }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a noise map of the name that TEXTS gives."""
+    monkeypatch.chdir(tmp_path)
+    Path(TEXTS["path"]).write_text('[layers]\n"conv" = "digital"\n')
+    return tmp_path
 
 
 def a_text(each: Flag) -> str | bool:
@@ -140,6 +149,7 @@ def test_every_field_of_the_spec_is_a_flag_of_commands_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("name", flags_of(BenchSpec))
+@pytest.mark.usefixtures("folder")
 def test_every_flag_is_read(name: str) -> None:
     if name != "model":
         each = flags_of(BenchSpec)[name]
@@ -173,14 +183,14 @@ def onnxnoise_own_flags(command: str) -> str:
 
 
 @pytest.mark.parametrize("key", bench_flags("rules"))
-def test_rules_take_the_flags_of_bench(key: str, tmp_path: Path) -> None:
+def test_rules_take_the_flags_of_bench(key: str, folder: Path) -> None:
     each = bench_flags("rules")[key]
     text = a_text(each)
     value = {"switch": "false", "whole": "10", "number": "0.5"}.get(each.syntax, f'"{text}"')
-    path = tmp_path / "onnxnoise.toml"
+    path = folder / "onnxnoise.toml"
     path.write_text(f'[bench]\n{key} = {value}\n[[rule]]\nname = "a"\nsnr = 10\nmin = 0.9\n')
     bench = load_rules(path).bench
-    assert bench == {key: False if each.syntax == "switch" else text}
+    assert bench == {key: False if each.syntax == "switch" else str(folder / text) if each.syntax == "path" else text}
     from_flags("m", **{**NEEDS.get(key, {}), **bench})
 
 

@@ -78,3 +78,16 @@ def permutation(images: int, seed: int) -> Positions:
     """
     stream = np.random.Philox(np.random.SeedSequence(entropy=seed, spawn_key=(_STREAM,)))
     return np.argsort(stream.random_raw(images), kind="stable")
+
+
+def after(source: ImageSource, skipped: int) -> DealtImages:
+    """The images of a source from number `skipped` on, in their order, counted anew from 0."""
+    positions = np.arange(skipped, len(source), dtype=np.int64)
+    return DealtImages(
+        source.name, source.classes, source.digest, source.spec, source.labels[skipped:], source, positions
+    )
+
+
+def undealt(images: ImageSource) -> ImageSource:
+    """All images of the data in its own order, whatever has been dealt of them or set aside."""
+    return undealt(images.source) if isinstance(images, DealtImages) else images

@@ -33,7 +33,7 @@ class Device:
     def noisy(self, chain: Chain, clean: Initializer, drawn: tuple[Drawn, ...]) -> Callable[[float], Value]:
         """A function from a level to the noisy initializer on the device, to the bit what `Host.noisy` makes."""
         first = chain.links[0]
-        if len(chain.links) > 1 or not isinstance(first.model, DeviceModel):
+        if len(chain.links) > 1 or chain.compensated or not isinstance(first.model, DeviceModel):
             made = Host().noisy(chain, clean, drawn)
             return lambda level: to_device(made(level), self.provider)
         weights = self._uploaded(clean)

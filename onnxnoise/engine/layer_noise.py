@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from onnxnoise.engine.mapped import setting_in
 from onnxnoise.noise.base import Drawn, Weights
 from onnxnoise.noise.models import Chain, chain_of
 from onnxnoise.records import VARIANCE, Floats, NoiseLayer, NoiseSetting, NoiseTensor
@@ -100,13 +101,15 @@ class LayerSource:
         cls, layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, chain: Chain | None = None
     ) -> LayerSource:
         """The source of one layer's noise; `constants` has the network's clean values by name, `chain` is the setting's."""
+        own = setting_in(setting, layer)
+        chain = chain if own is setting else None
 
         def initializer(tensor: NoiseTensor) -> Initializer:
             stored = constants[tensor.value]
             sigma = layer.sigma_w if setting.sigma_scope == "layer" and tensor.sigma_w else tensor.sigma_w
-            return Initializer(tensor, stored.shape, Weights(_canonical(tensor, stored), sigma, setting.scale))
+            return Initializer(tensor, stored.shape, Weights(_canonical(tensor, stored), sigma, own.scale))
 
-        return cls(layer, setting, chain or chain_of(setting), tuple(map(initializer, layer.tensors)))
+        return cls(layer, own, chain or chain_of(own), tuple(map(initializer, layer.tensors)))
 
     def draw(self, draw: int, maker: Maker[Values]) -> LayerNoise[Values]:
         """The noise of draw number `draw`, counted from 0."""

@@ -19,6 +19,7 @@ from onnxnoise.engine.draws import KEPT_BYTES, KEPT_ON_DEVICE, Draws
 from onnxnoise.engine.hits import judge
 from onnxnoise.engine.layer_noise import Host
 from onnxnoise.engine.pieces import Noisy, Pieces
+from onnxnoise.engine.recalibration import Recalibration
 from onnxnoise.engine.values import Cut, Piece, Values, lanes, only, room
 from onnxnoise.model.network import Network
 from onnxnoise.records import Labels, NoiseLayer, NoiseSetting, Tally, Variant
@@ -69,6 +70,7 @@ class ChunkSweep:
     `labels` (images,) are the classes of the images without the padding, `start` the first one's position in the data.
     `step` is called with each tally. Use it in a `with` block, which ends all passes under way. `lifted` makes the noisy
     constants inputs of sessions that all variants share (default: on a device); `pieces` are those that other chunks use too.
+    With `recalibration` a noisy pass goes through the whole graph, the batch norms' statistics recomputed for its chip.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class ChunkSweep:
         step: Callable[[Tally], None] = lambda _: None,
         lifted: bool | None = None,
         pieces: Pieces | None = None,
+        recalibration: Recalibration | None = None,
     ) -> None:
         self.network, self.provider, self.labels, self.start, self.step = network, provider, labels, start, step
         self.pieces = pieces or Pieces(network, provider, lifted=lifted)
+        self.recalibration = recalibration
         self.draws = (
             Draws(network, noise, Device(provider), KEPT_ON_DEVICE)
             if self.pieces.lifted
@@ -139,7 +143,31 @@ class ChunkSweep:
         """Measure noise in all `layers` at once; yields a list of one tally for each variant."""
         return self._told(self._all(variants, layers))
 
+    def _recalibrated(
+        self,
+        recalibration: Recalibration,
+        sweep: str,
+        layer: int | None,
+        layers: Sequence[NoiseLayer],
+        todo: Sequence[Variant],
+    ) -> Iterator[_Started]:
+        """Start the passes of chips with noise in all of `layers`, each with its own batch norms."""
+        variants = _by_draw(todo)
+        for variant in variants:
+            noisy, negative = self._noise(layers, variant)
+            key = sweep, layer, variant
+            noisy = {**noisy, **recalibration.statistics(key, noisy, self.lanes)}
+            whole = self._piece(0, self.cutter.end, noisy)
+            last = sweep == "all" or variant is variants[-1]
+            yield self._started(sweep, layer, variant, sum(negative.values()), self.images, [whole], last=last)
+
     def _single(self, todo: Todo) -> Iterator[_Started]:
+        if self.recalibration is not None:
+            for layer in self.network.layers:
+                yield from self._recalibrated(
+                    self.recalibration, "single", layer.index, [layer], todo.get(layer.index, ())
+                )
+            return
         cut, position = self.images, 0
         for layer in self.network.layers:
             variants = _by_draw(todo.get(layer.index, ()))
@@ -167,6 +195,13 @@ class ChunkSweep:
         The piece from there to the next such start has the noise of all layers up to the one measured. When that is the last
         layer inside the piece, the outputs of the piece are the noisy values that wait next.
         """
+        if self.recalibration is not None:
+            for at, layer in enumerate(layers):
+                upto = layers[: at + 1]
+                yield from self._recalibrated(
+                    self.recalibration, "cumulative", layer.index, upto, todo.get(layer.index, ())
+                )
+            return
         prefixes = {variant: _Prefix(self.images) for variants in todo.values() for variant in variants}
         wanted = [layer.index for layer in layers if todo.get(layer.index)]
         for at, layer in enumerate(layers):
@@ -199,6 +234,9 @@ class ChunkSweep:
                 yield started
 
     def _all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[_Started]:
+        if self.recalibration is not None:
+            yield from self._recalibrated(self.recalibration, "all", None, layers, variants)
+            return
         for variant in _by_draw(variants):
             noisy, negative = self._noise(layers, variant)
             whole = self._piece(0, self.cutter.end, noisy)

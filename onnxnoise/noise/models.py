@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+
+import numpy as np
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Drawn, Drifting, Level, NoiseModel, Weights
@@ -12,6 +13,7 @@ from onnxnoise.noise.normals import stream
 from onnxnoise.noise.pairs import OnPairs, Pair
 from onnxnoise.noise.steps import made_of, step_of, texts_of
 from onnxnoise.records import Floats, NoiseSetting, NoiseStep
+from onnxnoise.text import counted
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,12 @@ class Link:
 class Chain:
     """Noise models one after the other: each takes the values that the one before has made.
 
-    One of them has the level that is swept; all others have theirs written into the chain.
+    One of them has the level that is swept; all others have theirs written into the chain. With `compensated` what drifts is
+    scaled when it is read: by the ratio of the mean |w| that was programmed to the one that is read, one factor a tensor.
     """
 
     links: tuple[Link, ...]
+    compensated: bool = False
 
     @property
     def level(self) -> Level:
@@ -57,7 +61,10 @@ class Chain:
 
     def at(self, weights: Weights, drawn: tuple[Drawn, ...], level: float) -> Floats:
         """The noisy values of one initializer at `level`, float32 in the canonical shape."""
-        return self._through(weights, drawn, tuple(level if link.level is None else link.level for link in self.links))
+        read = self._through(weights, drawn, tuple(level if link.level is None else link.level for link in self.links))
+        if not (self.compensated and self.drifts):
+            return read
+        return (read * (_size(self.programmed(weights, drawn, level)) / _size(read))).astype(np.float32)
 
     @property
     def scale(self) -> str:
@@ -105,7 +112,7 @@ def chain_of(setting: NoiseSetting) -> Chain:
     links = tuple(Link(*made_of(step)) for step in setting.steps)
     _check_open(setting, links)
     _check_order(setting, links)
-    return Chain(links)
+    return Chain(links, setting.compensate == "drift")
 
 
 def _check_open(setting: NoiseSetting, links: Sequence[Link]) -> None:
@@ -141,7 +148,7 @@ def _check_order(setting: NoiseSetting, links: Sequence[Link]) -> None:
 
 def level_of(setting: NoiseSetting) -> Level:
     """The swept level of a setting; raises UsageError as `chain_of` does."""
-    return chain_of(setting).level
+    return AS_MAPPED if setting.noise_map is not None and setting.noise_map.whole else chain_of(setting).level
 
 
 def parse_chain(text: str, sha256s: Sequence[str] | None = None) -> tuple[NoiseStep, ...]:
@@ -163,8 +170,52 @@ def parse_chain(text: str, sha256s: Sequence[str] | None = None) -> tuple[NoiseS
     return steps
 
 
+def _size(values: Floats) -> float:
+    """The mean of |w|, at least 1e-4 as in AIHWKIT's global drift compensation."""
+    return max(float(np.abs(values).mean(dtype=np.float64)), 1e-4)
+
+
 def _drifts(model: NoiseModel) -> bool:
     return isinstance(model, Drifting) and model.drifts
+
+
+def drifts(setting: NoiseSetting) -> bool:
+    """Whether the devices of a setting drift, at least in some layers."""
+    mapped = setting.noise_map.entries if setting.noise_map else ()
+    chains = [setting.steps, *(each.steps for each in mapped if each.steps is not None)]
+    return any(chain_of(NoiseSetting(steps)).drifts for steps in chains)
+
+
+class _Mapped(Level):
+    """The level of a noise map that gives every layer its own: one that isn't swept, and has no number."""
+
+    def number(self, level: float) -> str:  # noqa: ARG002
+        return "as mapped"
+
+    def percent_text(self, level: float) -> str:  # noqa: ARG002
+        return "-"
+
+    def check(self, level: float, flag: str) -> float:
+        if level == 1:
+            return level
+        raise UsageError(f"{flag}: {level:g} is no {self.title}: {self.hint}, and the run's one level is called 1")
+
+
+AS_MAPPED = _Mapped(
+    name="noise",
+    title="level of a noise map",
+    definition="that of each layer's line in the noise map",
+    hint="the map gives every layer its level",
+    example="1",
+    less="smaller",
+    defaults=(1.0,),
+    search=(1.0, 1.0),
+    percent=lambda level: 100.0 * level,
+    inverse="p / 100",
+    reference="the noise map",
+    choices=(1.0,),
+)
+"""The one level of a run whose noise map leaves no level to sweep."""
 
 
 def headline(setting: NoiseSetting) -> str:
@@ -181,9 +232,19 @@ def terms(setting: NoiseSetting) -> str:
 
 def units(setting: NoiseSetting) -> str:
     """The unit of a level in words: `sigma per tensor`, else the noise model and its scale; then which weights bear noise."""
+    mapped = setting.noise_map
     white = setting.chain == "gaussian"
-    noise = f"sigma per {setting.sigma_scope}" if white else f"{readable(setting)}, scale per {setting.scale}"
-    return f"{noise}; kernels only" if setting.analog == "kernels" else noise
+    said = [f"sigma per {setting.sigma_scope}" if white else f"{readable(setting)}, scale per {setting.scale}"]
+    if mapped is not None:
+        own = [] if mapped.whole else [f"elsewhere {said[0]}"]
+        said = [f"noise map {mapped.sha256[:8]} ({counted(len(mapped.entries), 'pattern')})", *own]
+    if setting.analog == "kernels":
+        said.append("kernels only")
+    if setting.compensate == "drift":
+        said.append("drift compensated")
+    if setting.compensate == "bn":
+        said.append(f"batch norms recalibrated on {counted(setting.calibration, 'image')}")
+    return "; ".join(said)
 
 
 def readable(setting: NoiseSetting) -> str:
@@ -191,23 +252,4 @@ def readable(setting: NoiseSetting) -> str:
     pairs = zip(setting.steps, chain_of(setting).links, strict=True)
     return "+".join(
         step.text if step.level is None else step.written(link.model.level.number(step.level)) for step, link in pairs
-    )
-
-
-def setting_of(identity: Mapping[str, Any]) -> NoiseSetting:
-    """The setting that `NoiseSetting.flat` wrote, as a run file's identity keeps it.
-
-    Raises KeyError or ValueError where the identity holds no setting.
-    """
-    try:
-        steps = parse_chain(identity.get("noise", "gaussian"), identity.get("noise_files", ()))
-    except UsageError as error:
-        raise ValueError(str(error)) from error
-    return NoiseSetting(
-        steps,
-        identity["seed"],
-        identity["bn"],
-        identity["sigma_scope"],
-        identity.get("scale", "tensor"),
-        identity.get("analog", "all"),
     )

@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 from onnxnoise.errors import RunFileError
 from onnxnoise.noise.base import Level
-from onnxnoise.noise.models import level_of, setting_of
+from onnxnoise.noise.models import level_of
+from onnxnoise.noise.settings import setting_of
 from onnxnoise.records import Result, TallyKey
 from onnxnoise.results.chance import classes_of
 from onnxnoise.results.question import Question, is_chunked

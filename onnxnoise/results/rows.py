@@ -14,7 +14,7 @@ from onnxnoise.noise.models import level_of
 from onnxnoise.records import Cell, DrawHits, Estimate, LayerInfo, Result
 from onnxnoise.results.as_json import strict_json
 from onnxnoise.results.reading import results_of
-from onnxnoise.words import Analog, Policy, SigmaScope, Sweep
+from onnxnoise.words import Analog, Compensation, Policy, SigmaScope, Sweep
 
 RowKind = Literal["cells", "draws", "averages"]
 KINDS: tuple[RowKind, ...] = get_args(RowKind)
@@ -32,7 +32,8 @@ class RunRow:
     noise: the noise model · bn: batch-norm policy · sigma_scope: tensor or layer · scale: what max |w| is taken over · analog:
     all initializers or kernels · provider: ONNX Runtime's execution provider · sweep: single, cumulative or all · level: of the
     noise, called level_name · snr: the same where it is sigma_w / sigma_noise, else None · noise_percent: the size of the noise,
-    which the noise model defines; 100 / snr for gaussian noise
+    which the noise model defines; 100 / snr for gaussian noise · compensate: none, drift or bn · noise_map: SHA-256 of the noise
+    map's file
     """
 
     model: str
@@ -51,6 +52,8 @@ class RunRow:
     analog: Analog
     level: float
     level_name: str
+    compensate: Compensation
+    noise_map: str | None
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,8 @@ def _run(result: Result, sweep: Sweep, level: float) -> dict[str, Any]:
         "model_sha256": result.model["sha256"],
         "dataset": str(result.dataset["name"]),
         "images": result.clean.images,
-        **result.noise.whole(),
+        **{name: value for name, value in result.noise.whole().items() if name not in ("calibration", "noise_map")},
+        "noise_map": result.noise.noise_map.sha256 if result.noise.noise_map else None,
         "provider": result.provider,
         "sweep": sweep,
         "snr": result.noise.as_snr(level),

@@ -10,7 +10,8 @@ from typing import Any, Self
 import numpy as np
 
 from onnxnoise.errors import RunFileError
-from onnxnoise.noise.models import level_of, setting_of
+from onnxnoise.noise.models import level_of
+from onnxnoise.noise.settings import setting_of
 from onnxnoise.records import Bits, LayerInfo, Tally
 from onnxnoise.results.question import is_chunked
 from onnxnoise.results.run_file.database import is_database

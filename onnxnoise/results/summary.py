@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from onnxnoise.noise.models import setting_of
+from onnxnoise.noise.settings import setting_of
 from onnxnoise.records import CHUNKED, InitializerInfo, LayerInfo, Notice, Realized, RealizedRange, Result, header
 from onnxnoise.results import caveats
 from onnxnoise.results.chance import chance_notice, chance_of

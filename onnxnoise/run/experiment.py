@@ -13,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.data.cards import Card
-from onnxnoise.data.dealing import dealt
+from onnxnoise.data.dealing import after, dealt, undealt
 from onnxnoise.data.fit import channels_of, check_fit, layout_of
 from onnxnoise.data.images import open_images
 from onnxnoise.data.pixels.numbers import to_numbers
 from onnxnoise.data.pixels.preprocess import described, to_input
 from onnxnoise.data.sources.base import ImageSource
+from onnxnoise.engine.mapped import analog_layers
 from onnxnoise.engine.pieces import Pieces
+from onnxnoise.engine.recalibration import Recalibration, batch_norms
 from onnxnoise.engine.values import BlankPass, blank_pass
-from onnxnoise.errors import ModelError
+from onnxnoise.errors import DataError, ModelError
 from onnxnoise.machine import memory
 from onnxnoise.records import NoiseSetting, Notice, header
 from onnxnoise.results.question import is_dealt
@@ -31,6 +33,7 @@ from onnxnoise.run.unattached import check_attached
 from onnxnoise.runtime.base import Provider
 from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
+from onnxnoise.text import counted
 from onnxnoise.words import Metric
 
 Array = npt.NDArray[Any]
@@ -63,15 +66,26 @@ class Experiment:
             spec.model,
             bn=spec.bn,
             analog=spec.setting.analog,
+            compensate=spec.compensate,
             layers=spec.layers,
             output=spec.output,
             card=spec.card,
         )
         check_attached(subject.network, spec.model, allowed=spec.allow_unattached)
+        subject = replace(subject, layers=analog_layers(spec.setting, subject.network.layers, subject.layers))
         classifier = subject.classifier
         images = open_images(
             spec.data, card, channels=channels_of(spec.model, classifier.image, card), labels=spec.labels
         )
+        aside = spec.setting.calibration
+        if aside:
+            batch_norms(subject.network, spec.model)
+            if aside >= len(images):
+                raise DataError(
+                    f"{spec.data or images.name}: has {counted(len(images), 'image')}, and --compensate bn takes the first "
+                    f"{aside:,} for calibration, so none is left to measure; give fewer with --calibration"
+                )
+            images = after(images, aside)
         experiment = cls(spec, subject, card, images, find_provider(spec.provider))
         check_fit(
             spec.model, classifier.image, classifier.classes or experiment.blank_pass.classes, card, experiment.images
@@ -99,6 +113,17 @@ class Experiment:
         network, images = self.subject.network, self.images
         model, dataset = (network.name, network.sha256), (images.name, self.count, images.digest)
         return header(self.noise, self.provider.name, model, dataset)
+
+    @cached_property
+    def recalibration(self) -> Recalibration | None:
+        """The calibration images in the network, where the batch norms of each chip are recalibrated; else None."""
+        aside = self.noise.calibration
+        if not aside:
+            return None
+        (chunk,) = undealt(self.images).chunks([range(aside)])
+        network = self.subject.network
+        norms = batch_norms(network, self.spec.model)
+        return Recalibration(network, norms, self.provider, self.batches(chunk.pixels), aside)
 
     @property
     def count(self) -> int:
@@ -130,7 +155,7 @@ class Experiment:
     @cached_property
     def pieces(self) -> Pieces:
         """The network's pieces, ready to run, which all chunks share."""
-        return Pieces(self.subject.network, self.provider)
+        return Pieces(self.subject.network, self.provider, lifted=False if self.noise.calibration else None)
 
     @cached_property
     def blank_pass(self) -> BlankPass:

@@ -126,6 +126,7 @@ def _swept(
         threads=threads,
         step=step,
         pieces=experiment.pieces,
+        recalibration=experiment.recalibration,
     ) as sweep:
         if "clean" in todo:
             yield [sweep.clean()]

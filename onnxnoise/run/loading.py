@@ -13,7 +13,7 @@ from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.records import InitializerInfo, LayerInfo, NoiseLayer
 from onnxnoise.selection import select_layers
-from onnxnoise.words import Analog, Policy
+from onnxnoise.words import Analog, Compensation, Policy
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,16 @@ def open_model(
     *,
     bn: Policy = "group",
     analog: Analog = "all",
+    compensate: Compensation = "none",
     layers: str | None = None,
     output: str | None = None,
     card: str | None = None,
 ) -> Subject:
     """The noise layers of the ONNX file `model`, or of the bundled card of that name.
 
-    `bn` is the batch-norm policy, `analog` says which initializers bear noise, `layers` is a pattern as of `--layers`. Where
-    several outputs could be the logits, `output` names them, or a card (`card`, or one that `card_of` finds) tells how many
-    columns they have. Raises ModelError if the file can't be used, UsageError for a pattern that matches nothing.
+    `bn` is the batch-norm policy, `analog` and `compensate` say which initializers bear noise, `layers` is a pattern as of
+    `--layers`. Where several outputs could be the logits, `output` names them, or a card (`card`, or one that `card_of` finds)
+    tells how many columns they have. Raises ModelError if the file can't be used, UsageError for a pattern that matches nothing.
     """
     path = _path(model)
 
@@ -49,7 +50,7 @@ def open_model(
             return None
 
     classifier = load_classifier(path, output=output, classes=classes)
-    network = noise_layers(classifier, bn, analog)
+    network = noise_layers(classifier, bn, analog, compensate)
     return Subject(classifier, network, select_layers(network.layers, layers))
 
 
@@ -58,12 +59,13 @@ def open_with_card(
     *,
     bn: Policy = "group",
     analog: Analog = "all",
+    compensate: Compensation = "none",
     layers: str | None = None,
     output: str | None = None,
     card: str | None = None,
 ) -> tuple[Subject, Card]:
     """A model, opened as `open_model` does, and the card that a run would use for it; raises CardError where there is none."""
-    subject = open_model(model, bn=bn, analog=analog, layers=layers, output=output, card=card)
+    subject = open_model(model, bn=bn, analog=analog, compensate=compensate, layers=layers, output=output, card=card)
     return subject, card_of(model, subject.classifier.path, card, subject.classifier.metadata)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxnoise.engine.layer_noise import in_memory
+from onnxnoise.engine.mapped import analog_layers
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.model.network import Network
@@ -103,8 +104,13 @@ def write_chip(spec: BenchSpec, out: str | Path, draw: int) -> Chip:
     if draw < 0:
         raise UsageError("--draw: draws count from 0")
     setting, stored = spec.setting, only_level(spec)
+    if setting.compensate == "bn":
+        raise UsageError(
+            "--compensate bn: recalibrates on images, and a chip is written without any; use none or drift"
+        )
     subject = open_model(spec.model, bn=spec.bn, analog=setting.analog, layers=spec.layers, output=spec.output)
     check_attached(subject.network, spec.model, allowed=spec.allow_unattached)
+    subject = replace(subject, layers=analog_layers(setting, subject.network.layers, subject.layers))
     path = _target(Path(out), subject)
     noisy, negative = _noisy(subject, setting, stored, draw)
     network = subject.network

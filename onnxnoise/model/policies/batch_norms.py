@@ -9,16 +9,20 @@ from onnxnoise.model.network import Network, find_layers
 from onnxnoise.model.policies.affine import as_affine
 from onnxnoise.model.policies.fold import fold
 from onnxnoise.model.policies.kernels import kernels_only
+from onnxnoise.model.policies.statistics import without_statistics
 from onnxnoise.records import Notice
-from onnxnoise.words import Analog, Policy
+from onnxnoise.words import Analog, Compensation, Policy
 
 
-def noise_layers(classifier: Classifier, policy: Policy, analog: Analog = "all") -> Network:
-    """The network of a classifier under a batch-norm policy and a choice of initializers that bear noise.
+def noise_layers(
+    classifier: Classifier, policy: Policy, analog: Analog = "all", compensate: Compensation = "none"
+) -> Network:
+    """The network of a classifier under a batch-norm policy, a choice of initializers that bear noise, and a compensation.
 
     Raises ModelError as `find_layers` does.
     """
     network = _under_policy(classifier, policy)
+    network = without_statistics(network) if compensate == "bn" else network
     return kernels_only(network) if analog == "kernels" else network
 
 

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple, get_args
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Level, check_scale
-from onnxnoise.noise.models import level_of, setting_of
+from onnxnoise.noise.models import level_of
+from onnxnoise.noise.settings import setting_of
 from onnxnoise.records import DEALT, Design, Realized
 from onnxnoise.text import shortened
-from onnxnoise.words import ANALOG, METRICS, POLICIES, SIGMA_SCOPES, SWEEPS, Kind
+from onnxnoise.words import ANALOG, COMPENSATIONS, METRICS, POLICIES, SIGMA_SCOPES, SWEEPS, Kind
 
 _DEEPEST = 24
 """The most lists and objects inside each other in a record."""
@@ -78,6 +79,9 @@ def check_identity(identity: Mapping[str, Any]) -> None:
         "noise_files": lambda value: isinstance(value, list) and all(map(_is_digest, value)),
         "scale": _is_text,
         "analog": _one_of(ANALOG),
+        "compensate": _one_of(COMPENSATIONS),
+        "calibration": _whole(2),
+        "noise_map": lambda value: isinstance(value, dict),
         "output": _is_text,
         "design": _one_of(get_args(Design)),
         "images": _whole(1),

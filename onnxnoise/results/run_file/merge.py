@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxnoise.errors import RunFileError, UsageError
-from onnxnoise.noise.models import level_of, setting_of
+from onnxnoise.noise.models import level_of
+from onnxnoise.noise.settings import setting_of
 from onnxnoise.records import Measured, Tally
 from onnxnoise.results.run_file.database import Database
 from onnxnoise.results.run_file.store import RunStore, difference, joined_realized

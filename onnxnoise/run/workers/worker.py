@@ -44,6 +44,7 @@ class Order:
             card=spec.card and _absolute(spec.card),
             data=spec.data and _absolute(spec.data),
             labels=spec.labels and _absolute(spec.labels),
+            noise_map=spec.noise_map and _absolute(spec.noise_map),
             provider=experiment.provider.name,
             out=None,
             workers=None,
@@ -95,7 +96,11 @@ def _checked(order: Order) -> Experiment:
 
 
 def _other(spec: BenchSpec, where: str, name: str, there: str, wanted: str) -> OnnxNoiseError:
-    file: Mapping[str, Any] = {"model": spec.model, "data": spec.data or "the bundled images"}
+    file: Mapping[str, Any] = {
+        "model": spec.model,
+        "data": spec.data or "the bundled images",
+        "noise map sha256": spec.noise_map,
+    }
     kind = ModelError if name == "model" else DataError
     return kind(
         f"{where}{file.get(name, spec.model)}: the {name} of this worker is not the run's ({there} there, {wanted} wanted); "
