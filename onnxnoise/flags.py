@@ -10,11 +10,9 @@ from typing import Any, TypeVar
 from onnxnoise.errors import UsageError
 from onnxnoise.fields import Flag, Syntax, check, flag, flags_of, one_of
 from onnxnoise.noise.times import seconds
+from onnxnoise.protocols import PROTOCOLS
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import quoted
-
-PROTOCOLS: Mapping[str, Mapping[str, str]] = {"paper": {"noise": "gaussian", "bn": "group", "sigma_scope": "layer"}}
-"""The flags that each protocol stands for: texts of BenchSpec's flags, by field."""
 
 _Record = TypeVar("_Record")
 
@@ -29,11 +27,12 @@ class Shorthand:
 
     protocol: str | None = flag(
         "--protocol",
-        None,
-        "Means --sigma-scope layer --bn group and its six SNRs (or those of --snr)",
+        "NAME",
+        f"A published protocol, whose flags it stands for ({', '.join(PROTOCOLS)}); `onnxnoise protocols` says what each means",
         default=None,
+        syntax="word",
         choices=tuple(PROTOCOLS),
-        at="bench compare gate rules",
+        at="bench compare gate rules margin plan apply",
     )
 
 
@@ -52,24 +51,12 @@ def from_flags(model: str, *, protocol: str | None = None, **given: Any) -> Benc
     if "draws" in texts and ("precision" in texts or "budget" in texts):
         raise UsageError("--draws is a fixed number; with --precision or --budget give --max-draws")
     if protocol is not None:
-        texts |= _implied(one_of("--protocol", protocol, tuple(PROTOCOLS)), texts)
+        texts |= PROTOCOLS[one_of("--protocol", protocol, tuple(PROTOCOLS))].implied(texts)
     spec = record(BenchSpec, {"model": model, **texts})
     for part in str(texts.get("levels", "")).split(","):
         if seconds(part) is not None and not spec.level.time:
             raise UsageError(f"--levels: {quoted(part)} is a time, but the level of {spec.noise} is {spec.level.title}")
     return spec
-
-
-def _implied(protocol: str, texts: Mapping[str, Any]) -> Mapping[str, str]:
-    """The texts that a protocol means; raises UsageError where another one is given for the same flag."""
-    for name, meant in PROTOCOLS[protocol].items():
-        if texts.get(name, meant) != meant:
-            option = flags_of(BenchSpec)[name].name
-            raise UsageError(
-                f"--protocol {protocol} means {option} {meant}, but {option} {texts[name]} is given too; "
-                "leave out one of the two"
-            )
-    return PROTOCOLS[protocol]
 
 
 def record(kind: type[_Record], texts: Mapping[str, Any]) -> _Record:

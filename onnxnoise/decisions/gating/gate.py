@@ -14,6 +14,7 @@ from onnxnoise.decisions.gating.rules import Rules, check_levels, find_rules, lo
 from onnxnoise.errors import DataError, RunFileError
 from onnxnoise.flags import from_flags
 from onnxnoise.noise.base import Level
+from onnxnoise.protocols import PROTOCOLS
 from onnxnoise.records import Notice, TallyKey
 from onnxnoise.results.chance import at_chance, chance_of
 from onnxnoise.results.question import Question
@@ -98,8 +99,8 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
 def _check_settings(run: RunHits, rules: Rules) -> None:
     """Raise RunFileError where the run file was measured in another way than the rules' [bench] asks for."""
     asked = dict(rules.bench)
-    if asked.pop("protocol", None) is not None:
-        asked |= {"bn": "group", "sigma_scope": "layer"}
+    if (protocol := asked.pop("protocol", None)) is not None:
+        asked |= PROTOCOLS[str(protocol)].implied(asked)
     there = run.noise.whole()
     for key in there:
         if key in asked and str(asked[key]) != str(there[key]):
