@@ -27,7 +27,7 @@ class Protocol:
     levels: str | None = None
 
     def implied(self, texts: Mapping[str, object]) -> dict[str, str]:
-        """The texts of the flags that are not given in `texts`; raises UsageError where one is given that the protocol excludes."""
+        """The texts of its flags, those given in `texts` kept; raises UsageError where one is given that is not its own."""
         found = {}
         for field, allowed in self.means.items():
             given = texts.get(field, allowed[0])

@@ -14,7 +14,20 @@ from typing import Annotated, Any
 import typer
 
 from onnxnoise.cli import streams
-from onnxnoise.cli.commands import apply, bench, cards, compare, doctor, gate, layers, margin, merge, plan, protocols, report
+from onnxnoise.cli.commands import (
+    apply,
+    bench,
+    cards,
+    compare,
+    doctor,
+    gate,
+    layers,
+    margin,
+    merge,
+    plan,
+    protocols,
+    report,
+)
 from onnxnoise.cli.options import Commands, Decided, add
 from onnxnoise.errors import InputError, Interrupted, OnnxNoiseError, RunFileError, UsageError
 from onnxnoise.text import shortened_paths

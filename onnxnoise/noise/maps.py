@@ -124,7 +124,7 @@ def _is_open(steps: tuple[NoiseStep, ...]) -> bool:
 def _closed(steps: tuple[NoiseStep, ...]) -> tuple[NoiseStep, ...]:
     """The steps, the open level written down where it can have but one value."""
     level = _level(steps)
-    return _with_level(steps, level.defaults[0]) if _is_open(steps) and len(level.defaults) == 1 else steps
+    return _with_level(steps, level.only) if _is_open(steps) and level.only is not None else steps
 
 
 def _with_level(steps: tuple[NoiseStep, ...], level: float) -> tuple[NoiseStep, ...]:

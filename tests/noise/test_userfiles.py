@@ -11,7 +11,8 @@ import pytest
 
 from onnxnoise.errors import InputError, NoiseFileError, UsageError
 from onnxnoise.noise.base import Weights
-from onnxnoise.noise.models import Chain, chain_of, level_of, parse_chain, setting_of
+from onnxnoise.noise.models import Chain, chain_of, level_of, parse_chain
+from onnxnoise.noise.settings import setting_of
 from onnxnoise.noise.userfiles import unchanged
 from onnxnoise.records import NoiseSetting
 
