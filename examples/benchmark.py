@@ -4,7 +4,8 @@
     python examples/benchmark.py --model resnet56.onnx --card resnet56.toml --data test_batch.bin sweep
     python examples/benchmark.py --model resnet50.onnx --card imagenet.toml --data imagenet/ memory
 
-Parts (default: all): `sweep` (single sweep against the loop a user would write, in ONNX Runtime and in PyTorch), `bound`
+Parts (default: all): `sweep` (single sweep against the loop a user would write, in ONNX Runtime and in PyTorch), `draw`
+(what a draw costs, and `all` against that loop), `bound`
 (every sweep against the clean passes it can't avoid), `precision` (--precision against three draws over all images),
 `memory` (peak of a bench run), `growth` (resident memory over 200 chunks), `loader` (images from files against plain Pillow),
 `start` (help, first result, whole bundled run). Ratios come from one run, the rivals in turn. Workers and clusters:
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from benchmark_bound import Subject, bound, growth, next_layer
+from benchmark_draw import draw
 from benchmark_loader import loader
 from benchmark_precision import precision
 from benchmark_rivals import ReloadLoop, differences, torch_loop
@@ -37,7 +39,7 @@ _RIVALS_BATCH = 100
 """Images in a mini-batch of the loops that a user would write: their best size or close to it, on two cores."""
 
 
-_PARTS = ("sweep", "bound", "precision", "memory", "growth", "loader", "start")
+_PARTS = ("sweep", "draw", "bound", "precision", "memory", "growth", "loader", "start")
 
 
 def main() -> None:
@@ -49,10 +51,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--snr", default="10,5,2.5")
     parser.add_argument("--limit", type=int, help="images of `precision` (default: all)")
+    parser.add_argument("--draws", type=int, default=200, help="draws on 50 images each in `draw`")
     parser.add_argument("--every", type=int, default=1, help="measure every Nth layer only")
     options = parser.parse_args()
     parts = {
         "sweep": sweep,
+        "draw": draw,
         "bound": bound,
         "precision": precision,
         "memory": memory,

@@ -16,6 +16,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from onnxnoise.engine.pieces import Pieces
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.model.network import Network
@@ -56,9 +57,9 @@ class Subject:
             [Variant(snr, 0) for snr in snrs],
         )
 
-    def chunk_sweep(self) -> ChunkSweep:
-        noise = NoiseSetting()
-        return ChunkSweep(self.network, noise, self.experiment.provider, self.batches, self.labels, 0)
+    def chunk_sweep(self, pieces: Pieces | None = None) -> ChunkSweep:
+        provider = self.experiment.provider
+        return ChunkSweep(self.network, NoiseSetting(), provider, self.batches, self.labels, 0, pieces=pieces)
 
     def todo(self) -> dict[int, list[Variant]]:
         return {layer.index: self.variants for layer in self.layers}
