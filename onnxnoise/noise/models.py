@@ -92,7 +92,7 @@ class Chain:
         for i, (link, arrays, level) in enumerate(zip(self.links, drawn, levels, strict=True)):
             model, following = link.model, [each.model for each in self.links[i + 1 : i + 2]]
             kept = any(isinstance(each, OnPairs) for each in following)
-            if isinstance(model, OnPairs) and (pair is not None or kept):
+            if (pair is not None or kept) and isinstance(model, OnPairs):
                 pair = model.stored(Pair.of(weights) if pair is None else pair, arrays, level)
                 if kept:
                     continue

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.random.bit_generator import ISpawnableSeedSequence
 
 Words = npt.NDArray[np.uint32]
 
 _LAYERS, _ROLES = 64, 8
 """Layers, at least, and roles of initializers whose keys are made together; a layer has at most six roles."""
+
+_ZEROS = np.zeros(4, np.uint64)
 
 # The constants of SeedSequence (numpy/random/bit_generator.pyx), which are O'Neill's of randutils.seed_seq_fe.
 _POOL, _SHIFT, _MASK = 4, np.uint32(16), 0xFFFF_FFFF
@@ -22,37 +23,38 @@ _START_A, _TIMES_A, _START_B, _TIMES_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x5
 _LEFT, _RIGHT = np.uint32(0xCA01F9DD), np.uint32(0x4973F715)
 
 
+class _Moving(threading.local):
+    """One generator for each thread, moved from stream to stream: to make one takes as long as drawing hundreds of normals."""
+
+    def __init__(self) -> None:
+        self.bits = np.random.Philox(0)
+        self.generator = np.random.Generator(self.bits)
+
+
+_moving = _Moving()
+
+
 def stream(seed: int, draw: int, layer: int, role: int, step: int = 1) -> np.random.Generator:
     """The random stream of one initializer in one draw ("one chip"), independent of every other one and of any order.
 
     `layer` is the canonical index, `role` the initializer's k, `step` the position in the chain of noise models, from 1. The
     generator is Philox, keyed by SeedSequence(seed, spawn_key=(draw, layer, role)), from the second step on with the step's
-    number as a fourth part of the key.
+    number as a fourth part of the key. It is the calling thread's only one: draw from it before the next call.
     """
     spawn_key = (draw, layer, role) if step == 1 else (draw, layer, role, step)
     if role >= _ROLES or min(seed, *spawn_key) < 0 or max(spawn_key) > _MASK:  # such words are split, or refused
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy=seed, spawn_key=spawn_key)))
-    keys = _keys(seed, draw, max(_LAYERS, 1 << layer.bit_length()), step)
-    known: Any = _Seed(seed, spawn_key, keys[layer, role])
-    return np.random.Generator(np.random.Philox(known))
-
-
-class _Seed(ISpawnableSeedSequence):
-    """A SeedSequence whose Philox key is known already."""
-
-    def __init__(self, seed: int, spawn_key: tuple[int, ...], key: npt.NDArray[np.uint64]) -> None:
-        self._seed, self._spawn_key, self._key = seed, spawn_key, key
-
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[Any]:
-        if n_words == len(self._key) and dtype is self._key.dtype.type:
-            return self._key
-        return self._whole().generate_state(n_words, dtype)
-
-    def spawn(self, n_children: int) -> list[Any]:
-        return self._whole().spawn(n_children)
-
-    def _whole(self) -> np.random.SeedSequence:
-        return np.random.SeedSequence(entropy=self._seed, spawn_key=self._spawn_key)
+        key = np.random.SeedSequence(entropy=seed, spawn_key=spawn_key).generate_state(2, np.uint64).astype(np.uint64)
+    else:
+        key = _keys(seed, draw, max(_LAYERS, 1 << layer.bit_length()), step)[layer, role]
+    _moving.bits.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": _ZEROS, "key": key},
+        "buffer": _ZEROS,
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return _moving.generator
 
 
 @lru_cache(maxsize=64)
