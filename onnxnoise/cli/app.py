@@ -24,6 +24,7 @@ from onnxnoise.cli.commands import (
     layers,
     margin,
     merge,
+    noise,
     plan,
     protocols,
     report,
@@ -90,6 +91,7 @@ for _command in (
 ):
     add(app, _command)
 app.add_typer(cards.cards, name="cards")
+app.add_typer(noise.noise, name="noise")
 
 
 def main() -> None:

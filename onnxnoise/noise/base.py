@@ -79,6 +79,11 @@ class Level:
         return self.choices[0] if len(self.choices) == 1 else None
 
     @property
+    def sized(self) -> bool:
+        """Whether a level is a size of the noise: a time is none, nor is the only level there is."""
+        return not self.time and self.only is None
+
+    @property
     def silent(self) -> float:
         """The level without any noise; devices have some right after programming, so it is before every time."""
         return math.inf if self.less == "larger" else -math.inf if self.time else 0.0

@@ -29,7 +29,7 @@ class Lognormal(ByNormals):
         most=10.0,
     )
     formula = "w' = w exp(s z1)"
-    source = "the usual model of resistance variation, as in Chen et al., DAC 2017, and Long et al., DATE 2019"
+    source = "the usual model of resistance variation, as in Chen et al., DATE 2017"
     omits = "noise of devices that store 0, limits of the conductance, drift, converters"
 
     def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:

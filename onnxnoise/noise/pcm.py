@@ -23,7 +23,7 @@ class Pcm(PhaseChange):
         "t = 0: programming only. Normals: z1, z2 programming of + and -, z3, z4 exponents, z5, z6 reading"
     )
     source = "AIHWKIT 1.1.0, PCMLikeNoiseModel; Nandakumar et al., ICECS 2020"
-    omits = "converters, IR drop, reading noise that differs from product to product, temperature, programming again"
+    omits = "converters, IR drop, reading noise that differs from product to product, temperature"
     t0, read = 20.0, 250e-9
 
     def __init__(self, gmax: float = 25.0) -> None:

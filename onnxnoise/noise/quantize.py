@@ -38,7 +38,7 @@ class Quantize(ByNormals):
     level = BITS
     deterministic = True
     formula = "w' = a rint(w/a n)/n with a = max|w|, n = 2^(b-1) - 1; ties to even"
-    source = "symmetric quantization of weights, as AIHWKIT's weight modifier discretize"
+    source = "symmetric uniform quantization, the usual one of weights"
     omits = "quantized activations, zero points, ranges that are cut, training that knows of it"
     normals = 0
 

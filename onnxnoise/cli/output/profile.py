@@ -149,14 +149,14 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
     table = plain_table()
     for heading in (
         swept.name,
-        "noise",
+        *(("noise",) if swept.sized else ()),
         *(("accuracy", "/ clean") if whole else ()),
         *(("A_avr",) if averages else ()),
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     intervals = mean != _ONE_DRAW and console.width >= _ROOM_FOR_INTERVALS
     for level in levels:
-        row = [swept.number(level), swept.percent_text(level)]
+        row = [swept.number(level), *([swept.percent_text(level)] if swept.sized else [])]
         if whole:
             cell = whole.get(level)
             row += [_accuracy(cell, metric), _shown(_normalized(cell, metric), intervals)] if cell else ["-", "-"]
@@ -166,7 +166,7 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
         table.add_row(*row)
     print_table(console, table, 0)
     _chance(console, result, metric)
-    notes = [f"noise: {swept.share}"]
+    notes = [f"noise: {swept.share}"] if swept.sized else []
     if averages:
         count = next(iter(averages.values())).layers
         notes.append(f"A_avr: mean over {count} layers of accuracy / clean with noise in that layer alone")
