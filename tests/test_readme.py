@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -61,7 +62,8 @@ def test_the_readme_names_every_command_and_only_flags_that_there_are() -> None:
     names = re.findall(r"^  ([a-z]+)  ", onnxnoise("--help").out.partition("Commands:")[2], re.MULTILINE)
     assert len(names) == 11
     assert [name for name in names if not re.search(rf"onnxnoise {name}|`{name}`", README)] == []
-    known = {flag for name in names for flag in re.findall(r"--[a-z][a-z-]+", onnxnoise(name, "--help").out)}
+    asked = [*([name] for name in names), ["cards", "show"], ["cards", "new"], ["cards", "check"]]
+    known = {flag for words in asked for flag in re.findall(r"--[a-z][a-z-]+", onnxnoise(*words, "--help").out)}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known | {"--card"}
 
 
@@ -77,6 +79,15 @@ def row(each: Flag) -> str:
     names = each.names.replace(" ", ", ") + ("" if each.syntax == "switch" else f" {each.metavar}")
     cells = (f"`{names}`", each.help, each.shown_default or "")
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
+def test_the_keys_of_a_card_are_the_schema_s() -> None:
+    """One row a table; where this fails, the rows in its message are what the README should have."""
+    schema = json.loads((ROOT / "model_cards" / "card.schema.json").read_text(encoding="utf-8"))["properties"]
+    rows = "".join(
+        f"| `[{table}]` | {', '.join(f'`{key}`' for key in each['properties'])} |\n" for table, each in schema.items()
+    )
+    assert f"| table of a card | keys |\n|---|---|\n{rows}\n" in README, rows
 
 
 def test_every_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,10 +73,20 @@ class Experiment:
         )
         check_attached(subject.network, spec.model, allowed=spec.allow_unattached)
         subject = replace(subject, layers=analog_layers(spec.setting, subject.network.layers, subject.layers))
+        experiment = cls.joined(spec, subject, card)
+        if not spec.chunked:
+            return experiment
+        kept = kept or (kept_identity(Path(spec.out)) if spec.out else None)
+        if kept and not is_dealt(kept):
+            return experiment
+        return replace(experiment, images=dealt(experiment.images, experiment.count, spec.seed))
+
+    @classmethod
+    def joined(cls, spec: BenchSpec, subject: Subject, card: Card) -> Experiment:
+        """Open the images of an open model and its card, and hold all three against each other."""
         classifier = subject.classifier
-        images = open_images(
-            spec.data, card, channels=channels_of(spec.model, classifier.image, card), labels=spec.labels
-        )
+        channels = channels_of(spec.model, classifier.image, card)
+        images = open_images(spec.data, card, channels=channels, labels=spec.labels)
         aside = spec.setting.calibration
         if aside:
             batch_norms(subject.network, spec.model)
@@ -87,15 +97,9 @@ class Experiment:
                 )
             images = after(images, aside)
         experiment = cls(spec, subject, card, images, find_provider(spec.provider))
-        check_fit(
-            spec.model, classifier.image, classifier.classes or experiment.blank_pass.classes, card, experiment.images
-        )
-        if not spec.chunked:
-            return experiment
-        kept = kept or (kept_identity(Path(spec.out)) if spec.out else None)
-        if kept and not is_dealt(kept):
-            return experiment
-        return replace(experiment, images=dealt(experiment.images, experiment.count, spec.seed))
+        classes = classifier.classes or experiment.blank_pass.classes
+        check_fit(spec.model, classifier.image, classes, card, experiment.images)
+        return experiment
 
     @property
     def here(self) -> Experiment:

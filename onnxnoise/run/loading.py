@@ -13,6 +13,7 @@ from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.records import InitializerInfo, LayerInfo, NoiseLayer
 from onnxnoise.selection import select_layers
+from onnxnoise.text import did_you_mean
 from onnxnoise.words import Analog, Compensation, Policy
 
 
@@ -76,7 +77,10 @@ def _path(model: str) -> Path:
     names = bundled_names()
     if model not in names:
         bundled = [name for name in names if load_bundled(name).model.file is not None]
-        raise ModelError(f"{model}: no such file, and no bundled model of that name (bundled: {', '.join(bundled)})")
+        raise ModelError(
+            f"{model}: no such file, and no bundled model of that name{did_you_mean(model, names)} (bundled: "
+            f"{', '.join(bundled)})"
+        )
     card = load_bundled(model)
     if card.model.file is None:
         raise ModelError(

@@ -93,10 +93,11 @@ class ShowFlags:
     """The flags that choose the card to show."""
 
     name: str = flag("", "NAME|FILE", "A bundled card's name, or a card file")
+    toml: bool = flag("--toml", None, "The card's own TOML, to copy", default=False)
 
 
 def show(own: ShowFlags, printer: Printer) -> None:
-    """Print a card with its presets filled in."""
+    """Print a card with its presets filled in, or as it is written."""
     from pathlib import Path
 
     from onnxnoise.cli.output import terminal
@@ -105,7 +106,61 @@ def show(own: ShowFlags, printer: Printer) -> None:
     from onnxnoise.run.card_check import card_text
 
     card = load_card(Path(own.name)) if is_there(Path(own.name)) else load_bundled(own.name)
-    terminal.pairs(printer.shown, card_text(card))
+    if own.toml:
+        terminal.lines(printer.shown, card.path.read_text("utf-8-sig"))
+    else:
+        terminal.pairs(printer.shown, card_text(card))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewFlags:
+    """The flags that say of what a card is drafted, and where it goes."""
+
+    model: str = flag("", "MODEL", "An ONNX file, or a bundled model's name")
+    data: str | None = flag(
+        "--data", "PATH|NAME", "Images with labels, to try the usual preprocessings on", default=None, syntax="path"
+    )
+    limit: int = flag("--limit", "N", "The number of images to try them on", default=300, syntax="whole", least=1)
+    output: str | None = flag("--output", "NAME", "The graph output with the logits", default=None)
+    out: str | None = flag(
+        "-o --out",
+        "FILE",
+        "The card to write; - for standard output",
+        default=None,
+        by_default="MODEL.toml, beside the model",
+    )
+
+
+def new(own: NewFlags, printer: Printer) -> None:
+    """Draft a model's card from the graph, from what lies beside the model and, with --data, from what fits images best.
+
+    It never writes over a file; what no file tells stands in the card as a question.
+    """
+    from pathlib import Path
+
+    from onnxnoise.cli.output import cards as view
+    from onnxnoise.errors import CardError
+    from onnxnoise.files import is_file
+    from onnxnoise.run.new_card import new_card
+
+    beside = Path(own.model).with_suffix(".toml") if is_file(Path(own.model)) else Path(f"{own.model}.toml")
+    target = beside if own.out is None else None if own.out == "-" else Path(own.out)
+    if target is not None and target.exists():
+        raise CardError(f"{target}: is there already and stays; name another file with -o, or - for standard output")
+    if target is not None and not target.parent.is_dir():
+        raise CardError(f"{target}: there is no folder {str(target.parent)!r}; make it, or name another file with -o")
+    made = new_card(own.model, data=own.data, images=own.limit, output=own.output)
+    if target is None:
+        view.draft(printer.aside, made)
+        sys.stdout.write(made.text)
+        return
+    try:
+        with target.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(made.text)
+    except OSError as error:
+        raise CardError(f"{target}: can't be written: {error.strerror or error}; name another file with -o") from error
+    view.draft(printer.shown, made)
+    view.drafted(printer.shown, str(target), own.model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,5 +190,5 @@ def check(given: Given, own: CheckFlags, printer: Printer) -> None:
     raise Decided(1 if any(finding.agrees is False for finding in findings) else 0)
 
 
-for _command in (show, check):
+for _command in (show, new, check):
     add(cards, _command)

@@ -14,6 +14,8 @@ from onnxnoise.text import safe
 if TYPE_CHECKING:
     from onnxnoise.decisions.leaderboard import Compared
     from onnxnoise.run.card_check import Finding
+    from onnxnoise.run.new_card import NewCard
+    from onnxnoise.run.trying import Trial
 
 
 def card_list(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> None:
@@ -74,6 +76,39 @@ def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -
         console.print(f"file and card agree in what both say; not said: {', '.join(unsaid)}")
     else:
         console.print("file and card agree")
+
+
+def draft(console: Console, made: NewCard) -> None:
+    """Print what was tried for a drafted card, and the questions that it leaves open."""
+    trials = made.trials
+    if trials is not None:
+        console.print(f"tried on {trials.images:,} images; chance is {trials.chance:.1%}", soft_wrap=True)
+        _trials(console, "numbers", trials.numbers)
+        if trials.geometries:
+            _trials(console, "size", trials.geometries)
+        if trials.at_chance:
+            console.print(Text(safe(trials.summary), "yellow"), soft_wrap=True)
+        console.print()
+    for question in made.questions:
+        console.print(Text.assemble(("open: ", "yellow"), safe(question)), soft_wrap=True)
+
+
+def _trials(console: Console, heading: str, trials: Sequence[Trial]) -> None:
+    table = plain_table()
+    for name in (heading, "top-1 hits", ""):
+        table.add_column(name, justify="right" if name == "top-1 hits" else "left")
+    for i, trial in enumerate(trials):
+        said = "best" if i == 0 else "can't be told apart" if trial.as_good else ""
+        table.add_row(safe(trial.hint.source), f"{trial.hits:,}", said)
+    print_table(console, table, 0)
+
+
+def drafted(console: Console, target: str, model: str) -> None:
+    """Print where the card was written, and what comes next."""
+    console.print(
+        f"written: {safe(target)}; read it, answer what is open, then: onnxnoise bench {safe(model)} --card {safe(target)}",
+        soft_wrap=True,
+    )
 
 
 def _said(value: object) -> str:

@@ -113,6 +113,12 @@ def print_table(console: Console, table: Table, cells: int) -> None:
     console.print(table, width=max(console.width, cells), crop=False)
 
 
+def lines(console: Console, text: str) -> None:
+    """Print untrusted text line by line, each as it is but for invisible characters."""
+    for line in text.splitlines():
+        console.print(Text("".join(c if c == "\t" else safe(c) for c in line)), soft_wrap=True)
+
+
 def pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
     """Print keys and values, one a line; a value of several lines stands below its key, indented."""
     for key, value in rows:
