@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
@@ -321,13 +321,50 @@ SCALE, MEAN, VARIANCE, CAFFE_SCALE, CAFFE_BIAS = 0, 2, 3, 4, 5
 """Roles of initializers in a layer: the `k` by which their noise is drawn. A batch norm's bias has the role of any bias."""
 
 
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """The integers of `bits` bits as which weights are stored: a weight is (code - `zero`) `scale`.
+
+    `signed` codes are two's complement. `scale` and `zero` are float64, broadcastable to the weights.
+    """
+
+    bits: int
+    signed: bool
+    scale: npt.NDArray[np.float64]
+    zero: npt.NDArray[np.float64]
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The smallest and the largest code."""
+        return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
+
+    def of(self, values: Floats) -> npt.NDArray[np.int32]:
+        """The codes of weights, int32 in their shape; where the scale is 0, the zero point."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            codes = np.where(self.scale > 0, values / self.scale, 0.0)
+        return np.asarray(np.rint(codes + self.zero), np.int32)
+
+    def weights(self, codes: npt.NDArray[np.int32]) -> Floats:
+        """The weights that codes stand for, float32, as DequantizeLinear computes them."""
+        return np.asarray((codes - self.zero) * self.scale, np.float32)
+
+    def fit(self, values: Floats) -> bool:
+        """Whether `values` are what codes stand for, to the last bits."""
+        codes = self.of(values)
+        low, high = self.range
+        if not low <= codes.min() <= codes.max() <= high:
+            return False
+        return bool(np.allclose(self.weights(codes), values, rtol=1e-6, atol=0.0))
+
+
 @dataclass(frozen=True)
 class NoiseTensor:
     """One initializer of a noise layer.
 
     `name` is the file's, `value` the normalized graph's own copy of it for this layer. `role` is the noise's `k`. `shape` is
     the canonical shape, in which noise is drawn; where `transposed`, the graph stores the transpose. `sigma_w` is the
-    population standard deviation, in units of the initializer.
+    population standard deviation, in units of the initializer. Where a quantized file stores integers, `codes` has them, laid out
+    as the graph stores the initializer.
     """
 
     name: str
@@ -336,6 +373,7 @@ class NoiseTensor:
     shape: tuple[int, ...]
     transposed: bool
     sigma_w: float
+    codes: Codes | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

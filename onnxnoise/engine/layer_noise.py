@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from onnxnoise.engine.mapped import setting_in
 from onnxnoise.noise.base import Drawn, Weights
 from onnxnoise.noise.models import Chain, chain_of
-from onnxnoise.records import VARIANCE, Floats, NoiseLayer, NoiseSetting, NoiseTensor
+from onnxnoise.records import VARIANCE, Codes, Floats, NoiseLayer, NoiseSetting, NoiseTensor
 
 Array = npt.NDArray[Any]
 Values = TypeVar("Values")
@@ -107,7 +107,8 @@ class LayerSource:
         def initializer(tensor: NoiseTensor) -> Initializer:
             stored = constants[tensor.value]
             sigma = layer.sigma_w if setting.sigma_scope == "layer" and tensor.sigma_w else tensor.sigma_w
-            return Initializer(tensor, stored.shape, Weights(_canonical(tensor, stored), sigma, own.scale))
+            weights = Weights(_canonical(tensor, stored), sigma, own.scale, _codes(tensor, stored))
+            return Initializer(tensor, stored.shape, weights)
 
         return cls(layer, own, chain or chain_of(own), tuple(map(initializer, layer.tensors)))
 
@@ -137,6 +138,17 @@ def _transposed_in_memory(values: Array, shape: tuple[int, ...]) -> Array:
     if values.shape != shape:
         return values
     return np.ascontiguousarray(values.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
+def _codes(tensor: NoiseTensor, stored: Array) -> Codes | None:
+    """The codes of an initializer, with scale and zero point broadcastable to its canonical shape."""
+    if tensor.codes is None:
+        return None
+    scale, zero = (
+        each if each.ndim == 0 else _canonical(tensor, np.broadcast_to(each, stored.shape))
+        for each in (tensor.codes.scale, tensor.codes.zero)
+    )
+    return replace(tensor.codes, scale=scale, zero=zero)
 
 
 def _canonical(tensor: NoiseTensor, stored: Array) -> Array:

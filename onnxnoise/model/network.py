@@ -23,6 +23,7 @@ from onnxnoise.model.layers.grouping import group
 from onnxnoise.model.layers.names import layer_name
 from onnxnoise.model.layers.notices import notices
 from onnxnoise.model.layers.order import canonical_order
+from onnxnoise.model.layers.stored_codes import StoredCodes
 from onnxnoise.model.spread import pooled_sigma, sigma
 from onnxnoise.records import WEIGHT, ImageInput, NoiseLayer, NoiseTensor, Notice, Unattached
 from onnxnoise.runtime.protos import reads
@@ -100,6 +101,7 @@ def find_layers(classifier: Classifier) -> Network:
     owners = Counter(
         name for candidate in candidates for name in {shown(place) for place in candidate.members.values()}
     )
+    stored = StoredCodes(classifier.raw, classifier.path.parent)
     layers: list[NoiseLayer] = []
     for index, candidate in enumerate(candidates, 1):
         tensors = []
@@ -112,7 +114,10 @@ def find_layers(classifier: Classifier) -> Network:
                 nodes[position[node]].input[slot] = value
             transposed = candidate.transposed and role == WEIGHT
             shape = _canonical(candidate, role, constants[name].shape)
-            tensors.append(NoiseTensor(shown((node, slot)), value, role, shape, transposed, sigma(constants[name])))
+            codes = stored.of(shown((node, slot)), constants[name])
+            tensors.append(
+                NoiseTensor(shown((node, slot)), value, role, shape, transposed, sigma(constants[name]), codes)
+            )
         values = [constants[tensor.value] for tensor in tensors]
         layers.append(
             NoiseLayer(

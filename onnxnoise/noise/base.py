@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.times import time_text
-from onnxnoise.records import Floats
+from onnxnoise.records import Codes, Floats
 
 _LEAST = 1e-30
 """Levels lie between this and its inverse: beyond them float32 has no noise, or nothing else."""
@@ -150,11 +150,13 @@ class Weights:
     `values` are float32 in the canonical shape. `sigma_w` is their population standard deviation, or that of all values of the
     layer under the sigma scope `layer`; it is 0 where the values are all equal, and then there is no noise. `scale` says what
     max |w| is taken over: `tensor`, `channel` (a row of the canonical shape) or `tile:N` (at most N inputs of a row).
+    `codes` are the integers as which a quantized file stores them.
     """
 
     values: Floats
     sigma_w: float
     scale: str = "tensor"
+    codes: Codes | None = None
 
 
 Place = Literal["weights", "devices", "either"]

@@ -11,7 +11,7 @@ from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Weights, largest
 from onnxnoise.noise.blocks import by_blocks
 from onnxnoise.noise.uniform import below, probability
-from onnxnoise.records import Floats
+from onnxnoise.records import Codes, Floats
 
 FLOAT = 32
 """The number of bits that stands for the float32 weights themselves."""
@@ -31,7 +31,7 @@ class Bitflip(ByNormals):
     formula = (
         "q = rint(w/a n) with a = max|w|, n = 2^(bits-1) - 1, as two's complement in `bits` bits (2 to 16, 8 unless given); "
         "bit i, 0 the lowest, flips where u_i < p, u of shape (..., bits); w' = q a/n. bits=32: the bits of "
-        "the float32 weight itself"
+        "the float32 weight itself. The integer weights of a quantized (QDQ) file of as many bits are flipped as they lie there"
     )
     source = "Stutz et al., MLSys 2021, random bit errors"
     omits = "bits of the activations, errors that come in bursts or in columns, error-correcting codes"
@@ -53,6 +53,8 @@ class Bitflip(ByNormals):
         flips = _flips(drawn[0], level)
         if bits == FLOAT:
             return (np.ascontiguousarray(values).view(np.uint32) ^ flips).view(np.float32)
+        if weights.codes is not None and weights.codes.bits == bits:
+            return _stored(weights.codes, values, flips)
         n = 2.0 ** (bits - 1) - 1
 
         def formula(w: Doubles, unit: Any, flipped: npt.NDArray[np.uint32]) -> Doubles:
@@ -67,6 +69,15 @@ class Bitflip(ByNormals):
             return w
 
         return by_blocks(formula, values, [largest(values, weights.scale)], [flips])
+
+
+def _stored(codes: Codes, values: Floats, flips: npt.NDArray[np.uint32]) -> Floats:
+    """The weights of a quantized file whose codes, as they lie there, are flipped."""
+    flipped = codes.of(values) ^ flips.view(np.int32)
+    unused = 32 - codes.bits
+    if codes.signed:
+        flipped = (flipped << unused) >> unused
+    return codes.weights(flipped)
 
 
 def _flips(u: Floats, p: float) -> npt.NDArray[np.uint32]:
