@@ -49,10 +49,10 @@ ONNX = Format("an ONNX file", "a model is the command's first argument")
 RUN_FILE = Format("an SQLite database, as run files are", "a run file goes to `onnxnoise report`, `compare` or `gate`")
 CARD = Format("a model card", "pass it with --card, and the model's .onnx file first")
 RULES = Format("a gate's rules", "pass them with --rules")
-PARQUET = Format("a Parquet file", "as images it isn't read: write them into class folders, or into an .npz as x and y")
+PARQUET = Format("a Parquet file", "images and labels in it go to --data, with pyarrow installed")
 PARQUET_FOLDER = Format(
     "a folder of Parquet files, as Hugging Face stores data sets",
-    "as images they aren't read: write them into class folders, or into an .npz as x and y",
+    "images and labels in them go to --data, with pyarrow installed",
 )
 NUMPY = Format(
     "a file of NumPy arrays", "arrays of images go to --data; weights alone hold no network: export it to ONNX"

@@ -101,7 +101,7 @@ MODELS = {
         field(1, 4) + field(2, field(1, b"in")) + field(500, b"net"),
         ("a Core ML model", "export the network"),
     ),
-    "Parquet": (b"PAR1" + bytes(100) + b"PAR1", ("a Parquet file", "class folders", ".npz")),
+    "Parquet": (b"PAR1" + bytes(100) + b"PAR1", ("a Parquet file", "go to --data", "pyarrow")),
     ".npz": (zipped(["x.npy", "y.npy"]), ("NumPy", "--data", "export it to ONNX")),
     ".npy": (b"\x93NUMPY\1\0", ("NumPy",)),
     "JSON": (b'{"schema": "onnxnoise/result/1"}', ("a JSON document",)),

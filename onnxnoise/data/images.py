@@ -15,7 +15,7 @@ from onnxnoise.data.layouts import layouts_of
 from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.bundled import manifests, open_bundled
 from onnxnoise.data.sources.files import entries
-from onnxnoise.data.sources.label_list import LIST
+from onnxnoise.data.sources.label_list import list_in
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.files import first_bytes, kind_of_file
 from onnxnoise.formats import mistaken
@@ -86,7 +86,7 @@ def _opened(
 
 def _places(path: Path) -> Iterator[Path]:
     """The places to look at: first the folder `val` inside, unless a list beside it names the images in it."""
-    if (path / "val").is_dir() and not (path / LIST).is_file():
+    if (path / "val").is_dir() and list_in(path) is None:
         yield path / "val"
     yield path
 

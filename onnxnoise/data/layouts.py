@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxnoise.data.datasets import Dataset
-from onnxnoise.data.sources import arrays, bundled, class_folders, idx, label_list, tars
+from onnxnoise.data.sources import arrays, bundled, class_folders, idx, label_list, parquet, tars
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.cifar import images as cifar
 from onnxnoise.data.sources.imagenet import images as imagenet
@@ -13,9 +13,11 @@ LAYOUTS: tuple[DataLayout, ...] = (
     label_list.LAYOUT,
     arrays.LAYOUT,
     idx.LAYOUT,
+    parquet.LAYOUT,
     cifar.CIFAR10_LAYOUT,
     cifar.CIFAR100_LAYOUT,
     tars.LAYOUT,
+    imagenet.NUMBERED_FOLDERS,
     imagenet.VALIDATION_IMAGES,
     class_folders.LAYOUT,
     bundled.LAYOUT,

@@ -225,7 +225,7 @@ class Experiment:
 
     def _numbers(self) -> Iterator[Notice]:
         """A notice where the card leaves open which numbers the model gets."""
-        if not self.card.says_numbers and self.subject.network.image.dtype == "float32":
+        if self.images.is_picture and not self.card.says_numbers and self.subject.network.image.dtype == "float32":
             yield Notice(
                 "card_without_numbers",
                 f"{self.card.path.name} sets no mean, std or preset in [input], so the model gets "

@@ -128,7 +128,7 @@ def test_a_known_data_set_in_class_folders(tmp_path: Path) -> None:
     assert levels_of == labels_of
 
 
-@pytest.mark.parametrize("names", [("0", "1"), ("000", "001"), ("goldfish", "tench")])
+@pytest.mark.parametrize("names", [("00", "01"), ("000", "001"), ("goldfish", "tench")])
 def test_imagenet_in_folders_of_other_names(tmp_path: Path, names: tuple[str, ...]) -> None:
     found = card(tmp_path, '[input]\ndataset = "imagenet"\nsize = 8')
     with pytest.raises(
@@ -143,11 +143,8 @@ def test_folders_that_macos_leaves_are_no_class_of_imagenet(tmp_path: Path) -> N
     assert read(open_images(write(tmp_path / "d", files | {"n01440764/Thumbs.db": b"x"}), found)) == ([9], [0])
 
 
-def test_parquet_files_are_named(tmp_path: Path) -> None:
-    for dataset in ("imagenet", "signs"):
-        found = card(
-            tmp_path, f'[input]\ndataset = "{dataset}"\nsize = 8' + ("\nclasses = 3" if dataset == "signs" else "")
-        )
-        for name in ("test-00000.parquet", "data/test-00000.parquet"):
-            with pytest.raises(DataError, match=r"it is a folder of Parquet files.*class folders.*\.npz"):
-                open_images(write(tmp_path / dataset / name[:4], {name: b"PAR1"}), found)
+def test_imagenetv2_s_folders_are_called_by_the_classes_numbers(tmp_path: Path) -> None:
+    found = card(tmp_path, '[input]\ndataset = "imagenet"\nsize = 8')
+    files = {f"{name}/{i}.jpeg": flat_color(name // 10 + i) for name in (10, 9, 999, 0) for i in range(2)}
+    source = open_images(write(tmp_path / "d", files | {"LICENSE": b"x", "__MACOSX/0/a.jpeg": b"x"}), found)
+    assert read(source) == ([0, 0, 1, 99, 1, 1, 2, 100], [0, 9, 10, 999, 0, 9, 10, 999])

@@ -42,7 +42,7 @@ def test_every_layout_says_what_data_takes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"PAR1 and more", r"Found: 13 bytes that begin with b'PAR1 and'"),
+        (b"PAR2 and more", r"Found: 13 bytes that begin with b'PAR2 and'"),
         (b"", r"Found: a file of 0 bytes that can't be read"),
     ],
 )
@@ -152,4 +152,46 @@ def test_a_list_of_hundreds_of_megabytes_is_not_read(tmp_path: Path) -> None:
     with (folder / "val.txt").open("wb") as file:
         file.truncate(300_000_000)
     with pytest.raises(DataError, match="300,000,000 bytes; this is no list of images, which has 134,217,728 at most"):
+        open_images(folder, own(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("labels.csv", b"a.png,2\nb.png,0\nc.png,1\n"),
+        ("labels.csv", b"id,filename,width,label\n1,a.png,8,2\n2,b.png,8,stop\n3,c.png,8,1\n"),
+        ("labels.csv", b'label;path\ngo on;"a.png"\nstop;b.png\nyield;c.png\n'),
+        ("labels.csv", b"\xef\xbb\xbfpath\tlabel\r\na.png\t2\r\nb.png\t0\r\nc.png\tyield\r\n"),
+        ("val_map.txt", b"a.png 2\nb.png, 0\nc.png,1\n"),
+        ("val.txt", b"path label\na.png\tgo on\nb.png stop\nc.png 1\n"),
+        ("other.csv", b"a.png,2\nb.png,0\nc.png,yield\n"),
+    ],
+)
+def test_tables_with_and_without_titles(tmp_path: Path, name: str, lines: bytes) -> None:
+    files = {"a.png": flat_color(10), "val/b.png": flat_color(20), "images/c.png": flat_color(30), ".DS_Store": b"x"}
+    folder = write(tmp_path / "d", files | {name: lines})
+    for data in (folder / name, *([folder] if name != "other.csv" else [])):
+        assert read(open_images(data, own(tmp_path))) == ([10, 20, 30], [2, 0, 1])
+
+
+def test_names_in_a_table_without_names_in_the_card_are_sorted(tmp_path: Path) -> None:
+    files = {f"{i}.png": flat_color(i) for i in range(4)}
+    folder = write(
+        tmp_path / "d", files | {"labels.csv": b"id,breed\n0.png,pug\n1.png,beagle\n2.png,pug\n3.png,akita\n"}
+    )
+    assert read(open_images(folder, own(tmp_path, "3"))) == ([0, 1, 2, 3], [2, 1, 2, 0])
+    with pytest.raises(
+        DataError, match=r"labels\.csv: has 3 class names \(akita, beagle, pug\), but signs has 4 classes"
+    ):
+        open_images(folder, own(tmp_path, "4"))
+    write(folder, {"labels.csv": b"path,label\n0.png,1\n1.png,3\n"})
+    with pytest.raises(
+        DataError, match=r"line 3: '1\.png,3' is not NAME LABEL.*count from 1, or has the data a background class"
+    ):
+        open_images(folder, own(tmp_path))
+    write(folder, {"labels.csv": b"path,label\n../0.png,1\n"})
+    with pytest.raises(DataError, match=r"line 2: \.\./0\.png points out of"):
+        open_images(folder, own(tmp_path))
+    write(folder, {"labels.csv": b"a,b,c\n0.png\n"})
+    with pytest.raises(DataError, match=r"line 2: '0\.png' is not NAME LABEL"):
         open_images(folder, own(tmp_path))

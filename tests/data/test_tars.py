@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.imaging import card, flat_color, levels
+from support.imaging import card, flat_color, levels, write_tar
 
 from onnxnoise.data.images import open_images
 from onnxnoise.data.sources.items import ImageItems
@@ -102,3 +102,33 @@ def test_one_key_in_two_shards_is_two_samples(tmp_path: Path) -> None:
 def test_braces_are_counted_before_anything_is_made_of_them(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(DataError, match="must count upward, and all braces stand for 100,000 shards at most"):
         open_images(pattern, card(tmp_path, CARD))
+
+
+def test_labels_in_json(tmp_path: Path) -> None:
+    """As a number or a name under one of several keys; a `.cls` comes before it."""
+    said = [b'{"label": 2}', b'{"caption": "x", "cls": "1"}', b'{"class": "stop"}', b"0"]
+    files: dict[str, bytes] = {}
+    for number, content in enumerate(said):
+        files |= {f"{number}.png": flat_color(number), f"{number}.json": content}
+    files |= {"4.png": flat_color(4), "4.cls": b"1", "4.json": b"no JSON at all"}
+    named = CARD.replace("classes = 3", 'classes = ["go", "yield", "stop"]')
+    assert "classes = [" in named
+    source = open_images(write_tar(tmp_path / "x.tar", files), card(tmp_path, named))
+    assert [int(label) for label in source.labels] == [2, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"{", r"a\.json: is no JSON"),
+        (b"[" * 5000, r"a\.json: is no JSON"),
+        (b'{"caption": "a"}', r"a\.json: says no class: looked for label, cls, class"),
+        (b'{"label": 3}', r"'3' is no class from 0 to 2: do the labels count from 1"),
+        (b'{"label": "tree"}', r"'tree' is no class from 0 to 2"),
+        (b"1.5", r"a\.json: says no class, but 1\.5"),
+    ],
+)
+def test_json_that_says_no_class(tmp_path: Path, content: bytes, expected: str) -> None:
+    tar = write_tar(tmp_path / "x.tar", {"a.png": flat_color(1), "a.json": content})
+    with pytest.raises(DataError, match=expected):
+        open_images(tar, card(tmp_path, CARD))

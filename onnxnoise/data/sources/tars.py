@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import tarfile
@@ -27,6 +28,9 @@ COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 MAX_SHARDS = 100_000
 MAX_LABEL_BYTES = 64
+MAX_JSON_BYTES = 1 << 20
+JSON_KEYS = ("label", "cls", "class", "class_id", "class_index", "target")
+"""Keys of a sample's JSON that may say its class, the first of them that is there."""
 MAX_HEADER_BYTES = 1 << 20
 
 
@@ -90,7 +94,7 @@ def _list_tar(path: Path, dataset: Dataset) -> list[Item]:
             members = _members(path, file)
             if dataset.name == IMAGENET.name and any(is_validation_image(member.name) for member in members):
                 return list(_validation_images(path, members))
-            return list(_samples(path, file, members, dataset.classes))
+            return list(_samples(path, file, members, dataset))
     except (OSError, EOFError, ValueError, OverflowError, RecursionError, tarfile.TarError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: can't be read as a tar, or is damaged or truncated: {reason}") from error
@@ -171,12 +175,16 @@ def _validation_images(path: Path, members: Iterable[tarfile.TarInfo]) -> Iterat
         yield Item(path, member.name, label, member.size, member.offset_data)
 
 
-def _samples(path: Path, file: BinaryIO, members: Iterable[tarfile.TarInfo], classes: int) -> Iterator[Item]:
-    """The samples of a webdataset: consecutive members `key.jpg` and `key.cls`; other suffixes are more about the sample."""
+def _samples(path: Path, file: BinaryIO, members: Iterable[tarfile.TarInfo], dataset: Dataset) -> Iterator[Item]:
+    """The samples of a webdataset: consecutive members `key.jpg` and `key.cls`, or `key.json` where there is no `cls`.
+
+    Other suffixes are more about the sample.
+    """
     seen: set[str] = set()
     for key, group in itertools.groupby(members, key=_key):
         image: tarfile.TarInfo | None = None
         label: tarfile.TarInfo | None = None
+        about: tarfile.TarInfo | None = None
         for member in group:
             suffix = member.name.rpartition(".")[2].lower()
             before = label if suffix == "cls" else image if suffix in IMAGE_SUFFIXES else None
@@ -189,12 +197,15 @@ def _samples(path: Path, file: BinaryIO, members: Iterable[tarfile.TarInfo], cla
                 label = member
             elif suffix in IMAGE_SUFFIXES:
                 image = member
+            elif suffix == "json":
+                about = member
         if image is None and label is None:
             continue
+        label = label or about
         if image is None or label is None:
-            missing = "image" if image is None else "label, .cls"
+            missing = "image" if image is None else "label, .cls or .json"
             raise DataError(
-                f"{path}: sample {key} has no {missing}; a webdataset sample is KEY.jpg and KEY.cls together"
+                f"{path}: sample {key} has no {missing}; a webdataset sample is KEY.jpg and KEY.cls together, or KEY.json"
             )
         if key in seen:
             raise DataError(
@@ -202,7 +213,7 @@ def _samples(path: Path, file: BinaryIO, members: Iterable[tarfile.TarInfo], cla
                 "sample has a KEY of its own"
             )
         seen.add(key)
-        yield Item(path, image.name, _label(path, file, label, classes), image.size, image.offset_data)
+        yield Item(path, image.name, _label(path, file, label, dataset), image.size, image.offset_data)
 
 
 def _key(member: tarfile.TarInfo) -> str:
@@ -210,14 +221,41 @@ def _key(member: tarfile.TarInfo) -> str:
     return f"{folder}/{file.partition('.')[0]}"
 
 
-def _label(path: Path, file: BinaryIO, member: tarfile.TarInfo, classes: int) -> int:
-    if member.size > MAX_LABEL_BYTES:
-        raise DataError(f"{path}: {member.name}: {member.size:,} bytes are no label, a class from 0 to {classes - 1}")
+def _label(path: Path, file: BinaryIO, member: tarfile.TarInfo, dataset: Dataset) -> int:
+    """The class that a `.cls`, a number, or a `.json` says."""
+    where, classes = f"{path}: {member.name}", dataset.classes
+    in_json = member.name.lower().endswith(".json")
+    if member.size > (MAX_JSON_BYTES if in_json else MAX_LABEL_BYTES):
+        raise DataError(f"{where}: {member.size:,} bytes are no label, a class from 0 to {classes - 1}")
     file.seek(member.offset_data)
-    text = file.read(member.size).decode("ascii", "replace").strip()
-    if not text.isdecimal() or int(text) >= classes:
-        raise DataError(f"{path}: {member.name}: {text!r} is no class from 0 to {classes - 1}")
-    return int(text)
+    content = file.read(member.size)
+    said = _in_json(content, where) if in_json else content.decode("ascii", "replace").strip()
+    if said in dataset.names:
+        return dataset.names.index(said)
+    if not said.isdecimal() or len(said) > 9 or int(said) >= classes:
+        hint = ": do the labels count from 1, or has the data a background class?" if said == str(classes) else ""
+        raise DataError(f"{where}: {said[:80]!r} is no class from 0 to {classes - 1}{hint}")
+    return int(said)
 
 
-LAYOUT = DataLayout("webdataset tars (one, a folder of them, or NAME-{0000..0009}.tar)", has_tars, open_tars)
+def _in_json(content: bytes, where: str) -> str:
+    """The label in a sample's JSON, as text."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: is no JSON: {shortened(str(error), 200)}") from error
+    if isinstance(found, dict):
+        key = next((key for key in JSON_KEYS if isinstance(found.get(key), int | str)), None)
+        if key is None:
+            raise DataError(f"{where}: says no class: looked for {', '.join(JSON_KEYS)}")
+        found = found[key]
+    if isinstance(found, bool) or not isinstance(found, int | str):
+        raise DataError(f"{where}: says no class, but {shortened(str(found), 80)}")
+    return shortened(str(found), 200)
+
+
+LAYOUT = DataLayout(
+    "webdataset tars of KEY.jpg with KEY.cls or KEY.json (one, a folder of them, or NAME-{0000..0009}.tar)",
+    has_tars,
+    open_tars,
+)

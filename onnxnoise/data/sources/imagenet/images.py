@@ -41,6 +41,24 @@ def open_wordnet_folders(folder: Path, dataset: Dataset, spec: InputSpec) -> Ima
     return open_items(folder, items, dataset, spec, source_name(dataset, (item.name for item in items)))
 
 
+def has_numbered_folders(path: Path, _: Dataset) -> bool:
+    """Whether all folders in a folder are called by numbers from 0 to 999, without zeros before them."""
+    if not path.is_dir():
+        return False
+    names = [entry.name for entry in entries(path) if entry.is_dir() and entry.name not in LEFTOVERS]
+    return bool(names) and all(name.isdecimal() and name == str(int(name[:4])) and int(name) < 1000 for name in names)
+
+
+def open_numbered_folders(folder: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
+    """The images of ImageNetV2's folders, whose names are the classes' numbers, all or some, one of each class in turn."""
+    folders = [entry for entry in entries(folder) if entry.is_dir() and entry.name not in LEFTOVERS]
+    classes = [
+        [item_of(image, f"{each.name}/{image.name}", int(each.name)) for image in image_files(Path(each.path))]
+        for each in sorted(folders, key=lambda each: int(each.name))
+    ]
+    return open_items(folder, in_turn(classes), dataset, spec)
+
+
 def has_validation_images(path: Path, _: Dataset) -> bool:
     """Whether a folder holds files that may be images, or `path` is the development kit's ground truth."""
     if path.is_dir():
@@ -84,6 +102,12 @@ WORDNET_FOLDERS = DataLayout(
     "a folder of folders named by WordNet id (val/n01440764/*.JPEG, all or some)",
     has_wordnet_folders,
     open_wordnet_folders,
+    (IMAGENET.name,),
+)
+NUMBERED_FOLDERS = DataLayout(
+    "ImageNetV2's folders, called by the classes' numbers 0 to 999",
+    has_numbered_folders,
+    open_numbered_folders,
     (IMAGENET.name,),
 )
 VALIDATION_IMAGES = DataLayout(
