@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 from onnxnoise.errors import UsageError
 from onnxnoise.fields import check, flag, flags_of
@@ -40,11 +41,26 @@ UNLIMITED_DRAWS = 1024
 """The most draws of a run that ends with its budget."""
 
 
+class OwnData:
+    """Images and labels that a program gives in the place of a path: arrays (x, y), or a collection of pairs with a length."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __deepcopy__(self, _: object) -> OwnData:
+        return self
+
+    def __str__(self) -> str:
+        return "data given in Python"
+
+
 @dataclass(frozen=True)
 class BenchSpec:
     """A noise profile to measure. None means the default that the flag's help names.
 
-    `model` is a path or a bundled card's name. `target` is the share of the clean accuracy that a draw must keep to count in a
+    `model` is a path or a bundled card's name. `data` is a path, a bundled set's name, python:FILE.py:NAME, a tuple of arrays
+    (x, y), or a collection of pairs (image, label) with a length.
+    `target` is the share of the clean accuracy that a draw must keep to count in a
     yield, `memory` the most bytes to use. `workers` are processes on this machine, `cluster` the address of a Dask scheduler,
     `resources` what a task takes of its worker; `precision` is the half-width of the `sampled` interval at which a cell has
     draws enough (at most `max_draws`), `budget` the seconds that may be spent; `shard` (i, n) asks for every n-th chunk from
@@ -66,7 +82,7 @@ class BenchSpec:
         by_default="beside the model",
         at="bench gate rules margin plan check",
     )
-    data: str | None = flag(
+    data: str | OwnData | Any | None = flag(
         "--data",
         "PATH|NAME",
         "The images",
@@ -478,6 +494,14 @@ class BenchSpec:
 
     def __post_init__(self) -> None:
         """Raise UsageError for a value that no run could use."""
+        if self.data is not None and not isinstance(self.data, str | OwnData):
+            own = str(self.data) if isinstance(self.data, PurePath) else OwnData(self.data)
+            object.__setattr__(self, "data", own)
+        if isinstance(self.data, OwnData) and (self.workers is not None or self.cluster is not None):
+            raise UsageError(
+                "workers and cluster: the data is in this process alone; save it as an .npz, or give python:FILE.py:NAME, a "
+                "function that every worker can call"
+            )
         for name, each in flags_of(BenchSpec).items():
             check(each, getattr(self, name))
         self._check_noise()

@@ -23,6 +23,9 @@ ANALOG: tuple[Analog, ...] = get_args(Analog)
 COMPENSATIONS: tuple[Compensation, ...] = get_args(Compensation)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
+PYTHON = "python:"
+"""The beginning of data, or noise, that a function in a file gives: python:FILE.py:NAME."""
+
 DEFAULT_SEED = 40
 PAPER_SNRS = (100.0, 10.0, 5.0, 2.5, 1.67, 1.0)
 """The paper's noise of 1, 10, 20, 40, 60 and 100 percent."""

@@ -167,6 +167,8 @@ def test_instead_of_cards_rules_and_images(kind: str, flag: str, wanted: str, fo
     outcome = onnxnoise(*command, flag, "given.bin", "--provider", "cpu")
     if kind == "gzip" and flag == "--data":
         refused(outcome, 3, "given.bin: not recognized", "it is packed with gzip, not images: unpack it")
+    elif kind == "Parquet" and flag == "--data":
+        refused(outcome, 3, "given.bin: can't be read as Parquet, or is damaged or truncated")
     else:
         assert outcome.code == 3
         for word in ("given.bin: ", name, f", not {wanted}: "):

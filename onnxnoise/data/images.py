@@ -15,10 +15,12 @@ from onnxnoise.data.layouts import layouts_of
 from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.bundled import manifests, open_bundled
 from onnxnoise.data.sources.files import entries
+from onnxnoise.data.sources.in_memory import open_in_memory
 from onnxnoise.data.sources.label_list import list_in
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.files import first_bytes, kind_of_file
 from onnxnoise.formats import mistaken
+from onnxnoise.spec import OwnData
 from onnxnoise.text import counted
 
 _READABLE = (
@@ -29,9 +31,10 @@ _READABLE = (
 
 
 def open_images(
-    data: str | Path | None, card: Card, *, channels: int | None = 3, labels: str | Path | None = None
+    data: str | Path | OwnData | None, card: Card, *, channels: int | None = 3, labels: str | Path | None = None
 ) -> ImageSource:
-    """The images of `data`: a path, a bundled set's name, or None for the bundled set of the card's data set.
+    """The images of `data`: a path, a bundled set's name, what a program gives, or None for the bundled set of the
+    card's data set.
 
     `channels` are those of the model's images, None where it takes arrays of another rank. `labels` is a file of labels for
     layouts that have them in a file of their own.
@@ -49,6 +52,10 @@ def open_images(
             f"no images of {dataset.name}, which {card.path} asks for, come with the package: pass --data. "
             f"It takes {_taken(dataset)}"
         )
+    if isinstance(data, OwnData):
+        if labels is not None:
+            raise UsageError("labels: the data given has its own; leave out one of the two")
+        return open_in_memory(data.value, dataset, spec)
     path = Path(data)
     try:
         there = path.exists()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from onnxnoise.data.datasets import Dataset
-from onnxnoise.data.sources import arrays, bundled, class_folders, idx, label_list, parquet, tars
+from onnxnoise.data.sources import arrays, bundled, class_folders, idx, label_list, parquet, python_function, tars
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.cifar import images as cifar
 from onnxnoise.data.sources.imagenet import images as imagenet
 
 LAYOUTS: tuple[DataLayout, ...] = (
+    python_function.LAYOUT,
     imagenet.WORDNET_FOLDERS,
     label_list.LAYOUT,
     arrays.LAYOUT,

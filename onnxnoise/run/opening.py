@@ -138,7 +138,7 @@ def provenance(experiment: Experiment) -> dict[str, object]:
             "python": platform.python_version(),
         },
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "spec": {**asdict(experiment.spec), "levels": experiment.spec.swept},
+        "spec": {**asdict(experiment.spec), "data": _told(experiment.spec.data), "levels": experiment.spec.swept},
         "provider_options": dict(experiment.provider.options),
         "placement": experiment.blank_pass.placement,
         "metric": experiment.metric,
@@ -150,3 +150,8 @@ def label_count(experiment: Experiment) -> dict[str, object]:
     """The number of images asked for, and those of the five most frequent labels: what chance is."""
     labels = experiment.images.labels[: experiment.count]
     return {"images": len(labels), "largest": largest_classes(labels.tolist())}
+
+
+def _told(data: object) -> str | None:
+    """The data as a run file tells it."""
+    return None if data is None else str(data)

@@ -164,8 +164,7 @@ def array_in(file: Path, member: str | None) -> FileRows:
 
 
 LAYOUT = DataLayout(
-    "an .npz of images and labels (x and y, x_test and y_test, images and labels, ...) or an .npy beside its labels.npy or "
-    "with --labels FILE.npy",
+    "an .npz (x and y, ...), or an .npy with its labels.npy or --labels",
     has_arrays,
     open_arrays,
     opens_with=open_arrays_with,

@@ -89,4 +89,4 @@ def open_bundled(path: Path, dataset: Dataset, spec: InputSpec) -> ImageSource:
     return source
 
 
-LAYOUT = DataLayout("the name of a set that comes with the package", is_bundled, open_bundled)
+LAYOUT = DataLayout("a bundled set", is_bundled, open_bundled)

@@ -93,4 +93,4 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-LAYOUT = DataLayout("a folder of class folders (CLASS/*.jpg, png, ...)", has_class_folders, open_class_folders)
+LAYOUT = DataLayout("a folder of class folders (CLASS/*.jpg)", has_class_folders, open_class_folders)

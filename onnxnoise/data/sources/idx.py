@@ -138,7 +138,7 @@ def _labels_beside(images: Path) -> Path | None:
 
 
 LAYOUT = DataLayout(
-    "IDX files, gz or not, or their folder (t10k-images-idx3-ubyte.gz beside t10k-labels-idx1-ubyte.gz)",
+    "IDX files (t10k-images-idx3-ubyte.gz) or their folder",
     has_idx,
     open_idx,
     opens_with=open_idx_with,

@@ -151,7 +151,7 @@ def _check_order(file: Path, items: list[Item]) -> None:
 
 
 LAYOUT = DataLayout(
-    "a folder with val.txt, val_map.txt or labels.csv, or another .txt or .csv file, of lines NAME LABEL",
+    "a folder with val.txt, val_map.txt or labels.csv (NAME LABEL)",
     has_list,
     open_list,
 )

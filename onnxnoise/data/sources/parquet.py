@@ -319,7 +319,7 @@ def _files(data: Path) -> list[Path]:
 
 
 LAYOUT = DataLayout(
-    "Parquet files of images and labels as Hugging Face stores them (one, a folder of shards, or NAME-*.parquet)",
+    "Parquet files",
     has_parquet,
     open_parquet,
 )

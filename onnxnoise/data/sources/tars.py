@@ -255,7 +255,7 @@ def _in_json(content: bytes, where: str) -> str:
 
 
 LAYOUT = DataLayout(
-    "webdataset tars of KEY.jpg with KEY.cls or KEY.json (one, a folder of them, or NAME-{0000..0009}.tar)",
+    "webdataset tars (one, a folder of them, or NAME-{0000..0009}.tar)",
     has_tars,
     open_tars,
 )

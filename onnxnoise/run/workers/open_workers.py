@@ -7,13 +7,14 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
+from onnxnoise.errors import UsageError
 from onnxnoise.machine import cores
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.workers.base import ExecutorWorkers, ThisProcess, Workers
 from onnxnoise.run.workers.dask import dask_workers
 from onnxnoise.run.workers.processes import worker_processes
 from onnxnoise.run.workers.worker import perform
-from onnxnoise.spec import BenchSpec
+from onnxnoise.spec import BenchSpec, OwnData
 
 _MANY = 16
 """Assumed number of workers when an executor doesn't say."""
@@ -27,6 +28,10 @@ def open_workers(spec: BenchSpec, executor: Executor | None = None) -> Iterator[
     open. Raises what `Experiment.opened`, `worker_processes` and `dask_workers` raise.
     """
     if executor is not None:
+        if isinstance(spec.data, OwnData):
+            raise UsageError(
+                "executor: the data is in this process alone; save it as an .npz, or give python:FILE.py:NAME"
+            )
         own, size = executor, getattr(executor, "_max_workers", _MANY)
         threads = max(1, cores().threads // size) if isinstance(executor, ProcessPoolExecutor) else None
         name = f"workers of a {type(executor).__name__}"

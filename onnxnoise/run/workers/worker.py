@@ -16,6 +16,7 @@ from onnxnoise.results.run_file.store import difference
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, Step, TallyGroup, decoded, identity, swept
 from onnxnoise.spec import BenchSpec
+from onnxnoise.words import PYTHON
 
 _OPEN, _TURN = Lock(), Lock()
 _opened: dict[Order, Experiment] = {}
@@ -42,7 +43,7 @@ class Order:
             model=_absolute(spec.model),
             noise=spec.setting.located if spec.setting.files else spec.noise,
             card=spec.card and _absolute(spec.card),
-            data=spec.data and _absolute(spec.data),
+            data=spec.data and _absolute(str(spec.data)),
             labels=spec.labels and _absolute(spec.labels),
             noise_map=spec.noise_map and _absolute(spec.noise_map),
             provider=experiment.provider.name,
@@ -110,4 +111,6 @@ def _other(spec: BenchSpec, where: str, name: str, there: str, wanted: str) -> O
 
 def _absolute(name: str) -> str:
     """A path as other processes find it; the name of something bundled stays."""
+    if name.startswith(PYTHON):
+        return f"{PYTHON}{Path(name.removeprefix(PYTHON)).absolute()}"
     return str(Path(name).absolute()) if Path(name).exists() or "{" in name else name

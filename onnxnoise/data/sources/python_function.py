@@ -1,0 +1,70 @@
+"""Images from the user's own code: `python:FILE.py:NAME` names a function that gives pairs (image, label)."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from onnxnoise.data.datasets import Dataset
+from onnxnoise.data.input import InputSpec
+from onnxnoise.data.sources.base import DataLayout
+from onnxnoise.data.sources.pairs import Given, PairImages, open_pairs
+from onnxnoise.errors import DataError
+from onnxnoise.files import read_file
+from onnxnoise.text import did_you_mean
+from onnxnoise.words import PYTHON
+
+MAX_BYTES = 1 << 20
+
+
+def is_function(path: Path, _: Dataset) -> bool:
+    """Whether it is `python:FILE.py:NAME`."""
+    return str(path).startswith(PYTHON)
+
+
+def open_function(path: Path, dataset: Dataset, spec: InputSpec) -> PairImages:
+    """The images of the function, which is called without arguments each time that its images are read again.
+
+    It gives a list, a data set of pairs with a length, or yields them. The digest is of the file's bytes, the function's name,
+    and all images and labels. Raises DataError where the file or the function isn't there, and for whatever it raises.
+    """
+    file, separator, name = str(path)[len(PYTHON) :].rpartition(":")
+    if not separator or not name.isidentifier():
+        raise DataError(
+            f"{path}: must be {PYTHON}FILE.py:NAME, NAME a function in the file that gives pairs (image, label)"
+        )
+    try:
+        code = read_file(file, MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{file}: can't be read: {error.strerror or error}") from error
+    identity = hashlib.sha256(code + b"\0" + name.encode()).digest()
+    return open_pairs(Given(_function(file, code, name), f"{file}:{name}"), dataset, spec, identity)
+
+
+def _function(file: str, code: bytes, name: str) -> Callable[[], Any]:
+    """The function `name` of a file, which is run as a module of its own, with the files beside it importable."""
+    module = types.ModuleType(f"onnxnoise_data_{hashlib.sha256(code).hexdigest()[:12]}")
+    module.__file__ = str(Path(file).absolute())
+    sys.modules[module.__name__] = module
+    folder = str(Path(file).absolute().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        exec(compile(code, file, "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        line = getattr(error, "lineno", None)
+        at = f", line {line}" if line else ""
+        raise DataError(f"{file}{at}: raises {type(error).__name__} when it is run: {error}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        functions = [each for each, value in vars(module).items() if isinstance(value, types.FunctionType)]
+        what = "is no function" if hasattr(module, name) else f"isn't there{did_you_mean(name, functions)}"
+        raise DataError(f"{file}: {name} {what}; its functions are {', '.join(functions[:20]) or 'none'}")
+    return found  # type: ignore[no-any-return]
+
+
+LAYOUT = DataLayout("python:FILE.py:NAME, a function that gives pairs (image, label)", is_function, open_function)

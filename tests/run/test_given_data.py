@@ -1,0 +1,160 @@
+"""Data that a program or a user's own function gives: the hits are those of the same arrays in a file, with workers too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import nets
+from support.command import onnxnoise, refused
+
+from onnxnoise import BenchSpec, bench
+from onnxnoise.errors import DataError, UsageError
+from onnxnoise.records import Result
+from onnxnoise.run.runner import bench as run
+
+CODE = """
+import numpy as np
+import beside
+
+def images():
+    for pixels, label in zip(np.load("x.npy"), np.load("y.npy")):
+        yield pixels, label
+
+def listed():
+    return [(pixels, int(label)) for pixels, label in images()]
+
+def damaged():
+    yield from list(images())[:5]
+    raise RuntimeError("no more")
+
+def wrong():
+    return [(np.zeros((32, 32, 3)), 0), "x"]
+
+calls = []
+
+def shuffled():
+    calls.append(0)
+    return list(images())[:: -1 if len(calls) > 1 else 1]
+
+nothing = 3
+"""
+QUICK: dict[str, Any] = {"snrs": (10.0,), "draws": 2, "sweeps": ("all",), "provider": "cpu"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    files = nets.bench_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("own.toml").write_text('[input]\ndataset = "colors"\nclasses = 10\nsize = 32\nscale = 255\n')
+    np.save("x.npy", nets.pictures(40))
+    np.save("y.npy", files.labels)
+    np.savez("both.npz", x=nets.pictures(40), y=files.labels)
+    Path("own.py").write_text(CODE)
+    Path("beside.py").write_text("")
+    return tmp_path
+
+
+def hits(data: Any, **more: Any) -> Result:
+    return run(BenchSpec("tiny.onnx", card="own.toml", data=data, **{**QUICK, **more}))
+
+
+class Set:
+    """A data set as PyTorch has them: a length, items by number, and no end of its own."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, number: int) -> tuple[Any, Any]:
+        return nets.pictures(40)[number % 40], np.load("y.npy")[number % 40]
+
+
+def test_arrays_and_collections_in_python_have_the_hits_of_a_file(folder: Path) -> None:
+    x, y = nets.pictures(40), np.load("y.npy")
+    expected = hits("both.npz", out="a.sqlite")
+    arrays = hits((x, y), out="a.sqlite")  # the same digest: the run file goes on
+    assert arrays.dataset == expected.dataset
+    pairs = list(zip(x, y, strict=True))
+    for number, data in enumerate(((x, np.eye(10)[y]), pairs, Set())):
+        result = hits(data, out=f"b{number}.sqlite")
+        assert (result.clean, result.cells) == (expected.clean, expected.cells)
+    floats = (x / 255).astype(np.float32).transpose(0, 3, 1, 2)
+    Path("own.toml").write_text('[input]\ndataset = "colors"\nclasses = 10\nsize = 32\nscale = 1\n')
+    result = hits(list(zip(floats, y, strict=True)), out="c.sqlite")
+    assert (result.clean, result.cells) == (expected.clean, expected.cells)
+    assert result.runs[0]["spec"]["data"] == "data given in Python"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "expected"),
+    [
+        (lambda x, y: (x, y[:-1]), DataError, r"data: y: is int64 \(39,\); the labels of 40 images must be \(40,\)"),
+        (lambda x, y: (x, y + 1), DataError, r"data: y: image \d+ has label 10; those of colors are 0 to 9"),
+        (lambda x, y: (np.array([None, 1]), y), DataError, "data: x is no array of numbers, but object"),
+        (lambda x, y: ([[1], [1, 2]], y), DataError, "data: x can't be an array"),
+        (lambda x, y: zip(x, y, strict=True), UsageError, "data is a zip: give a path, a tuple of two arrays"),
+        (lambda x, y: [(x, y)], DataError, r"data: image 0: its label must be a whole number.*not in batches"),
+        (lambda x, y: [(x[0], 1), (x[1], 1.5)], DataError, r"data: image 1: its label must be a whole number"),
+        (lambda x, y: [(x[0], 1), (x[1, 0, 0], 1)], DataError, r"data: image 1: is uint8 \(3,\)"),
+        (lambda x, y: [], DataError, "data: gives no images"),
+        (lambda x, y: [(x[0], 1), (x[1], -1)], DataError, "image 1 has label -1"),
+    ],
+)
+def test_data_that_can_t_be_used(folder: Path, data: Any, kind: type[Exception], expected: str) -> None:
+    with pytest.raises(kind, match=expected):
+        hits(data(nets.pictures(40), np.load("y.npy")))
+
+
+def test_workers_have_no_part_in_this_process_s_memory(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"the data is in this process alone; save it as an \.npz"):
+        BenchSpec("tiny.onnx", data=(np.zeros((1, 2)), [0]), workers=2)
+    assert bench is run
+
+
+COMMAND = (
+    "bench",
+    "tiny.onnx",
+    "--card",
+    "own.toml",
+    "--snr",
+    "10",
+    "--draws",
+    "2",
+    "--provider",
+    "cpu",
+    "--json",
+    "-",
+)
+
+
+def test_a_function_of_one_s_own_with_workers_too(folder: Path) -> None:
+    expected = onnxnoise(*COMMAND, "--data", "both.npz").json
+    for name, more in (("images", ()), ("listed", ()), ("listed", ("--workers", "2"))):
+        out = ("--out", f"{name}{len(more)}.sqlite")
+        result = onnxnoise(*COMMAND, "--data", f"python:own.py:{name}", *more, *out).json
+        assert (result["clean"], result["cells"]) == (expected["clean"], expected["cells"])
+    digests = {onnxnoise(*COMMAND, "--data", "python:own.py:images").json["dataset"]["sha256"]}
+    Path("own.py").write_text(CODE + "# more\n")
+    digests.add(onnxnoise(*COMMAND, "--data", "python:own.py:images").json["dataset"]["sha256"])
+    assert len(digests) == 2, "the digest is of the code too"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("python:own.py:image", ("own.py: image isn't there; did you mean images?", "images, listed")),
+        ("python:own.py:nothing", ("own.py: nothing is no function",)),
+        ("python:own.py", ("must be python:FILE.py:NAME",)),
+        ("python:none.py:images", ("none.py: can't be read: No such file",)),
+        ("python:own.py:damaged", ("own.py:damaged: image 5 raises RuntimeError: no more",)),
+        ("python:own.py:wrong", ("own.py:wrong: image 1: must be a pair (image, label), but is str",)),
+        ("python:own.py:shuffled", ("image 0 is another one than the first time", "no shuffling")),
+        ("python:broken.py:images", ("broken.py, line 2: raises SyntaxError when it is run",)),
+    ],
+)
+def test_functions_that_can_t_be_used(folder: Path, data: str, words: tuple[str, ...]) -> None:
+    Path("broken.py").write_text("\ndef images(:\n")
+    Path("own.toml").write_text(Path("own.toml").read_text().replace("255", "1"))
+    refused(onnxnoise(*COMMAND[:-2], "--data", data), 3, *words)
