@@ -247,7 +247,7 @@ class BenchSpec:
         syntax="whole",
         least=1,
         by_default="this process",
-        at="bench",
+        at="bench gate",
     )
     cluster: str | None = flag(
         "--cluster",
@@ -355,7 +355,7 @@ class BenchSpec:
         syntax="seconds",
         example="10m, 90s or 1h30m",
         after="max_draws",
-        at="bench",
+        at="bench gate",
     )
 
     compensate: Compensation = flag(

@@ -53,6 +53,8 @@ class Table:
 
     def error(self, key: str, allowed: str) -> InputError:
         """The error that says which values `key` may have."""
+        if self.values.get(key) is None:
+            return self.refused(f"needs {key}: {allowed}")
         return self.refused(f"{key} = {shown(self.values.get(key))}: must be {allowed}")
 
     def check_keys(self, known: Sequence[str], of: str) -> None:

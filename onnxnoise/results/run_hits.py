@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -29,11 +29,14 @@ class RunHits(Closing):
     same images.
     """
 
+    takes_chunked: ClassVar[bool] = False
+    """Whether chunked runs are read too."""
+
     def __init__(self, store: RunStore) -> None:
         self.store, self.path = store, store.path
         self.identity: dict[str, Any] = store.identity
         self.description: dict[str, Any] = store.description
-        if is_chunked(self.identity):
+        if is_chunked(self.identity) and not self.takes_chunked:
             raise RunFileError(
                 f"{self.path}: was made with --precision, so its draws meet different images and can't be paired; "
                 "bench the model without --precision into another file"
@@ -93,10 +96,14 @@ class RunHits(Closing):
         chunks = [range(tally.start, tally.start + tally.images) for tally in self._clean]
         bits: Bits = getattr(by_draw(iter(self._clean), chunks, self.images)[0], metric)
         if bits.size == 0:
-            raise RunFileError(
-                f"{self.path}: {self.name} tells five classes or fewer apart: it has no {metric} hits; use top1"
-            )
+            raise self.without_top5()
         return bits[:images]
+
+    def without_top5(self) -> RunFileError:
+        """The error for a question about the top 5 of a network that tells five classes or fewer apart."""
+        return RunFileError(
+            f"{self.path}: {self.name} tells five classes or fewer apart: it has no top5 hits; use top1"
+        )
 
     def nonfinite(self, sweep: Sweep, layers: Iterable[int | None], level: float) -> int:
         """The number of outputs of these cells that were not finite."""

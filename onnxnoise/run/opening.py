@@ -39,6 +39,9 @@ BUDGET_PRECISION = 0.01
 ScheduleOf = Callable[[Question, tuple[range, ...]], Schedule]
 """A function that makes a schedule from the question and the chunks of images."""
 
+Cut = Callable[[int], int]
+"""A function that tells how many images a new chunk gets, of so many in all."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -57,11 +60,13 @@ def open_run(
     *,
     chunk_size: Callable[[], int] | None = None,
     folder: Path | None = None,
+    cut: Cut | None = None,
 ) -> Run:
     """Open or make the run file; raises RunFileError where it can't be used or belongs to another run.
 
     `schedule_of` makes the schedule, by default that of the spec's design. `chunk_size` tells how many images a new chunk gets,
-    by default as many as the memory here has room for. `folder` is where a run file of the usual name goes.
+    by default as many as the memory here has room for; `cut` makes it fewer, instead of the spec's design. `folder` is where a
+    run file of the usual name goes.
     """
     spec, network = experiment.spec, experiment.subject.network
     indices = tuple(layer.index for layer in experiment.subject.layers)
@@ -91,7 +96,9 @@ def open_run(
         size = chunk_size or experiment.chunk_size
         if spec.shard:
             size = partial(shard_size, experiment, question.images)
-        if spec.chunked:
+        if cut is not None:
+            size = partial(_cut, experiment, cut, size)
+        elif spec.chunked:
             size = partial(chunked_size, experiment, question.images, size)
         chunks = store.lay_down(question.images, size, there=len(experiment.images))
         schedule = (schedule_of or (Chunked if spec.chunked else Crossed))(question, tuple(shard_of(chunks, spec)))
@@ -99,6 +106,12 @@ def open_run(
     except BaseException:
         store.close()
         raise
+
+
+def _cut(experiment: Experiment, cut: Cut, most: Callable[[], int]) -> int:
+    """The images that `cut` gives a chunk, a whole number of fixed batches, no more than fit the memory."""
+    fixed = experiment.subject.network.image.batch or 1
+    return max(fixed, min(most(), cut(experiment.count)) // fixed * fixed)
 
 
 def chunked_size(experiment: Experiment, images: int, most: Callable[[], int]) -> int:

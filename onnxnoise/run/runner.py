@@ -18,7 +18,7 @@ from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, measure
-from onnxnoise.run.opening import Run, ScheduleOf, open_run, provenance, shard_of
+from onnxnoise.run.opening import Cut, Run, ScheduleOf, open_run, provenance, shard_of
 from onnxnoise.run.probing import prove
 from onnxnoise.run.realizing import keep_realized
 from onnxnoise.run.schedules import CLEAN
@@ -83,17 +83,18 @@ def measured_run(
     executor: Executor | None = None,
     schedule_for: Callable[[Experiment], ScheduleOf] | None = None,
     folder: Path | None = None,
+    cut: Cut | None = None,
 ) -> Iterator[Run]:
     """Open a run, measure the tallies that its schedule asks for and its file lacks, then yield the run.
 
     `schedule_for` tells how the schedule of an experiment is made; by default it asks for every cell of the spec. `folder` is
-    where a run file of the usual name goes. Raises what `bench` raises.
+    where a run file of the usual name goes, `cut` tells how many images a new chunk gets. Raises what `bench` raises.
     """
     said = "nothing was measured yet: the same command starts anew"
     try:
         with open_workers(spec, executor) as workers:
             schedule_of = schedule_for and schedule_for(workers.experiment)
-            run = open_run(workers.experiment, schedule_of, chunk_size=workers.chunk_size, folder=folder)
+            run = open_run(workers.experiment, schedule_of, chunk_size=workers.chunk_size, folder=folder, cut=cut)
             with run.store:
                 try:
                     with watching() as watcher:

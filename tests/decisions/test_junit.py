@@ -50,6 +50,8 @@ def ruled(name: str, verdict: Verdict) -> RuleVerdict:
         high=0.6,
         draws=10,
         cells=(),
+        e_pass=31.25,
+        e_fail=0.5,
     )
 
 
@@ -65,6 +67,7 @@ def verdict_of(*rules: RuleVerdict, model: str = "net") -> GateVerdict:
         looks=(5, 10),
         rules=rules,
         warnings=(),
+        seconds=(1.5,) * len(rules),
     )
 
 
@@ -89,6 +92,10 @@ def test_junitparser_reads_each_rule_as_a_test_case(tmp_path: Path) -> None:
     (error,) = open_.result
     assert isinstance(error, Error)
     assert error.text == f"inconclusive: {ALL.rules[2].message}"
+    assert (suite.time, good.time) == (4.5, 1.5)
+    case = next(ElementTree.parse(path).iter("testcase"))
+    evidence = {each.get("name"): each.get("value") for each in case.iter("property")}
+    assert evidence == {"e_pass": "31.25", "e_fail": "0.5"}
     properties = {each.name: each.value for each in suite.properties()}
     assert (properties["bn"], properties["seed"]) == ("group", "40")
 

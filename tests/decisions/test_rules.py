@@ -114,7 +114,7 @@ def test_pyproject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (RULE.replace("0.9", "'0.9'"), ["min = '0.9'"]),
         (RULE.replace("0.9", "true"), ["min = True"]),
         (RULE.replace("min = 0.9", "max_drop = 1.5"), ["max_drop = 1.5", "from 0 to 1"]),
-        (RULE.replace("snr = 10\n", ""), ["snr = None", "above 0"]),
+        (RULE.replace("snr = 10\n", ""), ["needs snr", "above 0"]),
         (RULE.replace("10", "0"), ["snr = 0", "above 0"]),
         (RULE.replace("10", "nan"), ["snr = nan"]),
         (RULE.replace("10", "[10, 5]"), ["snr = [10, 5]"]),

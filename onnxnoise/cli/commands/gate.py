@@ -12,7 +12,7 @@ from typing import Literal
 from onnxnoise.cli.options import Decided, OutputFile, Printer
 from onnxnoise.errors import UsageError
 from onnxnoise.fields import flag
-from onnxnoise.flags import Given, bench_flags, from_flags
+from onnxnoise.flags import Given, bench_flags
 
 FAILED, INCONCLUSIVE = 1, 5
 ON_INCONCLUSIVE = {"pass": 0, "fail": FAILED, "5": INCONCLUSIVE}
@@ -23,7 +23,7 @@ _JUNIT = OutputFile("--junit", b"<", "XML")
 class GateFlags:
     """The flags that say what is gated by which rules, and how the verdict is reported."""
 
-    model: str = flag("", "MODEL|RUN", "An ONNX file, a bundled model's name, or a run file")
+    model: str | None = flag("", "MODEL|RUN", "An ONNX file, a bundled model's name, or a run file", default=None)
     rules: str | None = flag(
         "--rules",
         "FILE",
@@ -39,6 +39,12 @@ class GateFlags:
         choices=tuple(ON_INCONCLUSIVE),
     )
     junit: str | None = flag("--junit", "FILE", "Write JUnit XML, a test case for each rule", default=None)
+    check: str | None = flag(
+        "--check",
+        "FILE",
+        "Only read this rules file and say whether all in it can be used; no model is needed",
+        default=None,
+    )
 
     def __post_init__(self) -> None:
         if self.junit in ("", "-"):
@@ -50,24 +56,31 @@ class GateFlags:
 def gate(own: GateFlags, given: Given, printer: Printer) -> None:
     """Hold a model to rules: pass (exit 0), fail (1) or inconclusive (5).
 
-    A model's draws are measured until each rule is decided, 40 at most. Flags go before the rules file's [bench] table.
-    In GitHub Actions it also writes a summary and annotations.
+    Draws of a model are measured, each on a chunk of images, until the evidence decides each rule. Flags go before the rules
+    file's [bench] table. In GitHub Actions it also writes a summary and annotations.
     """
     from onnxnoise.cli.output import verdicts
     from onnxnoise.decisions.gating import gate as gating
     from onnxnoise.decisions.gating import github
     from onnxnoise.decisions.gating.junit import junit_xml
     from onnxnoise.decisions.gating.records import to_json
-    from onnxnoise.decisions.gating.rules import find_rules, load_rules
+    from onnxnoise.decisions.gating.rules import bench_spec, check_rules, find_rules, load_rules
     from onnxnoise.results.run_hits import is_run_file
 
+    if own.check is not None:
+        verdicts.checked(printer.shown, check_rules(Path(own.check)))
+        return
+    if own.model is None:
+        raise UsageError(
+            "gate: name an ONNX file, a bundled model or a run file; or give --check FILE to read rules alone"
+        )
     rules = load_rules(find_rules(own.rules))
     on_github = os.environ.get("GITHUB_ACTIONS") == "true"
     told = sys.stderr if printer.json == "-" else sys.stdout  # the runner reads both
     with github.untrusted(told) if on_github else nullcontext():
         if is_run_file(own.model):
             _refuse_settings(own.model, given)
-        spec = from_flags(own.model, **{**rules.bench, **given})
+        spec = bench_spec(own.model, rules, given)
         result = gating.gate(own.model, rules, spec, printer.progress)
         if own.junit is not None:
             _JUNIT.write(own.junit, junit_xml(result, own.on_inconclusive))

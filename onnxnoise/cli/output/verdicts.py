@@ -6,18 +6,20 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import fitted, plain_table, print_table, title_lines
+from onnxnoise.cli.output.terminal import METRIC_TITLES, plain_table, print_table, title_lines
 from onnxnoise.decisions.gating.records import GateVerdict, RuleVerdict
+from onnxnoise.decisions.gating.rules import Rules
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import level_of
-from onnxnoise.text import safe
+from onnxnoise.text import counted, safe
 
 _STYLES: dict[str, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+_SAID = {"pass": "passes", "fail": "fails", "inconclusive": "is inconclusive"}
 _SHORTEST, _LONGEST = 12, 50
 
 
 def verdict_table(console: Console, verdict: GateVerdict) -> None:
-    """Print a line for each rule, the reasons of rules that did not pass, and the verdict."""
+    """Print a line for each rule, what the evidence says of each in words, and the verdict."""
     title_lines(console, verdict, f"; seed {verdict.seed}; {verdict.provider}")
     level = level_of(verdict.noise)
     headings = ("verdict", "rule", level.name, "value", "bounds", "limit", "draws")
@@ -26,25 +28,44 @@ def verdict_table(console: Console, verdict: GateVerdict) -> None:
     room = max(_SHORTEST, min(_LONGEST, console.width - others))
     table = plain_table()
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("verdict", "rule") else "right", no_wrap=True)
+        wraps = heading == "rule"
+        table.add_column(
+            heading,
+            justify="left" if heading in ("verdict", "rule") else "right",
+            no_wrap=not wraps,
+            overflow="fold" if wraps else "ellipsis",
+            max_width=room if wraps else None,
+        )
     for row in rows:
-        table.add_row(Text(row[0], _STYLES[row[0]]), fitted(row[1], room), *row[2:])
+        table.add_row(Text(row[0], _STYLES[row[0]]), Text(safe(row[1])), *row[2:])
     print_table(console, table, 0)
     console.print()
     for rule in verdict.rules:
-        if rule.verdict != "pass":
-            console.print(
-                Text.assemble((rule.verdict, _STYLES[rule.verdict]), f" {safe(rule.name)}: {safe(rule.message)}"),
-                soft_wrap=not console.is_terminal,
-            )
-    looks = ", ".join(map(str, verdict.looks))
-    console.print(
-        Text(f"bounds: one-sided, at the error that a look may spend; looked at {looks} draws", "dim"), soft_wrap=True
-    )
+        console.print(
+            Text.assemble(
+                f"rule {safe(rule.name)} ", (_SAID[rule.verdict], _STYLES[rule.verdict]), f": {safe(rule.message)}"
+            ),
+            soft_wrap=not console.is_terminal,
+        )
+    console.print(Text("bounds: one-sided, at the rule's error, whenever one looks", "dim"), soft_wrap=True)
     console.print(Text.assemble("verdict: ", (verdict.verdict, _STYLES[verdict.verdict])))
+
+
+def checked(console: Console, rules: Rules) -> None:
+    """Print that a rules file can be used, and its rules in words."""
+    count = len(rules.rules)
+    console.print(f"{safe(str(rules.path))}: {counted(count, 'rule')}, all can be used", soft_wrap=True)
+    for rule in rules.rules:
+        place = rule.sweep if rule.layer is None else f"{rule.sweep}, layer {safe(rule.layer)}"
+        console.print(
+            f"  {safe(rule.name)}: {rule.quantity} of {METRIC_TITLES[rule.metric]} ≥ {rule.limit:.4g} ({place}, {rule.key} "
+            f"{rule.level:g}, confidence {rule.confidence:g})",
+            soft_wrap=True,
+        )
 
 
 def _row(rule: RuleVerdict, level: Level) -> tuple[str, ...]:
     bounds = "-" if rule.low is None or rule.high is None else f"[{rule.low:.3f}, {rule.high:.3f}]"
     limit = f"≥ {rule.limit:.4g}"
-    return rule.verdict, rule.name, level.number(rule.level), f"{rule.value:.3f}", bounds, limit, str(rule.draws)
+    value = "-" if rule.value is None else f"{rule.value:.3f}"
+    return rule.verdict, rule.name, level.number(rule.level), value, bounds, limit, str(rule.draws)

@@ -23,7 +23,8 @@ def junit_xml(verdict: GateVerdict, on_inconclusive: Outcome = "5") -> str:
     its `message`; so the text has all there is to say. Names are untrusted: characters that XML can't hold are replaced.
     """
     counts = {"failures": 0, "errors": 0, "skipped": 0}
-    suite = ElementTree.Element("testsuite", name="onnxnoise gate", tests=str(len(verdict.rules)), time="0")
+    suite = ElementTree.Element("testsuite", name="onnxnoise gate", tests=str(len(verdict.rules)))
+    suite.set("time", f"{sum(verdict.seconds):.3f}")
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in (
         ("model", f"{verdict.model['name']} {verdict.model['sha256']}"),
@@ -33,10 +34,14 @@ def junit_xml(verdict: GateVerdict, on_inconclusive: Outcome = "5") -> str:
         ("seed", str(verdict.seed)),
     ):
         ElementTree.SubElement(properties, "property", name=name, value=_held(value))
-    for rule in verdict.rules:
+    for number, rule in enumerate(verdict.rules):
+        seconds = verdict.seconds[number] if verdict.seconds else 0.0
         case = ElementTree.SubElement(
-            suite, "testcase", classname=_held(verdict.model["name"]), name=_held(rule.name), time="0"
+            suite, "testcase", classname=_held(verdict.model["name"]), name=_held(rule.name), time=f"{seconds:.3f}"
         )
+        found_so_far = ElementTree.SubElement(case, "properties")
+        for name, odds in (("e_pass", rule.e_pass), ("e_fail", rule.e_fail)):
+            ElementTree.SubElement(found_so_far, "property", name=name, value=f"{odds:.6g}")
         kind = _kind(rule, on_inconclusive)
         if kind:
             counts[f"{kind}s" if kind != "skipped" else kind] += 1

@@ -1,22 +1,22 @@
-"""A rule on its way to a verdict: the places that it looks at, the readings of their draws, and the words for them."""
+"""A rule on its way to a verdict: the places that it looks at, the evidence from their draws, and the words for it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 
+from onnxnoise.decisions.gating.draws import Draws, GatedRun
 from onnxnoise.decisions.gating.records import CellVerdict, RuleVerdict
 from onnxnoise.decisions.gating.rules import CLEAN, WORST, Rule
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.records import NoiseSetting, Verdict
-from onnxnoise.results.run_hits import RunHits, same_layers
 from onnxnoise.selection import Selectable, select_layers
-from onnxnoise.statistics.contrasts import Contrast, Side, absolute, contrast, normalized, ratio
-from onnxnoise.statistics.sequential import Range, Reading, overall, read, unread
-from onnxnoise.text import shortened
+from onnxnoise.statistics.betting import Bets, against_all, bounds, evidence, most
+from onnxnoise.text import counted, shortened
 from onnxnoise.words import SWEEPS
 
 
@@ -48,113 +48,129 @@ def places(rule: Rule, layers: Sequence[Selectable]) -> list[Place]:
 
 
 class Case:
-    """A rule and the readings of its places. A place that has passed or failed at one look stays so.
+    """A rule and what its places have shown so far. A place that has passed stays so, and needs no more draws.
 
-    `baseline` is the open run file of a rule that is relative to a run file.
+    `baseline` is the open run file of a rule that is relative to a run file. `seconds` is the time that was spent on the
+    rule.
     """
 
-    def __init__(self, rule: Rule, where: Sequence[Place], baseline: RunHits | None) -> None:
+    def __init__(self, rule: Rule, where: Sequence[Place], baseline: GatedRun | None) -> None:
         self.rule, self.places, self.baseline = rule, where, baseline
-        self.readings: dict[Place, Reading] = {}
+        self.bets: dict[Place, Bets] = {}
+        self.for_it: dict[Place, float] = {}
+        self.against: dict[Place, float] = {}
+        self.against_all = 0.0
+        self.seconds = 0.0
+
+    @property
+    def needed(self) -> float:
+        """The evidence, as a logarithm, that decides."""
+        return -math.log(1.0 - self.rule.confidence)
 
     @property
     def verdict(self) -> Verdict:
-        if any(reading.verdict == "fail" for reading in self.readings.values()):
+        if self.against_all >= self.needed:
             return "fail"
-        if len(self.readings) < len(self.places):
-            return "inconclusive"
-        return overall([reading.verdict for reading in self.readings.values()])
+        return "pass" if all(map(self._passed, self.places)) else "inconclusive"
 
     @property
     def open(self) -> list[Place]:
         """The places that need more draws; none once the rule has failed."""
-        if self.verdict == "fail":
-            return []
-        return [each for each in self.places if self._known(each) == "inconclusive"]
+        return [] if self.verdict == "fail" else [each for each in self.places if not self._passed(each)]
 
-    def _known(self, place: Place) -> Verdict:
-        return self.readings[place].verdict if place in self.readings else "inconclusive"
+    def _passed(self, place: Place) -> bool:
+        return self.for_it.get(place, 0.0) >= self.needed
 
-    def look(self, run: RunHits, draws: int | None, error: float, images: int, *, rare: float) -> None:
-        """Read the open places from the draws numbered below `draws` (None: from all); `error`, `rare` as `sequential.read`.
+    def _verdict(self, place: Place) -> Verdict:
+        """The verdict of one place; it fails alone where it would in each of the rule's places at once (Bonferroni)."""
+        if self._passed(place):
+            return "pass"
+        return "fail" if self.against[place] >= self.needed + math.log(len(self.places)) else "inconclusive"
 
-        Raises RunFileError where no draw is complete, there is no clean hit, or the baseline lacks what is needed.
+    def look(self, run: GatedRun, images: int, *, partial: bool = False) -> None:
+        """Count the evidence of the open places, from all the draws that are there.
+
+        Raises RunFileError where no draw is complete, unless the run is `partial`, where there is no clean hit, or where the
+        baseline lacks what is needed.
         """
+        limit = self.rule.limit
         for place in self.open:
-            numbers, side = self._side(run, place, images)
-            wanted = [number for number in numbers if draws is None or number < draws]
-            value, law, possible = self._estimate(run, place, wanted, side.first(len(wanted)), images)
-            self.readings[place] = (
-                unread(value)
-                if law is None
-                else read(law, self.rule.limit, possible, error, peers=len(self.places), rare=rare)
-            )
+            found = self._draws(run, place, images)
+            if found is None and partial:
+                continue
+            bets = self.bets[place] = self._bets(run, place, self._usable(run, found, images))
+            certain = limit <= bets.possible[0]
+            self.for_it[place] = math.inf if certain else most(bets.above(limit))
+            self.against[place] = 0.0 if certain else most(bets.below(limit))
+        if self.bets:
+            self.against_all = against_all([(bets, limit) for bets in self.bets.values()], len(self.places))
 
-    def _side(self, run: RunHits, place: Place, images: int) -> tuple[list[int], Side]:
+    def _bets(self, run: GatedRun, place: Place, found: Draws) -> Bets:
+        """The chunks to bet on, with the value that is held against the limit."""
         rule = self.rule
-        found = run.side(rule.sweep, place.layers, rule.level, rule.metric, images)
+        accuracy, clean = found.accuracy, found.clean_accuracy
+        if rule.baseline is not None:
+            return self._over_baseline(run, place, found)
+        hits, kept = found.shares(found.hits, found.clean)
+        if rule.relative_to == CLEAN:
+            return Bets(accuracy / clean, hits, kept, highest=1.0 / clean, at_once=found.crossed)
+        value, floor = (accuracy - clean, -1.0) if rule.from_clean else (accuracy, 0.0)
+        gains = hits - kept if rule.from_clean else hits
+        return Bets(value, gains, np.ones_like(gains), floor, 1.0, at_once=found.crossed)
+
+    def _draws(self, run: GatedRun, place: Place, images: int) -> Draws | None:
+        rule = self.rule
+        return run.draws(rule.sweep, place.layers, rule.level, rule.metric, images, dealt=self.baseline is None)
+
+    def _usable(self, run: GatedRun, found: Draws | None, images: int) -> Draws:
+        rule = self.rule
         if found is None:
             raise RunFileError(
                 f"{run.path}: {title(rule)}: no draw of the sweep {rule.sweep} at {run.level.text(rule.level)} is complete on "
                 f"{images:,} images; run its `onnxnoise bench` again to go on with it"
             )
-        if not found[1].clean.any():
+        if not found.clean.any():
             raise RunFileError(f"{run.path}: no image is classified correctly without noise: there is nothing to judge")
         return found
 
-    def _estimate(
-        self, run: RunHits, place: Place, numbers: list[int], side: Side, images: int
-    ) -> tuple[float, Contrast | None, Range]:
-        """The rule's value, its law (None with one draw), and the range of possible values."""
-        if self.baseline is not None:
-            return self._over_baseline(run, place, numbers, side, images)
-        clean = float(side.clean.mean())
-        if self.rule.relative_to == CLEAN:
-            value, each, image, decisions = normalized(side)
-            return value, contrast(value, [each], image, decisions), Range(0.0, 1.0 / clean)
-        value, each, image, decisions = absolute(side)
-        if not self.rule.from_clean:
-            return value, contrast(value, [each], image, decisions), Range(0.0, 1.0)
-        return (
-            value - clean,
-            contrast(value - clean, [each], -side.clean.astype(np.float64), decisions),
-            Range(-clean, 1.0 - clean),
-        )
-
-    def _over_baseline(
-        self, run: RunHits, place: Place, numbers: list[int], side: Side, images: int
-    ) -> tuple[float, Contrast | None, Range]:
+    def _over_baseline(self, run: GatedRun, place: Place, found: Draws) -> Bets:
+        """Bets on the same chunks of both: the draws of the same number, which met the same noise where seed and layers agree."""
         rule, baseline = self.rule, self.baseline
         assert baseline is not None
         there = place.layers if rule.sweep == "all" or place.layer is not None else baseline.selected
-        found = baseline.side(rule.sweep, there, rule.level, rule.metric, images)
-        if found is None or found[1].mean == 0.0:
+        base = baseline.draws(rule.sweep, there, rule.level, rule.metric, baseline.laid_down, dealt=False)
+        if base is None or base.accuracy == 0.0:
             raise RunFileError(
                 f"{baseline.path}: {title(rule)}: a baseline needs a complete draw of the sweep {rule.sweep} at "
-                f"{run.level.text(rule.level)} on {images:,} images, with some hits; bench it again"
+                f"{run.level.text(rule.level)}, with some hits; bench it again"
             )
-        theirs, base = found
-        by_draw = same_layers(run, baseline) and run.identity["seed"] == baseline.identity["seed"]
-        if by_draw:
-            common = [number for number in numbers if number in theirs]
-            if not common:
-                raise RunFileError(f"{baseline.path}: {title(rule)}: has none of the draws measured; bench it again")
-            side = side.chosen([numbers.index(number) for number in common])
-            base = base.chosen([theirs.index(number) for number in common])
-        return side.mean / base.mean, ratio(side, base, by_draw=by_draw), Range(0.0, 1.0 / base.mean)
+        common = [number for number in found.numbers if number in set(base.numbers)]
+        if not common:
+            raise RunFileError(f"{baseline.path}: {title(rule)}: has none of the draws measured; bench it again")
+        found, base = found.chosen(common), base.chosen(common)
+        if found.crossed and base.crossed:
+            order = run.order(found.hits.shape[1])
+            value = found.accuracy / float(base.hits[:, : len(order)].mean())
+            hits, theirs = found.shares(found.hits[:, order], base.hits[:, order])
+            return Bets(value, hits, theirs, at_once=True)
+        if found.crossed:
+            found = found.on_chunks_of(base, baseline.order(baseline.laid_down))
+        elif base.crossed:
+            base = base.on_chunks_of(found, run.order(run.laid_down))
+        hits, theirs = found.shares(found.hits, base.hits)
+        return Bets(found.accuracy / base.accuracy, hits, theirs)
 
     def judged(self) -> RuleVerdict:
         """The rule with its verdict; the place with that verdict and the lowest value decides."""
         rule, verdict = self.rule, self.verdict
-        place = min(
-            (each for each in self.readings if self.readings[each].verdict == verdict),
-            key=lambda each: self.readings[each].value,
-        )
-        reading = self.readings[place]
+        cells = [self._cell(place) for place in self.bets]
+        deciding = [cell for cell in cells if cell.verdict == verdict] or cells
+        chosen = min(deciding, key=lambda cell: cell.value, default=None)
+        for_it = min((self.for_it.get(place, 0.0) for place in self.places), default=0.0)
         return RuleVerdict(
             name=rule.name,
             verdict=verdict,
-            message=_message(self, place, reading),
+            message=_message(self, chosen, for_it),
             sweep=rule.sweep,
             layer=rule.layer,
             level=rule.level,
@@ -165,40 +181,72 @@ class Case:
             confidence=rule.confidence,
             quantity=rule.quantity,
             limit=rule.limit,
-            value=reading.value,
-            low=reading.low,
-            high=reading.high,
-            draws=reading.draws,
-            cells=tuple(
-                CellVerdict(each.layer, each.name, f.draws, f.value, f.low, f.high, f.p_pass, f.p_fail, f.verdict)
-                for each, f in self.readings.items()
-            ),
+            value=chosen.value if chosen else None,
+            low=chosen.low if chosen else None,
+            high=chosen.high if chosen else None,
+            draws=chosen.draws if chosen else 0,
+            cells=tuple(cells),
+            e_pass=evidence(for_it),
+            e_fail=evidence(self.against_all),
+        )
+
+    def _cell(self, place: Place) -> CellVerdict:
+        bets = self.bets[place]
+        e_pass, e_fail = evidence(self.for_it[place]), evidence(self.against[place])
+        low, high = bounds(bets, 1.0 - self.rule.confidence)
+        return CellVerdict(
+            place.layer,
+            place.name,
+            bets.draws,
+            bets.value,
+            low,
+            high,
+            min(1.0, 1.0 / e_pass),
+            min(1.0, 1.0 / e_fail),
+            self._verdict(place),
+            e_pass,
+            e_fail,
         )
 
 
-def _message(case: Case, place: Place, reading: Reading) -> str:
-    rule = case.rule
-    where = f"layer {place.layer} {shortened(place.name or '', 60)}: " if place.layer is not None else ""
+def _message(case: Case, cell: CellVerdict | None, for_it: float) -> str:
+    rule, verdict = case.rule, case.verdict
+    if cell is None or cell.low is None or cell.high is None:
+        return "not measured yet: no draw is complete"
+    where = f"layer {cell.layer} {shortened(cell.name or '', 60)}: " if cell.layer is not None else ""
     if len(case.places) > 1:
         where = f"worst of {len(case.places)} layers, {where}"
-    said = f"{where}{rule.quantity} {reading.value:.4f}"
-    if reading.low is None:
-        return f"{said} in one draw, which shows nothing of how chips differ; bench 10 draws or more"
-    said += f" [{reading.low:.4f}, {reading.high:.4f}] in {reading.draws} draws"
-    if reading.lacking is not None:
-        return f"{said} is clear of {rule.limit:g}, but so few can hide chips that collapse: it takes {reading.lacking}"
-    ends = {"pass": "is at least", "fail": "is below", "inconclusive": "can't be told from"}
-    return f"{said} {ends[reading.verdict]} {rule.limit:g}"
+    said = f"{where}{rule.quantity} {cell.value:.4f} [{cell.low:.4f}, {cell.high:.4f}] in {counted(cell.draws, 'draw')}"
+    if verdict != "inconclusive":
+        ends, log = ("is at least", for_it) if verdict == "pass" else ("is below", case.against_all)
+        return f"evidence {odds(log)}: {said} {ends} {rule.limit:g}"
+    said = (
+        f"evidence {odds(for_it)} for it, {odds(case.against_all)} against it, {odds(case.needed)} decides: {said} can't be told "
+        f"from {rule.limit:g}"
+    )
+    ratio = cell.value / rule.limit if rule.limit > 0.0 else 1.0
+    if case.bets and ratio > 1.0 and case.needed > (cell.draws * math.log(ratio)):
+        enough = math.ceil(1.5 * case.needed / math.log(ratio))
+        said += f"; so few draws can't rule out rare chips that lose everything: about {enough:,} would do"
+        said += ", the same passes without --draws too" if next(iter(case.bets.values())).at_once else ""
+    return said
 
 
-def opened_baseline(rule: Rule, noise: NoiseSetting, data: str, images: int, stack: ExitStack) -> RunHits | None:
+def odds(log: float) -> str:
+    """Evidence in words, from its logarithm: `31 to 1`."""
+    if log >= math.log(1e6):
+        return "over a million to 1"
+    return f"{math.exp(log):.0f} to 1" if log >= math.log(9.5) else f"{math.exp(log):.1f} to 1"
+
+
+def opened_baseline(rule: Rule, noise: NoiseSetting, data: str, images: int, stack: ExitStack) -> GatedRun | None:
     """The rule's baseline (None where it has none), checked against the noise setting and the data's digest of the gated run.
 
     Raises RunFileError where the two can't be compared; the message says in what they differ, or what the baseline has.
     """
     if rule.baseline is None:
         return None
-    baseline = stack.enter_context(RunHits.opened(rule.baseline))
+    baseline = stack.enter_context(GatedRun.opened(rule.baseline))
     there = baseline.identity["data"]
     differing = baseline.noise.difference(noise)
     if there != data:
@@ -209,17 +257,18 @@ def opened_baseline(rule: Rule, noise: NoiseSetting, data: str, images: int, sta
             f"{baseline.path}: {title(rule)}: the baseline was measured with another {what} "
             f"({theirs[:40]!r} there, {ours[:40]!r} here); bench it alike"
         )
-    if baseline.images < images:
+    there_are = baseline.laid_down if baseline.chunked else baseline.images
+    if there_are < images:
         raise RunFileError(
-            f"{baseline.path}: {title(rule)}: the baseline has {baseline.images:,} images, fewer than the {images:,} here; "
-            f"bench it on as many, or gate with --limit {baseline.images}"
+            f"{baseline.path}: {title(rule)}: the baseline has {there_are:,} images, fewer than the {images:,} here; "
+            f"bench it on as many, or gate with --limit {there_are}"
         )
     for place in places(rule, [layer for layer in baseline.layers if layer.index in baseline.selected]):
         check_there(baseline, rule, place)
     return baseline
 
 
-def check_there(run: RunHits, rule: Rule, place: Place) -> None:
+def check_there(run: GatedRun, rule: Rule, place: Place) -> None:
     """Raise RunFileError, which lists the cells that the run file has, where it lacks those that a rule looks at."""
     if run.has(rule.sweep, place.layers, rule.level):
         return

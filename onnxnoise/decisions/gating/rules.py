@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from onnxnoise.data.toml import Table, as_table, read_document, shown
 from onnxnoise.errors import InputError, UsageError
 from onnxnoise.fields import Flag
 from onnxnoise.files import is_file, is_there
-from onnxnoise.flags import bench_flags
+from onnxnoise.flags import bench_flags, from_flags
 from onnxnoise.formats import RULES, mistaken
 from onnxnoise.noise.base import Level
+from onnxnoise.spec import BenchSpec
 from onnxnoise.text import did_you_mean
 from onnxnoise.words import METRICS, SWEEPS, Metric, Sweep
 
@@ -140,6 +142,31 @@ def load_rules(path: Path) -> Rules:
                 "names: change one"
             )
     return Rules(path, rules, _bench(as_table(path, f"[{where}bench]", document.get("bench", {}), InputError)))
+
+
+def check_rules(path: Path) -> Rules:
+    """The rules in `path`, with all held against what can be known without a model; raises InputError as a gate would."""
+    rules = load_rules(path)
+    check_levels(rules, bench_spec("", rules, {}).level)
+    return rules
+
+
+def bench_spec(model: str, rules: Rules, given: Mapping[str, str | bool]) -> BenchSpec:
+    """A spec of how a model is benched: by the flags that are given, else by the rules' `[bench]`.
+
+    Raises InputError, which names file and key, where `[bench]` alone can't be used, UsageError where the flags can't.
+    """
+    own: dict[str, Any] = dict(rules.bench)
+    try:
+        spec = from_flags(model, **own)
+    except UsageError as error:
+        keys = {flag.name: key for key, flag in bench_flags("rules").items()}
+        named = re.match(r"(--[a-z-]+)", str(error))
+        key = keys.get(named[1], "") if named else ""
+        said = re.sub(r"--[a-z-]+", lambda found: keys.get(found[0], found[0]), str(error))
+        where = f"{key} = {shown(own[key])}: {said.removeprefix(key).lstrip(' :')}" if key in own else said
+        raise InputError(f"{rules.path}: [bench] {where}") from error
+    return from_flags(model, **{**own, **given}) if given else spec
 
 
 def _bench(table: Table) -> dict[str, str | bool]:

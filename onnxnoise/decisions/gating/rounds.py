@@ -1,0 +1,78 @@
+"""A gate's schedule: which draws are measured before the next look at the evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from onnxnoise.decisions.gating.draws import GatedRun
+from onnxnoise.decisions.gating.rule_state import Case
+from onnxnoise.noise.base import Level
+from onnxnoise.records import TallyKey
+from onnxnoise.results.question import CellKey
+from onnxnoise.results.run_file.store import RunStore
+from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.jobs import Job
+from onnxnoise.run.schedules import CLEAN
+from onnxnoise.statistics.betting import most_draws
+from onnxnoise.text import counted
+from onnxnoise.words import SWEEPS
+
+
+class Rounds:
+    """A gate's schedule: some draws more for the places still open, until all are decided or the draws are used up."""
+
+    def __init__(self, cases: Sequence[Case], experiment: Experiment, chunks: tuple[range, ...]) -> None:
+        self.cases, self.chunks = cases, chunks
+        self.images, self.level = experiment.count, experiment.spec.level
+        self.most = experiment.spec.max_draws or most_draws(self.images)
+        self.looks: list[int] = []
+        self._began = time.perf_counter()
+
+    def about(self, _level: Level, /) -> str:
+        return f"{counted(len(self.cases), 'rule')}, at most {self.most:,} draws, each on {counted(len(self.chunks[0]), 'image')}"
+
+    def round(self, store: RunStore) -> list[Job]:
+        """The jobs before the next look, none when all is decided; looks at what is there first."""
+        while (draws := self._next()) is not None and any(case.open for case in self.cases):
+            done = store.done()
+            owed: dict[range, list[TallyKey]] = {}
+            for cell in self._cells():
+                for draw in range(draws):
+                    chunk = self.chunks[draw % len(self.chunks)]
+                    if (key := (*cell, draw, chunk.start)) not in done:
+                        owed.setdefault(chunk, []).append(key)
+            if owed:
+                clean = {chunk: (*CLEAN, chunk.start) for chunk in owed}
+                first = {chunk: [] if clean[chunk] in done else [clean[chunk]] for chunk in owed}
+                return [Job(chunk, (*first[chunk], *owed[chunk])) for chunk in self.chunks if chunk in owed]
+            self.looks.append(draws)
+            self.look(store)
+        return []
+
+    def look(self, store: RunStore) -> None:
+        """Count the evidence that is there, of rules that have any, and the time that the open rules took."""
+        still = [case for case in self.cases if case.open]
+        run = GatedRun(store) if store.done() else None
+        for case in still:
+            if run is not None:
+                case.look(run, self.images, partial=True)
+        now = time.perf_counter()
+        for case in still:
+            case.seconds += (now - self._began) / len(still)
+        self._began = now
+
+    def _next(self) -> int | None:
+        """The number of draws at the next look: every 5 at first, then every 10; None when the draws are used up."""
+        last = self.looks[-1] if self.looks else 0
+        return min(last + (5 if last < 20 else 10), self.most) if last < self.most else None
+
+    def _cells(self) -> list[CellKey]:
+        """The cells that open places need."""
+        cells = {
+            (case.rule.sweep, layer, case.rule.level)
+            for case in self.cases
+            for place in case.open
+            for layer in place.layers
+        }
+        return sorted(cells, key=lambda cell: (SWEEPS.index(cell[0]), cell[1] or 0, self.level.order(cell[2])))
