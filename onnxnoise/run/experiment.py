@@ -213,8 +213,9 @@ class Experiment:
     def _structure(self) -> Iterator[Notice]:
         """A notice where the card speaks of another network than the file holds."""
         network, said = self.subject.network, self.card.structure
-        if self.spec.bn not in ("group", "raw"):
-            return  # other policies count other tensors
+        noise = self.noise
+        if noise.bn not in ("group", "raw") or noise.analog != "all" or noise.compensate == "bn":
+            return  # these count other tensors
         layers, parameters = len(network.layers), network.parameters
         if (said.layers or layers, said.parameters or parameters) != (layers, parameters):
             yield Notice(

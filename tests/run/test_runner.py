@@ -131,6 +131,8 @@ def test_a_card_of_another_network_is_named(files: nets.Files, tmp_path: Path) -
     (notice,) = [each for each in result.warnings if each.code == "card_structure"]
     assert "9 layers and 10 parameters" in notice.message
     assert "has 5 and" in notice.message
+    kernels = bench(files, tmp_path / "kernels.sqlite", card=str(card), analog="kernels", sweeps=("all",))
+    assert "card_structure" not in {each.code for each in kernels.warnings}, "which leaves out layers by itself"
 
 
 def test_only_what_is_missing_is_measured(files: nets.Files, reference: Result, tmp_path: Path) -> None:
