@@ -8,7 +8,8 @@ Parts (default: all): `sweep` (single sweep against the loop a user would write,
 (what a draw costs, and `all` against that loop), `bound`
 (every sweep against the clean passes it can't avoid), `precision` (--precision against three draws over all images),
 `memory` (peak of a bench run), `growth` (resident memory over 200 chunks), `loader` (images from files against plain Pillow),
-`start` (help, first result, whole bundled run). Ratios come from one run, the rivals in turn. Workers and clusters:
+`start` (help, first result, whole bundled run), `noise` (a draw of each noise model beside a gaussian one).
+Ratios come from one run, the rivals in turn. Workers and clusters:
 benchmark_workers.py.
 """
 
@@ -28,6 +29,7 @@ import onnxruntime as ort
 from benchmark_bound import Subject, bound, growth, next_layer
 from benchmark_draw import draw
 from benchmark_loader import loader
+from benchmark_noise import noise
 from benchmark_precision import precision
 from benchmark_rivals import ReloadLoop, differences, torch_loop
 
@@ -39,7 +41,7 @@ _RIVALS_BATCH = 100
 """Images in a mini-batch of the loops that a user would write: their best size or close to it, on two cores."""
 
 
-_PARTS = ("sweep", "draw", "bound", "precision", "memory", "growth", "loader", "start")
+_PARTS = ("sweep", "draw", "bound", "precision", "memory", "growth", "loader", "start", "noise")
 
 
 def main() -> None:
@@ -63,6 +65,7 @@ def main() -> None:
         "growth": growth,
         "loader": loader,
         "start": start,
+        "noise": noise,
     }
     for name in options.parts or _PARTS:
         parts[name](options)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Weights, largest
-from onnxnoise.noise.blocks import by_blocks
+from onnxnoise.noise.blocks import by_blocks, swapped_where
 from onnxnoise.noise.fixed import ONE
 from onnxnoise.noise.hermes import polynomial
 from onnxnoise.records import Floats
@@ -40,10 +40,11 @@ class Afm(ByNormals):
             w *= 180 / np.where(unit > 0, unit, 1.0)
             size = np.abs(w)
             small = size <= _FROM
-            sigma = np.where(small, polynomial(_SMALL, size), polynomial(_LARGE, size))
-            sigma *= np.where(small, z1, z2)
+            sigma, _ = swapped_where(small, polynomial(_SMALL, size), polynomial(_LARGE, size))
+            sigma *= swapped_where(small, z1, z2)[0]
             w += sigma
-            w[small & (np.abs(w) < _DEAD)] = 0.0
+            w *= ~small | (np.abs(w) >= _DEAD)
+            w += 0.0
             w *= unit / 180
             return w
 

@@ -82,11 +82,15 @@ def _stored(codes: Codes, values: Floats, flips: npt.NDArray[np.uint32]) -> Floa
 
 def _flips(u: Floats, p: float) -> npt.NDArray[np.uint32]:
     """The masks of flipped bits of each value, of the shape of `u` without its last axis: bit i is set where u[..., i] < p."""
-    count = -(-u.shape[-1] // 8)
-    packed = np.packbits(u < below(p), axis=-1, bitorder="little")
-    masks = np.zeros((*u.shape[:-1], 4), np.uint8)
-    masks[..., :count] = packed
-    return masks.view("<u4")[..., 0].astype(np.uint32, copy=False)
+    bits = u.shape[-1]
+    word = 8 if bits <= 8 else 16 if bits <= 16 else FLOAT
+    flips = u < below(p)
+    if bits < word:
+        whole = np.zeros((*u.shape[:-1], word), np.bool_)
+        whole[..., :bits] = flips
+        flips = whole
+    packed = np.packbits(flips.reshape(-1), bitorder="little").view(f"<u{word // 8}")
+    return packed.reshape(u.shape[:-1]).astype(np.uint32)
 
 
 MODEL = Bitflip

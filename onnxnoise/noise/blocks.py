@@ -41,3 +41,17 @@ def by_blocks(formula: Formula, values: Floats, units: Sequence[Doubles], arrays
 def _flat(array: npt.NDArray[Any], shape: tuple[int, ...], swapped: bool) -> npt.NDArray[Any]:
     full = np.broadcast_to(array, shape)
     return (full.swapaxes(-1, -2) if swapped else full).reshape(-1)
+
+
+def swapped_where(
+    mask: npt.NDArray[np.bool_], one: npt.NDArray[Any], other: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """(`one` where the mask is set and else `other`, the rest): two arrays of one type, chosen by their bits.
+
+    Several times as fast as two calls of np.where, which guesses at each value anew.
+    """
+    word = np.dtype(f"i{one.dtype.itemsize}")
+    bits = np.negative(mask.view(np.int8), dtype=word)
+    first, second = np.ascontiguousarray(one).view(word), np.ascontiguousarray(other).view(word)
+    bits &= first ^ second
+    return (second ^ bits).view(one.dtype), np.bitwise_xor(first, bits, out=bits).view(one.dtype)

@@ -9,6 +9,7 @@ import numpy as np
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.ages import age
 from onnxnoise.noise.base import Doubles
+from onnxnoise.noise.blocks import swapped_where
 from onnxnoise.noise.pairs import Conductances
 from onnxnoise.noise.phase_change import PhaseChange, clipped
 
@@ -91,7 +92,11 @@ def polynomial(coefficients: tuple[float, ...], of: Any) -> Any:
 
 def _piecewise(parts: _Piecewise, of: Any, log: Any) -> Any:
     below, (slope, offset, low, high), coefficients = parts
-    return np.where(of < below, clipped(slope, log, offset, low, high), polynomial(coefficients, of))
+    small: Any
+    small, large = clipped(slope, log, offset, low, high), polynomial(coefficients, of)
+    if not isinstance(of, np.ndarray):
+        return small if of < below else large
+    return swapped_where(of < below, small, large)[0]
 
 
 MODEL = Hermes

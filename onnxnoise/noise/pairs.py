@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights, largest
-from onnxnoise.noise.blocks import by_blocks
+from onnxnoise.noise.blocks import by_blocks, swapped_where
 from onnxnoise.records import Floats
 
 Conductances = Doubles | np.float64
@@ -68,9 +68,9 @@ class OnPairs(ByNormals, ABC):
             plus = w >= 0
             shares = np.abs(w)
             shares /= np.where(unit > 0, unit, 1.0)
-            pairs = list(zip(normals[::2], normals[1::2], strict=True))
-            used = self.device(shares, [np.where(plus, one, other) for one, other in pairs], level)
-            used -= self.device(np.float64(0), [np.where(plus, other, one) for one, other in pairs], level)
+            pairs = [swapped_where(plus, one, other) for one, other in zip(normals[::2], normals[1::2], strict=True)]
+            used = self.device(shares, [one for one, _ in pairs], level)
+            used -= self.device(np.float64(0), [other for _, other in pairs], level)
             used *= np.copysign(unit, w)
             return used
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights, largest
-from onnxnoise.noise.blocks import by_blocks
+from onnxnoise.noise.blocks import by_blocks, swapped_where
 from onnxnoise.noise.uniform import below, probability
 from onnxnoise.records import Floats
 
@@ -49,8 +49,10 @@ class Stuck(ByNormals):
 
         def formula(w: Doubles, unit: Any, u: Floats) -> Doubles:
             if self._high:
-                w = np.where((u >= low) & (u < all_stuck), np.where(w >= 0, unit, -unit), w)
-            w[u < low] = 0.0
+                largest_ones = np.copysign(unit, w + 0.0)  # -0 + 0 is 0, which counts as plus
+                w = swapped_where((u >= low) & (u < all_stuck), largest_ones, w)[0]
+            w *= u >= low
+            w += 0.0
             return w
 
         units = [largest(weights.values, weights.scale)]
