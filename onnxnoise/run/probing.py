@@ -20,8 +20,11 @@ from onnxnoise.runtime.session import Session
 
 Array = npt.NDArray[Any]
 
+FIRST_IMAGES = 3
+"""Images that are compared first, as far as there are so many: enough to see a difference, and of little cost."""
+
 IMAGES = 5
-"""Images that are compared, as far as there are so many; a prime, which few other dimensions have."""
+"""Images that are compared where there is a difference, to say what it is; a prime, which few other dimensions have."""
 
 _SAME, _ROUNDED, _STEPPED = 1e-5, 1e-2, 0.5
 """Largest difference, in units of the largest value: in the same place of a batch as large, where the computation is the same;
@@ -54,9 +57,10 @@ class _Difference:
 
 
 def prove(experiment: Experiment) -> None:
-    """Run a few images together, in another order, again and alone; raises ModelError where their logits differ.
+    """Run a few images together, with other mates and alone; raises ModelError where their logits differ.
 
-    The message names the first node whose values differ. What was proven is not proven again in this process.
+    Then they run in more ways, and the message names the first node whose values differ. What was proven is not proven again in
+    this process.
     """
     here = experiment.here
     network, images = here.subject.network, here.images
@@ -82,6 +86,21 @@ class _Probe:
         self._sessions: dict[bool, Session] = {}
 
     def run(self) -> None:
+        """Three passes, and where they disagree others that tell why."""
+        count = min(FIRST_IMAGES, len(self.inputs))
+        first = self._filled(range(count), self.fixed or max(2, count))
+        mates = (first[-1], *first[1:])  # another first image, and one image twice
+        alone = self._filled(first[:1]) if self.fixed else first[:1]
+        together = self._logits(first)
+        if all(
+            self._difference(together, self._logits(batch), first, _Trial(batch, _MATES)) is None
+            for batch in (mates, alone)
+        ):
+            return
+        self._explain()
+        raise ModelError(self._said(_Difference(_Trial(first, _CHANCE), 0, 0, _SAME), first))
+
+    def _explain(self) -> None:
         """Images together, in another order, together again, then one alone: among its copies, and really."""
         first = self._filled(range(len(self.inputs)))
         turned = first[::-1]
@@ -94,15 +113,21 @@ class _Probe:
 
     def _compare(self, together: Array, logits: Array, first: tuple[int, ...], trial: _Trial) -> None:
         """Raise ModelError where a trial's logits are not those that the same images have in the first pass."""
+        if found := self._difference(together, logits, first, trial):
+            raise ModelError(self._said(found, first))
+
+    def _difference(self, together: Array, logits: Array, first: tuple[int, ...], trial: _Trial) -> _Difference | None:
+        """The first image whose logits in a trial are not those that it has in the first pass; None where all are."""
         for place, row in enumerate(logits):
             same = len(trial.batch) == len(first) and trial.batch[place] == first[place]
             before = place if same else first.index(trial.batch[place])
             most = _SAME if same else self.rounded
             if not _agree(row, together[before], most):
-                raise ModelError(self._said(_Difference(trial, before, place, most), first))
+                return _Difference(trial, before, place, most)
+        return None
 
-    def _filled(self, numbers: Sequence[int]) -> tuple[int, ...]:
-        return tuple(numbers[i % len(numbers)] for i in range(self.size))
+    def _filled(self, numbers: Sequence[int], size: int | None = None) -> tuple[int, ...]:
+        return tuple(numbers[i % len(numbers)] for i in range(size or self.size))
 
     def _session(self, *, everything: bool) -> Session:
         """A session of any batch size, or of the model's own, for the logits or for every value."""

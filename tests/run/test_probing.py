@@ -51,6 +51,8 @@ MATES = {
         "  one = Constant<value_ints = [1]>()  top, at = TopK(pt, one)  q = Transpose<perm = [1, 0]>(top)  d = Sub(q, r)"
         "  back = Constant<value_ints = [-1, 6, 4, 4]>()  s2 = Reshape(d, back)"
     ),
+    "the last image": "m1 = Constant<value_ints = [-1]>()  last = Gather(s, m1)  s2 = Sub(s, last)",
+    "its mean": "ax = Constant<value_ints = [0]>()  m = ReduceMean(s, ax)  s2 = Sub(s, m)",
     "its size": "n = Shape<start = 0, end = 1>(s)  f = Cast<to = 1>(n)  s2 = Mul(s, f)",
 }
 NAMED = {
@@ -58,6 +60,8 @@ NAMED = {
     "one image, out of its batch": "'first' (Gather)",
     "the order": "(Slice)",
     "the batch's largest": "(TopK)",
+    "the last image": "'last' (Gather)",
+    "its mean": "'m' (ReduceMean)",
     "its size": "",
 }
 
