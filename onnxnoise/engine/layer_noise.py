@@ -84,6 +84,8 @@ class Host:
     def floored(self, values: Floats) -> tuple[Floats, int]:
         """(the values with those below 0 replaced by 0, how many there were)."""
         below = values < 0
+        if not below.any():
+            return values, 0
         return np.where(below, np.float32(0), values), int(below.sum())
 
 

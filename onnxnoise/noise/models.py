@@ -61,6 +61,9 @@ class Chain:
 
     def at(self, weights: Weights, drawn: tuple[Drawn, ...], level: float) -> Floats:
         """The noisy values of one initializer at `level`, float32 in the canonical shape."""
+        if len(self.links) == 1:
+            (link,), (arrays,) = self.links, drawn
+            return link.model.at(weights, arrays, level if link.level is None else link.level)
         read = self._through(weights, drawn, tuple(level if link.level is None else link.level for link in self.links))
         if not (self.compensated and self.drifts):
             return read
