@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar
 
@@ -243,16 +243,39 @@ class MeasuredModel(Measured):
         """
         name, dataset = shown(self.model["name"]), shown(str(self.dataset["name"]))
         count = self.dataset["images"] if images is None else images
-        return f"{name} ({self.model['sha256'][:8]}) on {count:,} images of {dataset}"
+        return f"{name} ({self.model['sha256'][:8]}) on {count:,} images of {dataset}{agreement_said(self.dataset)}"
+
+    @property
+    def measure(self) -> str:
+        """The word for the share of hits: accuracy, or agreement (with the clean model) where its own top-1 is the label."""
+        return "agreement" if self.dataset.get("labels") == "clean" else "accuracy"
 
 
-def header(noise: NoiseSetting, provider: str, model: tuple[str, str], dataset: tuple[str, int, str]) -> dict[str, Any]:
-    """The fields of a MeasuredModel; `model` is (name, sha256), `dataset` (name, number of images, sha256)."""
+def agreement_said(dataset: Mapping[str, str | int]) -> str:
+    """The end of a line about a data set, by which every output says that the labels are the clean model's own; else nothing."""
+    return "; agreement with the clean model, not accuracy" if dataset.get("labels") == "clean" else ""
+
+
+def header(
+    noise: NoiseSetting,
+    provider: str,
+    model: tuple[str, str],
+    dataset: tuple[str, int, str],
+    *,
+    by_clean: bool = False,
+) -> dict[str, Any]:
+    """The fields of a MeasuredModel; `model` is (name, sha256), `dataset` (name, number of images, sha256).
+
+    `by_clean` says that the labels are the clean model's own top-1; the data set then has `labels`, which is "clean".
+    """
     return {
         "noise": noise,
         "model": dict(zip(("name", "sha256"), model, strict=True)),
         "provider": provider,
-        "dataset": dict(zip(("name", "images", "sha256"), dataset, strict=True)),
+        "dataset": {
+            **dict(zip(("name", "images", "sha256"), dataset, strict=True)),
+            **({"labels": "clean"} if by_clean else {}),
+        },
     }
 
 

@@ -287,8 +287,9 @@ class BenchSpec:
     )
     labels: str | None = flag(
         "--labels",
-        "FILE",
-        "An .npy of the images' labels, where --data is an array of images alone",
+        "clean|FILE",
+        "clean: the clean model's own top-1 is the label, so that any images will do and accuracy is agreement with it; or an "
+        ".npy of labels, where --data is an array of images alone",
         default=None,
         syntax="path",
         by_default="in the data, or beside it",
@@ -389,6 +390,11 @@ class BenchSpec:
         after="calibration",
         at="bench compare gate rules margin plan apply",
     )
+
+    @property
+    def by_clean(self) -> bool:
+        """Whether the labels are the clean model's own top-1."""
+        return self.labels == "clean"
 
     @property
     def chunked(self) -> bool:

@@ -39,13 +39,20 @@ def channels_of(model: str, image: ImageInput, card: Card) -> int | None:
     return channels
 
 
-def check_fit(model: str, image: ImageInput, classes: int, card: Card, images: ImageSource) -> None:
+def check_fit(
+    model: str, image: ImageInput, classes: int, card: Card, images: ImageSource, *, labelled: bool = True
+) -> None:
     """Raise DataError or ModelError where model, card and images speak of other classes, channels, shapes or sizes.
 
-    `classes` is the number of the model's logits; fewer than the data's will do where no label lies beyond them.
+    `classes` is the number of the model's logits; fewer than the data's will do where no label lies beyond them, and any
+    where the images' labels don't count (not `labelled`).
     """
     offset = card.input.label_offset
-    if classes != images.classes + offset and not (images.highest_label < classes < images.classes + offset):
+    if (
+        labelled
+        and classes != images.classes + offset
+        and not (images.highest_label < classes < images.classes + offset)
+    ):
         raise DataError(
             f"{model} tells {classes} classes apart, but {images.name} has {images.classes}"
             + (f" (and the card a label_offset of {offset})" if offset else "")

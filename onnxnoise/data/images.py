@@ -11,12 +11,13 @@ from onnxnoise import formats
 from onnxnoise.data.cards import Card
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
-from onnxnoise.data.layouts import layouts_of
+from onnxnoise.data.layouts import OF_PICTURES, layouts_of
 from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.bundled import manifests, open_bundled
 from onnxnoise.data.sources.files import entries
 from onnxnoise.data.sources.in_memory import open_in_memory
 from onnxnoise.data.sources.label_list import list_in
+from onnxnoise.data.sources.unlabelled import CLEAN, open_unlabelled
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.files import first_bytes, kind_of_file
 from onnxnoise.formats import mistaken
@@ -37,7 +38,7 @@ def open_images(
     card's data set.
 
     `channels` are those of the model's images, None where it takes arrays of another rank. `labels` is a file of labels for
-    layouts that have them in a file of their own.
+    layouts that have them in a file of their own, or `clean`: then labels don't count, and any folder of pictures will do.
 
     Of all layouts of the data set, in the registry's order, the first that recognizes the path opens it; in a folder that
     holds a folder `val`, that one is looked at first. Raises UsageError for None where nothing is bundled, and for a bundled
@@ -53,7 +54,7 @@ def open_images(
             f"It takes {_taken(dataset)}"
         )
     if isinstance(data, OwnData):
-        if labels is not None:
+        if labels not in (None, CLEAN):
             raise UsageError("labels: the data given has its own; leave out one of the two")
         return open_in_memory(data.value, dataset, spec)
     path = Path(data)
@@ -65,10 +66,12 @@ def open_images(
         raise DataError(f"{data}: is {kind_of_file(path.stat().st_mode)}; only regular files and folders are read")
     if there and (other := mistaken(path, "images", besides=_READABLE)):
         raise DataError(f"{data}: {other}. For {dataset.name} --data takes {_taken(dataset)}")
+    if labels == CLEAN and there and (source := _unlabelled(path, dataset, spec)):
+        return source
     for place in _places(path):
         for layout in layouts_of(dataset):
             if layout.recognizes(place, dataset):
-                return _opened(layout, place, dataset, spec, labels)
+                return _opened(layout, place, dataset, spec, None if labels == CLEAN else labels)
     if not there:
         raise DataError(
             f"{data}: there is no such file or folder, and no bundled set of that name ({', '.join(manifests())}). "
@@ -79,6 +82,15 @@ def open_images(
         f"{data}: not recognized as images of {dataset.name}{f': it {other}' if other else ''}. "
         f"Looked for: {_taken(dataset)}. Found: {_found(path)}"
     )
+
+
+def _unlabelled(path: Path, dataset: Dataset, spec: InputSpec) -> ImageSource | None:
+    """The images of a path whose labels don't count, None where a layout's own reader must open it, as of CIFAR's files."""
+    if path.is_dir() and any(
+        layout.recognizes(path, dataset) for layout in layouts_of(dataset) if layout not in OF_PICTURES
+    ):
+        return None
+    return open_unlabelled(path, dataset, spec)
 
 
 def _opened(

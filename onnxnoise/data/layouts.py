@@ -26,6 +26,16 @@ LAYOUTS: tuple[DataLayout, ...] = (
 """The first that recognizes a path opens it, so a layout with a mark of its own stands above CIFAR's, whose records have none."""
 
 
+OF_PICTURES = (
+    imagenet.WORDNET_FOLDERS,
+    label_list.LAYOUT,
+    imagenet.NUMBERED_FOLDERS,
+    imagenet.VALIDATION_IMAGES,
+    class_folders.LAYOUT,
+)
+"""Layouts that say the labels of picture files; where labels don't count, these are a folder of pictures like any other."""
+
+
 def layouts_of(dataset: Dataset) -> list[DataLayout]:
     """The layouts in which a data set can come."""
     return [layout for layout in LAYOUTS if not layout.datasets or dataset.name in layout.datasets]

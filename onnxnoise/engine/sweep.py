@@ -116,6 +116,14 @@ class ChunkSweep:
             self._runs.stop()
         wait(running, _GRACE)
 
+    def take_clean_labels(self) -> Labels:
+        """Make the clean model's own top-1 the labels (images,) of all passes after; ties go to the lowest class."""
+        whole = self._piece(0, self.cutter.end, prepacked=True)
+        self._started("clean", None, Variant(float("inf"), 0), 0, self.images, [whole])
+        logits = np.concatenate([output.result().logits for output in self._outputs])[: len(self.labels)]
+        self.labels = logits.argmax(axis=1)
+        return self.labels
+
     def clean(self) -> Tally:
         """Run the chunk without noise."""
         whole = self._piece(0, self.cutter.end, prepacked=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import altair as alt
 
 from onnxnoise.noise.models import terms
+from onnxnoise.records import agreement_said
 from onnxnoise.reports import style
 from onnxnoise.reports.chartdata import Datum
 from onnxnoise.reports.figures import NAMES, figure
@@ -156,5 +157,5 @@ def about(view: View) -> str:
     return (
         f"{view.label}: {terms(result.noise)}; {METRIC_TITLES[view.metric]}, clean "
         f"{view.clean:.2%} on {result.clean.images:,} images of {shortened(str(result.dataset['name']), 40)}; "
-        f"{counts} draw{'' if draws == [1] else 's'}"
+        f"{counts} draw{'' if draws == [1] else 's'}{agreement_said(result.dataset)}"
     )

@@ -79,7 +79,8 @@ def kept_header(identity: Mapping[str, Any], description: Mapping[str, Any], ima
     """The header of a result on the first `images` images of a run file, from the file's identity and description."""
     model = description["model"], identity["model"]
     dataset = description["dataset"], images, identity["data"]
-    return header(setting_of(identity), identity["provider"], model, dataset)
+    by_clean = identity.get("labels") == "clean"
+    return header(setting_of(identity), identity["provider"], model, dataset, by_clean=by_clean)
 
 
 def layer_info(fields: dict[str, Any]) -> LayerInfo:

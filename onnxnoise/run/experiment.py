@@ -98,7 +98,7 @@ class Experiment:
             images = after(images, aside)
         experiment = cls(spec, subject, card, images, find_provider(spec.provider))
         classes = classifier.classes or experiment.blank_pass.classes
-        check_fit(spec.model, classifier.image, classes, card, experiment.images)
+        check_fit(spec.model, classifier.image, classes, card, experiment.images, labelled=not spec.by_clean)
         return experiment
 
     @property
@@ -116,7 +116,7 @@ class Experiment:
         """The header of this experiment's results, as `records.header` gives it."""
         network, images = self.subject.network, self.images
         model, dataset = (network.name, network.sha256), (images.name, self.count, images.digest)
-        return header(self.noise, self.provider.name, model, dataset)
+        return header(self.noise, self.provider.name, model, dataset, by_clean=self.spec.by_clean)
 
     @cached_property
     def recalibration(self) -> Recalibration | None:
@@ -238,6 +238,12 @@ class Experiment:
         """Warnings about the fit of card and provider to the model."""
         if self.provider.note:
             yield Notice("gpu_unused", self.provider.note)
+        if self.spec.by_clean:
+            yield Notice(
+                "clean_labels",
+                "the labels are the clean model's own top-1 (--labels clean): every figure called accuracy is agreement with the "
+                "clean model, and says nothing about whether that one is right",
+            )
         yield from self._structure()
         yield from self._numbers()
         if not self.provider.own_memory:

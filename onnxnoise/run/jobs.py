@@ -16,7 +16,7 @@ from onnxnoise.data.dealing import DealtImages
 from onnxnoise.data.fit import layout_of
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.sweep import ChunkSweep, Todo
-from onnxnoise.records import CHUNKED, DEALT, ImageChunk, Tally, TallyKey, Variant
+from onnxnoise.records import CHUNKED, DEALT, ImageChunk, Labels, Tally, TallyKey, Variant
 from onnxnoise.run.experiment import Experiment
 
 _PIECE = 64
@@ -56,6 +56,7 @@ def identity(experiment: Experiment) -> dict[str, Any]:
         "preprocessing": {**experiment.card.input.identity(), "layout": layout_of(network.image, experiment.card)},
         "output": network.logits,
         "provider": experiment.provider.name,
+        **({"labels": "clean"} if spec.by_clean else {}),
         **({"design": CHUNKED, "images": experiment.count} if spec.chunked else {}),
         **({"order": DEALT} if isinstance(experiment.images, DealtImages) else {}),
     }
@@ -128,12 +129,22 @@ def _swept(
         pieces=experiment.pieces,
         recalibration=experiment.recalibration,
     ) as sweep:
+        if experiment.spec.by_clean:
+            sweep.take_clean_labels()
         if "clean" in todo:
             yield [sweep.clean()]
         yield from sweep.all(todo.get("all", {}).get(None, []), layers)
         yield from sweep.single(_by_layer(todo.get("single", {})))
         together = experiment.together(len(chunk.labels))
         yield from sweep.cumulative(_by_layer(todo.get("cumulative", {})), layers, together=together)
+
+
+def clean_labels(experiment: Experiment, images: int) -> Labels:
+    """The clean model's own top-1 (images,) of the first images."""
+    chunk = decoded(experiment.images, range(images))
+    network, batches = experiment.subject.network, experiment.batches(chunk.pixels)
+    with ChunkSweep(network, experiment.noise, experiment.provider, batches, chunk.labels, 0) as sweep:
+        return sweep.take_clean_labels()
 
 
 def _by_layer(todo: dict[int | None, list[Variant]]) -> Todo:

@@ -40,6 +40,8 @@ def _unusual(experiment: Experiment) -> Iterator[str]:
     network, setting = experiment.subject.network, experiment.spec.setting
     if experiment.images.name != f"{experiment.card.input.dataset}-sample":
         yield experiment.images.name
+    if experiment.spec.by_clean:
+        yield "clean-labels"
     usual = NoiseSetting(analog="all" if setting.chain == "gaussian" else "kernels", seed=DEFAULT_SEED).whole()
     for name, value in setting.whole().items():
         if value != usual[name]:

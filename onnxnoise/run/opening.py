@@ -18,7 +18,7 @@ from onnxnoise.results.chance import largest_classes
 from onnxnoise.results.question import Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.experiment import Experiment
-from onnxnoise.run.jobs import Job, identity
+from onnxnoise.run.jobs import Job, clean_labels, identity
 from onnxnoise.run.loading import layer_info
 from onnxnoise.run.naming import run_path
 from onnxnoise.run.schedules import Chunked, Crossed, Schedule
@@ -34,6 +34,10 @@ SHARD_MEMORY = 2 << 30
 
 BUDGET_PRECISION = 0.01
 """The precision that chunks are sized for in a run with --budget and no --precision."""
+
+
+MOST_PREDICTED = 1000
+"""The most images whose classes are predicted to know what chance is, where the clean model gives the labels."""
 
 
 ScheduleOf = Callable[[Question, tuple[range, ...]], Schedule]
@@ -160,8 +164,13 @@ def provenance(experiment: Experiment) -> dict[str, object]:
 
 
 def label_count(experiment: Experiment) -> dict[str, object]:
-    """The number of images asked for, and those of the five most frequent labels: what chance is."""
+    """The number of images asked for, and those of the five most frequent labels: what chance is.
+
+    Labels of the clean model's own are counted on the first images alone.
+    """
     labels = experiment.images.labels[: experiment.count]
+    if experiment.spec.by_clean:
+        labels = clean_labels(experiment.here, min(experiment.count, MOST_PREDICTED))
     return {"images": len(labels), "largest": largest_classes(labels.tolist())}
 
 

@@ -124,7 +124,7 @@ def _kept(store: RunStore) -> str | None:
 
 def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
     jobs: Sequence[Job] = run.todo
-    unchecked = run.experiment.spec.clean_check
+    unchecked = run.experiment.spec.clean_check and not run.experiment.spec.by_clean
     end = time.monotonic() + (run.experiment.spec.budget or inf)
     run.store.begin({**provenance(run.experiment), "measured_by": workers.members})
     with Leases(run.store) as leases:

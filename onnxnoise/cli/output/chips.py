@@ -38,7 +38,7 @@ def margins(console: Console, found: Margins) -> None:
     """Print the noise margin of all layers together, or of each layer, the least robust first."""
     title_lines(console, found, f", {found.draws} draws of seed {found.seed}; {found.provider}")
     level = level_of(found.noise)
-    wanted = f"{METRIC_TITLES[found.metric]} accuracy of at least {found.target:g} of the clean one"
+    wanted = f"{METRIC_TITLES[found.metric]} {found.measure} of at least {found.target:g} of the clean one"
     if found.margins[0].layer is None:
         (only,) = found.margins
         console.print(Text(f"All layers noisy: {wanted} {_from(only, found)}", "bold"), soft_wrap=True)
@@ -108,7 +108,7 @@ def plan(console: Console, made: Plan) -> None:
     """Print the layers to keep digital, what that costs and what it is worth."""
     title_lines(console, made, f"; {made.provider}")
     at = level_of(made.noise).text(made.level)
-    goal = f"{METRIC_TITLES[made.metric]} accuracy of at least {made.target:g} of the clean one at {at}"
+    goal = f"{METRIC_TITLES[made.metric]} {made.measure} of at least {made.target:g} of the clean one at {at}"
     many = f"{len(made.digital)} of {len(made.digital) + len(made.noisy)} layers digital"
     head = f"Keep {many}, {made.share:.2%} of the parameters" if made.digital else "No layer needs to be digital"
     if not made.met:
@@ -121,8 +121,8 @@ def plan(console: Console, made: Plan) -> None:
         named_table(console, ["#", "layer", "kind", "parameters"], rows)
         console.print(Text(f"noise stays in --layers {index_ranges(made.noisy)}", "dim"), soft_wrap=True)
     table = plain_table()
-    for heading in ("accuracy / clean", "draws", "mean", "95 % interval", "worst"):
-        table.add_column(heading, no_wrap=True, justify="left" if heading == "accuracy / clean" else "right")
+    for heading in (f"{made.measure} / clean", "draws", "mean", "95 % interval", "worst"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading.endswith("clean") else "right")
     table.add_row("all layers noisy", f"{made.draws} (seed {made.seed})", *_columns(made.without))
     table.add_row("with this plan", f"{made.fresh_draws} fresh (seed {made.fresh_seed})", *_columns(made.verified))
     print_table(console, table, 0)

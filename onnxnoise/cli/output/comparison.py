@@ -12,6 +12,7 @@ from onnxnoise.cli.output.terminal import METRIC_TITLES, chance_line, fitted, pl
 from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Crossing, Placing, Quantity, Scale, Standing
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline, level_of
+from onnxnoise.records import agreement_said
 from onnxnoise.text import safe
 
 _TITLES: dict[Quantity, str] = {
@@ -32,7 +33,7 @@ def comparison_tables(console: Console, comparison: Comparison) -> None:
     console.print(headline(comparison.noise), soft_wrap=True)
     console.print(
         f"{len(comparison.models)} models on the same {comparison.dataset['images']:,} images of "
-        f"{safe(str(comparison.dataset['name']))}; {METRIC_TITLES[comparison.metric]}",
+        f"{safe(str(comparison.dataset['name']))}; {METRIC_TITLES[comparison.metric]}{agreement_said(comparison.dataset)}",
         soft_wrap=True,
     )
     table = plain_table()

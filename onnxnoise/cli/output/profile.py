@@ -48,7 +48,9 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
     """Print the noise profile: single layers (worst first), all layers together, A_avr, and how to read them."""
     metric = result.told
     title_lines(console, result, images=result.clean.images)
-    console.print(f"clean accuracy: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}", soft_wrap=True)
+    console.print(
+        f"clean {result.measure}: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}", soft_wrap=True
+    )
     if result.design == CHUNKED:
         console.print(f"each chunk of images met draws of its own; {_reached(result, metric)}", soft_wrap=True)
     if result.measured < result.planned:
@@ -67,7 +69,10 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
     if single:
         console.print()
         console.print(
-            Text(f"One noisy layer at a time: {METRIC_TITLES[metric]} accuracy / clean, {mean}, worst first", "bold"),
+            Text(
+                f"One noisy layer at a time: {METRIC_TITLES[metric]} {result.measure} / clean, {mean}, worst first",
+                "bold",
+            ),
             soft_wrap=True,
         )
         _single_table(console, result, single, levels, metric, all_layers=all_layers)
@@ -150,7 +155,7 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
     for heading in (
         swept.name,
         *(("noise",) if swept.sized else ()),
-        *(("accuracy", "/ clean") if whole else ()),
+        *((result.measure, "/ clean") if whole else ()),
         *(("A_avr",) if averages else ()),
     ):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -61,16 +61,20 @@ def open_arrays(data: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
 
 def open_arrays_with(data: Path, labels: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
     """The images of an .npy, or the only array of an .npz, with their labels in another file."""
+    images = array_alone(data)
+    return open_rows(images, labels_in(labels, images.shape, dataset), dataset, spec)
+
+
+def array_alone(data: Path) -> FileRows:
+    """The array of images of an .npy or .npz, whose labels lie elsewhere or don't count."""
     check_download(data)
     if first_bytes(data, 6) == NPY:
-        images = array_in(data, None)
-    else:
-        names = _members(data)
-        wanted = [name for name in names if name in {each for each, _ in PAIRS}] or list(names)
-        if len(wanted) != 1:
-            raise DataError(f"{data}: holds {_listed(names)}; with --labels it must have one array of images")
-        images = array_in(data, names[wanted[0]])
-    return open_rows(images, labels_in(labels, images.shape, dataset), dataset, spec)
+        return array_in(data, None)
+    names = _members(data)
+    wanted = [name for name in names if name in {each for each, _ in PAIRS}] or list(names)
+    if len(wanted) != 1:
+        raise DataError(f"{data}: holds {_listed(names)}; with --labels it must have one array of images")
+    return array_in(data, names[wanted[0]])
 
 
 def labels_in(file: Path, images: tuple[int, ...], dataset: Dataset) -> Labels:

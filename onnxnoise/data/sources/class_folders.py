@@ -23,7 +23,7 @@ def has_class_folders(path: Path, _: Dataset) -> bool:
     folders = _class_folders(path) if path.is_dir() else []
     if {folder.name.lower() for folder in folders} <= SPLITS:
         return False
-    return any(next(_images(Path(folder.path)), None) for folder in folders)
+    return any(next(images_in(Path(folder.path)), None) for folder in folders)
 
 
 def open_class_folders(root: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
@@ -35,7 +35,7 @@ def open_class_folders(root: Path, dataset: Dataset, spec: InputSpec) -> ImageIt
     folders = _class_folders(root)
     labels = _labels(root, [folder.name for folder in folders], dataset)
     classes = [
-        [item_of(image, f"{folder.name}/{inner}", labels[folder.name]) for image, inner in _images(Path(folder.path))]
+        [item_of(image, f"{folder.name}/{inner}", labels[folder.name]) for image, inner in images_in(Path(folder.path))]
         for folder in folders
     ]
     return open_items(root, in_turn(classes), dataset, spec)
@@ -45,14 +45,14 @@ def _class_folders(root: Path) -> list[os.DirEntry[str]]:
     return [entry for entry in entries(root) if entry.is_dir() and entry.name not in LEFTOVERS]
 
 
-def _images(folder: Path, inner: str = "", depth: int = 1) -> Iterator[tuple[os.DirEntry[str], str]]:
+def images_in(folder: Path, inner: str = "", depth: int = 1) -> Iterator[tuple[os.DirEntry[str], str]]:
     """(entry, path in the folder) of each image file in a folder and those inside it, sorted by name at each level."""
     if depth > DEEPEST:
         raise DataError(f"{folder}: more than {DEEPEST} folders inside each other; does a link point back?")
     for entry in entries(folder):
         if entry.is_dir():
             if entry.name not in LEFTOVERS:
-                yield from _images(Path(entry.path), f"{inner}{entry.name}/", depth + 1)
+                yield from images_in(Path(entry.path), f"{inner}{entry.name}/", depth + 1)
         elif entry.name.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
             yield entry, inner + entry.name
 

@@ -144,6 +144,11 @@ def _difference(first: RunHits, second: RunHits) -> tuple[str, str, str] | None:
     if first.identity["data"] != second.identity["data"]:
         ours, theirs = (f"{run.description['dataset']!r} {run.identity['data'][:8]}" for run in (first, second))
         return "data", ours, theirs
+    if first.identity.get("labels") != second.identity.get("labels"):
+        ours, theirs = (
+            f"{'the clean model' if run.identity.get('labels') else 'the data'}'s" for run in (first, second)
+        )
+        return "labels", ours, theirs
     found = first.noise.difference(second.noise)
     return found and (found[0], repr(found[1]), repr(found[2]))
 

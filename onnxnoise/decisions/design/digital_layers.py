@@ -28,7 +28,7 @@ FOLDER = ".plan"
 _HARDER = (1.0, 2.0, 4.0)
 """Layers are rated with these multiples of the plan's noise: with more of it, more layers show what they cost."""
 
-_OF_THE_RUN = ("chance", "card_without_numbers")
+_OF_THE_RUN = ("chance", "card_without_numbers", "clean_labels")
 """Codes of the warnings of single evaluations that hold for the whole plan."""
 
 _ROUNDS = 3

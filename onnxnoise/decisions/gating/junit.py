@@ -29,6 +29,7 @@ def junit_xml(verdict: GateVerdict, on_inconclusive: Outcome = "5") -> str:
     for name, value in (
         ("model", f"{verdict.model['name']} {verdict.model['sha256']}"),
         ("dataset", f"{verdict.dataset['name']}, {verdict.dataset['images']} images"),
+        ("labels", str(verdict.dataset.get("labels", "data"))),
         ("bn", verdict.bn),
         ("sigma_scope", verdict.sigma_scope),
         ("seed", str(verdict.seed)),

@@ -83,6 +83,7 @@ def check_identity(identity: Mapping[str, Any]) -> None:
         "calibration": _whole(2),
         "noise_map": lambda value: isinstance(value, dict),
         "output": _is_text,
+        "labels": _one_of(("clean",)),
         "design": _one_of(get_args(Design)),
         "images": _whole(1),
         "order": _one_of((DEALT,)),

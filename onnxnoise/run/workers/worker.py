@@ -44,7 +44,7 @@ class Order:
             noise=spec.setting.located if spec.setting.files else spec.noise,
             card=spec.card and _absolute(spec.card),
             data=spec.data and _absolute(str(spec.data)),
-            labels=spec.labels and _absolute(spec.labels),
+            labels=spec.labels if spec.by_clean else spec.labels and _absolute(spec.labels),
             noise_map=spec.noise_map and _absolute(spec.noise_map),
             provider=experiment.provider.name,
             out=None,
