@@ -7,6 +7,7 @@
 Parts (default: all): `sweep` (single sweep against the loop a user would write, in ONNX Runtime and in PyTorch), `draw`
 (what a draw costs, and `all` against that loop), `bound`
 (every sweep against the clean passes it can't avoid), `precision` (--precision against three draws over all images),
+`gate` (verdicts beside the truth, and their passes; the time of a gate),
 `memory` (peak of a bench run), `growth` (resident memory over 200 chunks), `loader` (images from files against plain Pillow),
 `start` (help, first result, whole bundled run), `noise` (a draw of each noise model beside a gaussian one).
 Ratios come from one run, the rivals in turn. Workers and clusters:
@@ -28,6 +29,7 @@ import numpy as np
 import onnxruntime as ort
 from benchmark_bound import Subject, bound, growth, next_layer
 from benchmark_draw import draw
+from benchmark_gate import gating
 from benchmark_loader import loader
 from benchmark_noise import noise
 from benchmark_precision import precision
@@ -41,7 +43,7 @@ _RIVALS_BATCH = 100
 """Images in a mini-batch of the loops that a user would write: their best size or close to it, on two cores."""
 
 
-_PARTS = ("sweep", "draw", "bound", "precision", "memory", "growth", "loader", "start", "noise")
+_PARTS = ("sweep", "draw", "bound", "precision", "gate", "memory", "growth", "loader", "start", "noise")
 
 
 def main() -> None:
@@ -61,6 +63,7 @@ def main() -> None:
         "draw": draw,
         "bound": bound,
         "precision": precision,
+        "gate": gating,
         "memory": memory,
         "growth": growth,
         "loader": loader,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.engine.sweep import ChunkSweep
@@ -16,7 +17,7 @@ from onnxnoise.results.as_json import measured_json
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, decoded
 from onnxnoise.run.naming import run_path
-from onnxnoise.run.opening import Run, open_run
+from onnxnoise.run.opening import Cut, Run, ScheduleOf, open_run
 from onnxnoise.run.schedules import Chunked
 from onnxnoise.spec import BenchSpec
 
@@ -62,17 +63,41 @@ class Forecast(Measured):
     seconds_an_image: float
 
 
-def forecast(spec: BenchSpec) -> Forecast:
-    """Forecast the work that `bench` would do, from timing a small part of it; keeps nothing, and raises what `bench` raises."""
+@runtime_checkable
+class Deciding(Protocol):
+    """A schedule that decides as it goes, and can tell the least and the most that it may come to."""
+
+    @property
+    def cells(self) -> int:
+        """The cells that are measured."""
+
+    @property
+    def draws(self) -> int:
+        """The most draws of a cell."""
+
+    def ends(self, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
+        """The jobs that are left, of the shortest and of the longest way to the end."""
+
+
+def forecast(
+    spec: BenchSpec, schedule_for: Callable[[Experiment], ScheduleOf] | None = None, cut: Cut | None = None
+) -> Forecast:
+    """Forecast the work that `bench` would do, from timing a small part of it; keeps nothing, and raises what `bench` raises.
+
+    `schedule_for` and `cut` are those of `runner.measured_run`, for other work than the spec's cells.
+    """
     with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
         experiment = Experiment.opened(spec)
         usual = run_path(experiment)
         scratch = None if usual.exists() else str(Path(folder) / "run.sqlite")
-        run = open_run(replace(experiment, spec=replace(spec, out=scratch)) if scratch else experiment)
+        schedule_of = schedule_for and schedule_for(experiment)
+        there = replace(experiment, spec=replace(spec, out=scratch)) if scratch else experiment
+        run = open_run(there, schedule_of, cut=cut)
         with run.store:
             done = run.store.done()
             chunks = [chunk for chunk in run.store.chunks() if chunk.start < experiment.count]
-            few, many = _jobs(run, done)
+            decides = run.schedule if isinstance(run.schedule, Deciding) else None
+            few, many = decides.ends(done) if decides else _jobs(run, done)
             costs = _Costs(experiment, chunks[0])
             return Forecast(
                 noise=spec.setting,
@@ -80,12 +105,11 @@ def forecast(spec: BenchSpec) -> Forecast:
                 dataset=experiment.images.name,
                 provider=experiment.provider.name,
                 layers=len(experiment.subject.layers),
-                cells=len(spec.swept)
-                * sum(1 if sweep == "all" else len(experiment.subject.layers) for sweep in spec.sweeps),
+                cells=decides.cells if decides else _cells(spec, experiment),
                 images=experiment.count,
                 chunks=len(chunks),
-                draws=spec.most_draws,
-                precision=spec.precision,
+                draws=decides.draws if decides else spec.most_draws,
+                precision=None if decides else spec.precision,
                 budget=spec.budget,
                 least=costs.of(few),
                 most=costs.of(many),
@@ -96,6 +120,10 @@ def forecast(spec: BenchSpec) -> Forecast:
 def to_json(told: Forecast) -> str:
     """The forecast as one JSON document, schema `onnxnoise/forecast/1`."""
     return measured_json(SCHEMA, told)
+
+
+def _cells(spec: BenchSpec, experiment: Experiment) -> int:
+    return len(spec.swept) * sum(1 if sweep == "all" else len(experiment.subject.layers) for sweep in spec.sweeps)
 
 
 def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:

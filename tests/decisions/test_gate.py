@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+import onnx
 import pytest
-from support import nets, processes
+from support import graphs, nets, processes
 from support.command import Outcome, onnxnoise, refused, strict_json
 from support.stores import edited
 
@@ -467,3 +469,57 @@ def test_the_example_s_commands_are_the_command_line_s() -> None:
         assert commands, name
         for flag in {flag for command in commands for flag in re.findall(r"--[a-z-]+", command)}:
             assert flag in help_text
+
+
+def test_files_that_are_sorted_by_difficulty_are_gated_alike(files: nets.Files, tmp_path: Path) -> None:
+    """First all images that the network gets right: in the file's order the first chunks have no miss at all."""
+    shutil.copy(files.model.with_suffix(".toml"), "sorted.toml")
+    right = np.array(nets.hits(graphs.run(onnx.load(files.model), files.inputs), files.labels, 1))
+    records = np.frombuffer(files.data.read_bytes(), np.uint8).reshape(len(right), -1)
+    Path("sorted.bin").write_bytes(records[np.argsort(~right, kind="stable")].tobytes())
+    assert 0.7 < right.mean() < 0.85
+    rules(rule(name="a", snr=1000, min=0.93, relative_to="absolute"))
+    outcome = onnxnoise("gate", files.model, "--data", "sorted.bin", "--json", "-")
+    assert outcome.json["verdict"] == "fail"
+
+
+def test_rules_are_checked_alone() -> None:
+    rules(PASSING + rule(name="two", layer="worst", snr=5, max_drop=0.2, confidence=0.9))
+    outcome = onnxnoise("gate", "--check", "onnxnoise.toml")
+    assert outcome.code == 0, outcome.err
+    assert "onnxnoise.toml: 2 rules, all can be used" in outcome.out
+    assert "two: accuracy / clean of top-1 ≥ 0.8 (single, layer worst, snr 5, confidence 0.9)" in outcome.out
+    for text, words in (
+        ("[bench]\nnoise = 'gausian'\n" + PASSING, ["[bench] noise = 'gausian'", "did you mean gaussian?"]),
+        ("[bench]\nprotocol = 'paper'\nbn = 'affine'\n" + PASSING, ["[bench] protocol = 'paper'", "bn affine"]),
+        ("[bench]\nnoise = 'relative'\n" + PASSING, ["rule 'fine'", "snr is of gaussian noise"]),
+        ("[[rule]]\nname = 'x'\nmin = 0.5\n", ["rule 1 ('x')", "needs snr"]),
+    ):
+        rules(text)
+        refused(onnxnoise("gate", "--check", "onnxnoise.toml"), 3, "onnxnoise.toml", *words)
+        refused(onnxnoise("gate", "resnet20-cifar10"), 3, "onnxnoise.toml", *words)
+    refused(onnxnoise("gate"), 2, "--check FILE")
+    refused(onnxnoise("gate", "--check", "none.toml"), 3, "none.toml")
+
+
+def test_a_dry_run_tells_what_a_gate_may_measure(files: nets.Files, run: Path) -> None:
+    rules(PASSING + rule(name="some", layer="batchnorm", snr=5, min=0.5))
+    flags = ("--data", files.data, "--dry-run")
+    outcome = onnxnoise("gate", files.model, *flags)
+    assert outcome.code == 0, outcome.err
+    assert "draws a cell: until each rule is decided, at most 100" in outcome.out
+    told = onnxnoise("gate", files.model, *flags, "--json", "-").json
+    assert (told["cells"], told["draws"], told["chunks"]) == (3, 100, 20)
+    assert (told["least"]["passes"], told["most"]["passes"]) == (10 * 15 * (1 + 3), 15 * (20 + 100 * 3))
+    assert list(Path().glob("*.sqlite")) == []
+    refused(gated(run, "--dry-run"), 2, "--dry-run", "is a run file")
+
+
+def test_a_gate_whose_time_is_over_is_inconclusive(files: nets.Files) -> None:
+    rules(rule(name="far", layer="worst", snr=5, min=0.01) + rule(name="open", snr=1000, min=1.0))
+    verdict = gating.gate(files.model, None, BenchSpec("", data=str(files.data), budget=0.001, out="run.sqlite"))
+    assert [each.verdict for each in verdict.rules] == ["inconclusive", "inconclusive"]
+    assert {each.message for each in verdict.rules} == {"not measured yet: no draw is complete"}
+    assert strict_json(to_json(verdict))["rules"][0]["value"] is None
+    more = onnxnoise("gate", files.model, "--data", files.data, "--workers", 2, "--out", "run.sqlite", "--json", "-")
+    assert [each["verdict"] for each in more.json["rules"]] == ["pass", "inconclusive"], "the same file goes on"

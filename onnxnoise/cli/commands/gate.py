@@ -7,12 +7,16 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from onnxnoise.cli.options import Decided, OutputFile, Printer
 from onnxnoise.errors import UsageError
 from onnxnoise.fields import flag
 from onnxnoise.flags import Given, bench_flags
+
+if TYPE_CHECKING:
+    from onnxnoise.decisions.gating.rules import Rules
+    from onnxnoise.spec import BenchSpec
 
 FAILED, INCONCLUSIVE = 1, 5
 ON_INCONCLUSIVE = {"pass": 0, "fail": FAILED, "5": INCONCLUSIVE}
@@ -44,6 +48,13 @@ class GateFlags:
         "FILE",
         "Only read this rules file and say whether all in it can be used; no model is needed",
         default=None,
+    )
+
+    dry_run: bool = flag(
+        "--dry-run",
+        None,
+        "Only say what there is to measure, at least and at most, and how long it will take",
+        default=False,
     )
 
     def __post_init__(self) -> None:
@@ -81,6 +92,9 @@ def gate(own: GateFlags, given: Given, printer: Printer) -> None:
         if is_run_file(own.model):
             _refuse_settings(own.model, given)
         spec = bench_spec(own.model, rules, given)
+        if own.dry_run:
+            _say_forecast(own.model, spec, rules, printer)
+            return
         result = gating.gate(own.model, rules, spec, printer.progress)
         if own.junit is not None:
             _JUNIT.write(own.junit, junit_xml(result, own.on_inconclusive))
@@ -92,6 +106,19 @@ def gate(own: GateFlags, given: Given, printer: Printer) -> None:
             told.write(f"{line}\n")
     codes = {"pass": 0, "fail": FAILED, "inconclusive": ON_INCONCLUSIVE[own.on_inconclusive]}
     raise Decided(codes[result.verdict])
+
+
+def _say_forecast(model: str, spec: BenchSpec, rules: Rules, printer: Printer) -> None:
+    """Show what a gate of a model would measure; raises UsageError for a run file, of which nothing is measured."""
+    from onnxnoise.cli.output import forecasts
+    from onnxnoise.decisions.gating.gate import gate_forecast
+    from onnxnoise.results.run_hits import is_run_file
+    from onnxnoise.run.forecast import to_json
+
+    if is_run_file(model):
+        raise UsageError(f"--dry-run: {model} is a run file, which is gated as it is; leave it out")
+    told = gate_forecast(spec, rules)
+    printer.result(lambda: to_json(told), lambda shown: forecasts.forecast(shown, told, decides=True))
 
 
 def _refuse_settings(run_file: str, given: Given) -> None:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from onnxnoise.run.forecast import Forecast
 
 
-def forecast(console: Console, told: Forecast) -> None:
-    """Print cells, images, sessions and the expected time, one a line."""
-    draws = f"{told.draws}"
-    if told.budget is not None and told.precision is None:
+def forecast(console: Console, told: Forecast, *, decides: bool = False) -> None:
+    """Print cells, images, sessions and the expected time, one a line; `decides` says that draws end with a verdict."""
+    draws = f"until each rule is decided, at most {told.draws}" if decides else f"{told.draws}"
+    if told.budget is not None and told.precision is None and not decides:
         draws = f"as the time allows, at most {draws}"
     if told.precision is not None:
         draws = f"until +-{told.precision:g}, at most {draws}"

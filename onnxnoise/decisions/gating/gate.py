@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from onnxnoise.decisions.gating.draws import GatedRun
@@ -18,14 +19,13 @@ from onnxnoise.noise.settings import setting_of
 from onnxnoise.protocols import PROTOCOLS
 from onnxnoise.records import Notice, Verdict
 from onnxnoise.results.chance import at_chance, chance_of
-from onnxnoise.results.question import Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.run_hits import is_run_file
 from onnxnoise.results.summary import kept_header
 from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.forecast import Forecast, forecast
 from onnxnoise.run.opening import ScheduleOf
 from onnxnoise.run.runner import measured_run
-from onnxnoise.run.schedules import Schedule
 from onnxnoise.run.unattached import refused_by_gate
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
@@ -129,23 +129,21 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
     """
     spec = gated_spec(spec, rules)
     with ExitStack() as stack:
-        rounds: list[Rounds] = []
-
-        def schedule_for(experiment: Experiment) -> ScheduleOf:
-            cases = cases_of(experiment, rules, stack)
-
-            def schedule(_: Question, chunks: tuple[range, ...]) -> Schedule:
-                rounds.append(Rounds(cases, experiment, chunks))
-                return rounds[0]
-
-            return schedule
-
-        run = stack.enter_context(measured_run(spec, watching, schedule_for=schedule_for, cut=chunk_images))
-        (taken,) = rounds
+        run = stack.enter_context(
+            measured_run(spec, watching, schedule_for=partial(rounds_for, rules, stack), cut=chunk_images)
+        )
+        taken = run.schedule
+        assert isinstance(taken, Rounds)
         taken.look(run.store)
         if run.store.done():
             _check_chance(GatedRun(run.store), rules, run.experiment.count)
         return _answer(run.store, rules, taken.cases, run.experiment.count, tuple(taken.looks))
+
+
+def gate_forecast(spec: BenchSpec, rules: Rules) -> Forecast:
+    """The work that `gate_model` would do at the least and at the most; raises what that raises before it measures."""
+    with ExitStack() as stack:
+        return forecast(gated_spec(spec, rules), partial(rounds_for, rules, stack), chunk_images)
 
 
 def gated_spec(spec: BenchSpec, rules: Rules) -> BenchSpec:
@@ -156,13 +154,14 @@ def gated_spec(spec: BenchSpec, rules: Rules) -> BenchSpec:
     return replace(spec.at(*levels), sweeps=sweeps, precision=0.01, allow_unattached=False)
 
 
-def cases_of(experiment: Experiment, rules: Rules, stack: ExitStack) -> list[Case]:
-    """The rules with the places that they look at and their open baselines; raises what opening these raises."""
+def rounds_for(rules: Rules, stack: ExitStack, experiment: Experiment) -> ScheduleOf:
+    """A function that makes a gate's schedule; opens baselines, until `stack` ends, and raises what that raises."""
     layers, digest = experiment.subject.layers, experiment.images.digest
-    return [
+    cases = [
         Case(rule, places(rule, layers), opened_baseline(rule, experiment.noise, digest, experiment.count, stack))
         for rule in rules.rules
     ]
+    return lambda _, chunks: Rounds(cases, experiment, chunks)
 
 
 def _answer(store: RunStore, rules: Rules, cases: Sequence[Case], images: int, looks: tuple[int, ...]) -> GateVerdict:

@@ -18,6 +18,9 @@ from onnxnoise.statistics.betting import most_draws
 from onnxnoise.text import counted
 from onnxnoise.words import SWEEPS
 
+_SOON = 10
+"""The draws after which a rule is decided whose limit is far."""
+
 
 class Rounds:
     """A gate's schedule: some draws more for the places still open, until all are decided or the draws are used up."""
@@ -35,20 +38,37 @@ class Rounds:
     def round(self, store: RunStore) -> list[Job]:
         """The jobs before the next look, none when all is decided; looks at what is there first."""
         while (draws := self._next()) is not None and any(case.open for case in self.cases):
-            done = store.done()
-            owed: dict[range, list[TallyKey]] = {}
-            for cell in self._cells():
-                for draw in range(draws):
-                    chunk = self.chunks[draw % len(self.chunks)]
-                    if (key := (*cell, draw, chunk.start)) not in done:
-                        owed.setdefault(chunk, []).append(key)
-            if owed:
-                clean = {chunk: (*CLEAN, chunk.start) for chunk in owed}
-                first = {chunk: [] if clean[chunk] in done else [clean[chunk]] for chunk in owed}
-                return [Job(chunk, (*first[chunk], *owed[chunk])) for chunk in self.chunks if chunk in owed]
+            if owed := self._jobs(draws, store.done()):
+                return owed
             self.looks.append(draws)
             self.look(store)
         return []
+
+    @property
+    def cells(self) -> int:
+        """The number of cells that the rules need."""
+        return len(self._cells())
+
+    @property
+    def draws(self) -> int:
+        """The most draws of a cell."""
+        return self.most
+
+    def ends(self, done: set[TallyKey]) -> tuple[list[Job], list[Job]]:
+        """The jobs that are left, if all rules are decided early, and if none ever is."""
+        return self._jobs(min(_SOON, self.most), done), self._jobs(self.most, done)
+
+    def _jobs(self, draws: int, done: set[TallyKey]) -> list[Job]:
+        """The jobs for the first draws of all cells that open places need, by chunk."""
+        owed: dict[range, list[TallyKey]] = {}
+        for cell in self._cells():
+            for draw in range(draws):
+                chunk = self.chunks[draw % len(self.chunks)]
+                if (key := (*cell, draw, chunk.start)) not in done:
+                    owed.setdefault(chunk, []).append(key)
+        clean = {chunk: (*CLEAN, chunk.start) for chunk in owed}
+        first = {chunk: [] if clean[chunk] in done else [clean[chunk]] for chunk in owed}
+        return [Job(chunk, (*first[chunk], *owed[chunk])) for chunk in self.chunks if chunk in owed]
 
     def look(self, store: RunStore) -> None:
         """Count the evidence that is there, of rules that have any, and the time that the open rules took."""
