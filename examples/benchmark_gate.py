@@ -37,7 +37,7 @@ PLACES = (
     Place("all layers, affine, SNR 5", "affine", 5.0, None),
     Place("first batch norm, group, SNR 5", "group", 5.0, 2),
 )
-CHIPS, IMAGES, RUNS = 200, 200, 400
+CHIPS, IMAGES, RUNS = 120, 100, 400
 GAPS = (0.0, 0.05, 0.1, 0.2)
 
 
