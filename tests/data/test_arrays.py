@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -197,3 +199,56 @@ def test_a_zip_that_is_something_else(tmp_path: Path) -> None:
     path = zipped(tmp_path, {"a.txt": b"x"}).rename(tmp_path / "a.zip")
     with pytest.raises(DataError, match=r"a\.zip: not recognized as images of signs.*begin with b'PK"):
         opened(path)
+
+
+def test_packed_bombs_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "BOMB_BYTES", 1 << 20)
+    zeros = np.zeros((3, 800, 800, 3), np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", x=zeros, y=LABELS[:3])
+    with pytest.raises(DataError, match=r"x\.npy: [\d,]+ bytes would become 5,760,\d+: no images are packed so well"):
+        opened(tmp_path / "a.npz")
+    head = struct.pack(">HBB4I", 0, 8, 4, *zeros.shape)
+    (tmp_path / "t10k-images-idx4-ubyte.gz").write_bytes(gzip.compress(head + zeros.tobytes()))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI", 0, 8, 1, 3) + bytes(3))
+    with pytest.raises(DataError, match=r"images-idx4-ubyte\.gz: [\d,]+ bytes would become"):
+        opened(tmp_path / "t10k-images-idx4-ubyte.gz")
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_floats_must_be_finite(tmp_path: Path, kind: type[np.floating[Any]], bad: float) -> None:
+    values = np.random.default_rng(0).random((23, 8, 8, 3)).astype(kind)
+    values[17, 3, 2, 1] = bad
+    with pytest.raises(DataError, match=r"x\.npy: image 17 has NaN or infinite numbers"):
+        opened(npz(tmp_path, x=values, y=LABELS), "scale = 1")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (LABELS + 1, "image 2 has label 3; .*they run from 1 up, .*subtract 1. Or is their class 0 a background class"),
+        (
+            np.arange(23) % 4,
+            "image 3 has label 3; .*one class more than there should be: has the data a background class",
+        ),
+        (np.eye(4)[LABELS], r"one-hot \(23, 3\); is one of the classes a background class"),
+    ],
+)
+def test_labels_that_are_off_by_one(tmp_path: Path, labels: np.ndarray, expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
+        opened(npz(tmp_path, x=IMAGES, y=labels))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(9, 6, 10), (9, 6, 10, 1), (9, 6, 10, 3)])
+def test_grey_and_colour_become_the_model_s_channels_as_pillow_converts(
+    tmp_path: Path, shape: tuple[int, ...], channels: int
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    text = '[input]\ndataset = "signs"\nclasses = 3\nsize = [6, 10]'
+    source = open_images(npz(tmp_path, x=pixels, y=LABELS[:9]), card(tmp_path, text), channels=channels)
+    (chunk,) = source.chunks([range(9)])
+    for position, image in enumerate(pixels):
+        picture = Image.fromarray(image[..., 0] if image.shape[-1:] == (1,) else image)
+        want = np.asarray(picture.convert("L" if channels == 1 else "RGB")).reshape(6, 10, channels)
+        assert (chunk.pixels[position] == want).all()
