@@ -1,4 +1,4 @@
-"""Mutated files for as long as asked: models for `onnxnoise layers`, with `--what runs` run files: `python tests/fuzz.py --minutes 30`.
+"""Mutated files for as long as asked: models, with `--what runs` run files, with `--what data` images: `python tests/fuzz.py --minutes 30`.
 
 Files that it does not take as it should are kept in `--keep`, with what happened; the exit code is 1 then.
 """
@@ -6,6 +6,7 @@ Files that it does not take as it should are kept in `--keep`, with what happene
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.fuzz_data import damaged
 from support.fuzz_runs import mutated, small, wrong
 from support.fuzzing import failures
 from support.model_mutants import mutants
@@ -23,10 +25,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the mutations (default: the time)")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), help="where files that fail are kept")
-    parser.add_argument("--what", choices=("models", "runs"), default="models", help="which files are mutated")
+    parser.add_argument("--what", choices=("models", "runs", "data"), default="models", help="which files are mutated")
     options = parser.parse_args()
     if options.what == "runs":
         return _runs(options.seed, 60 * options.minutes, options.keep)
+    if options.what == "data":
+        return _data(options.seed, 60 * options.minutes, options.keep)
     end, tried, failed = time.monotonic() + 60 * options.minutes, 0, 0
 
     def until() -> Iterator[tuple[str, bytes]]:
@@ -65,6 +69,23 @@ def _runs(first: int, seconds: float, keep: Path) -> int:
             shutil.rmtree(own)
             seed += 1
     print(f"seeds {first} to {seed - 1}: {seed - first} run files, {failed} not taken as they should be")
+    return 1 if failed else 0
+
+
+def _data(first: int, seconds: float, keep: Path) -> int:
+    """Mutated data files of every layout, with `bench`."""
+    end, failed, seed = time.monotonic() + seconds, 0, first
+    with tempfile.TemporaryDirectory() as folder:
+        for found in damaged(
+            itertools.takewhile(lambda _: time.monotonic() < end, itertools.count(first)), Path(folder)
+        ):
+            seed = found.seed
+            if found.how:
+                failed += 1
+                shutil.copytree(found.folder, keep / f"data-{found.seed}", dirs_exist_ok=True)
+                print(f"data-{found.seed}: {found.what}: {found.how}", flush=True)
+            shutil.rmtree(found.folder)
+    print(f"seeds {first} to {seed}: {failed} not taken as they should be")
     return 1 if failed else 0
 
 

@@ -13,7 +13,10 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from support import data_mutants
+from support import data_mutants, fuzz_data
+from support.imaging import card, write
+
+from onnxnoise.data.images import open_images
 
 SECONDS = 10
 CASES = {"card": 120, "rules": 120, "tar": 200, "pickle": 300}
@@ -72,3 +75,21 @@ def survive() -> None:
 
 def _too_long(_number: int, _frame: FrameType | None) -> None:
     raise TimeoutError(f"it took over {SECONDS} s")
+
+
+def test_good_files_of_every_layout_are_taken(tmp_path: Path) -> None:
+    """Those that are damaged below."""
+    hits = set()
+    (tmp_path / "card").mkdir()
+    for number, (files, data) in enumerate(fuzz_data.layouts().values()):
+        folder = write(tmp_path / str(number), files)
+        path = data.replace("python:", f"python:{folder}/") if data.startswith("python:") else folder / data
+        source = open_images(path, card(tmp_path / "card", fuzz_data.CARD))
+        hits.add(len(next(iter(source.chunks([range(len(source))]))).labels))
+    assert hits == {fuzz_data.COUNT, 10}
+
+
+def test_damaged_files_of_every_layout_are_taken_or_refused_with_a_reason(tmp_path: Path) -> None:
+    """As `python tests/fuzz.py --what data` does for as long as asked."""
+    failed = [found for found in fuzz_data.damaged(iter(range(10)), tmp_path) if found.how]
+    assert failed == []

@@ -1,4 +1,4 @@
-"""Runs `onnxnoise layers` on the files named on standard input, one after the other, with limits on memory and time.
+"""Runs the commands on standard input, JSON lists of arguments, one after the other, with limits on memory and time.
 
 For each it prints the exit code and the last line of standard error as JSON. A file on which it dies is the one after the last
 line that it printed: whoever started it knows which that is.
@@ -28,7 +28,7 @@ def main() -> None:
         began = time.monotonic()
         signal.signal(signal.SIGPROF, signal.SIG_DFL)  # ends the process: nothing in it may swallow the signal
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        outcome = onnxnoise("layers", line.rstrip("\n"))
+        outcome = onnxnoise(*json.loads(line))
         signal.setitimer(signal.ITIMER_PROF, 0)
         said = (outcome.err.splitlines() or [""])[-1]
         print(json.dumps([outcome.code, said[:300], round(time.monotonic() - began, 2)]), flush=True)

@@ -34,10 +34,14 @@ class Child:
     def ask(self, content: bytes) -> str | None:
         """What is wrong with how the command line takes this file; None where it takes or refuses it as it should."""
         self.path.write_bytes(content)
+        return self.run("layers", str(self.path))
+
+    def run(self, *command: str) -> str | None:
+        """What is wrong with how the command line takes a command; None where it does or refuses it as it should."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(f"{self.path}\n")
+        process.stdin.write(json.dumps(command) + "\n")
         process.stdin.flush()
         line = process.stdout.readline()
         if not line:
