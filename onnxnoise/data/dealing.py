@@ -49,17 +49,20 @@ class DealtImages(ImageSource):
         return self.source.is_picture
 
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
-        dealt = [self.positions[each.start : each.stop] for each in ranges]
-        ordered = [
-            np.argsort(each) for each in dealt
-        ]  # within a chunk the source is read from its beginning to its end
-        places = [each[rows].tolist() for each, rows in zip(dealt, ordered, strict=True)]
-        images = self.source.chunks([range(place, place + 1) for each in places for place in each], threads=threads)
-        for positions, rows in zip(ranges, ordered, strict=True):
-            read = np.concatenate([next(images).pixels for _ in positions])
-            pixels = np.empty_like(read)
-            pixels[rows] = read
-            yield ImageChunk(positions.start, pixels, self.labels[positions.start : positions.stop])
+        # the source is read from its beginning to its end for each range, or, where that is slow, once for all of them
+        for group in [ranges] if self.source.in_order else [[each] for each in ranges]:
+            dealt = np.concatenate([self.positions[each.start : each.stop] for each in group] or [self.positions[:0]])
+            rows = np.argsort(dealt)
+            places = dealt[rows].tolist()
+            images = self.source.chunks([range(place, place + 1) for place in places], threads=threads)
+            pixels = np.empty((len(rows), *self.shape), self.dtype)
+            for row in rows:
+                pixels[row] = next(images).pixels[0]
+            at = 0
+            for positions in group:
+                labels = self.labels[positions.start : positions.stop]
+                yield ImageChunk(positions.start, pixels[at : at + len(positions)], labels)
+                at += len(positions)
 
 
 def dealt(source: ImageSource, images: int, seed: int) -> DealtImages:

@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 from support.imaging import card, flat_color, levels
 
+from onnxnoise.data.dealing import dealt
 from onnxnoise.data.images import open_images
 from onnxnoise.errors import DataError, UsageError
 
@@ -162,3 +163,22 @@ def test_a_single_row_group_is_read_piece_by_piece(monkeypatch: pytest.MonkeyPat
     images = [rows for rows, columns in sizes if columns != ["label"]]
     assert max(images) <= 16
     assert sum(images) == 200
+
+
+def test_dealt_images_are_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chunks of a random order, whatever the row groups; each group is opened once for all that is asked for together."""
+    passes = []
+    whole = parquet.ParquetFile.iter_batches
+
+    def counted(self, *args, **options):
+        passes.append(options.get("row_groups"))
+        yield from whole(self, *args, **options)
+
+    for rows in (7, 60):
+        source = opened(written(Path("a.parquet"), table(60), rows=rows))
+        mixed = dealt(source, 60, 3)
+        monkeypatch.setattr(parquet.ParquetFile, "iter_batches", counted)
+        ranges = [range(0, 20), range(20, 35), range(35, 60)]
+        assert read(mixed, ranges)[0] == list(mixed.positions)
+        monkeypatch.setattr(parquet.ParquetFile, "iter_batches", whole)
+    assert passes.count([0]) == 1

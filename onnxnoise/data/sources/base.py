@@ -49,6 +49,11 @@ class ImageSource(ABC):
         return True
 
     @property
+    def in_order(self) -> bool:
+        """Whether images are read fastest from first to last, since all that lies before one must be read or unpacked too."""
+        return False
+
+    @property
     def highest_label(self) -> int:
         return int(self.labels.max())
 

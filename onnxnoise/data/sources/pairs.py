@@ -96,6 +96,10 @@ class PairImages(ImageSource):
     _turn: Lock = field(default_factory=Lock, repr=False)
 
     @property
+    def in_order(self) -> bool:
+        return True
+
+    @property
     def is_picture(self) -> bool:
         return self.numbers is None
 
@@ -131,7 +135,7 @@ class PairImages(ImageSource):
     def _images(self, ranges: Sequence[range]) -> Iterator[tuple[int, Array]]:
         at, pairs = 0, iter(self.given.pairs())
         for position in (position for positions in ranges for position in positions):
-            if position < at or position - at > 64:
+            if position < at:
                 at, pairs = position, iter(self.given.pairs(position))
             pair = None
             while at <= position:

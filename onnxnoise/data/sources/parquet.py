@@ -50,11 +50,19 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class ParquetImages(ImageSource):
-    """The rows of `files`, whose first images have the positions `starts` and which all have the `columns`."""
+    """The rows of `files`, whose first images have the positions `starts` and which all have the `columns`.
+
+    `groups` has the rows at which each file's row groups begin.
+    """
 
     files: tuple[Path, ...]
     starts: tuple[int, ...]
     columns: Columns
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def in_order(self) -> bool:
+        return True
 
     def chunks(self, ranges: Sequence[range], *, threads: int | None = None) -> Iterator[ImageChunk]:
         """One ImageChunk for each range, in order; rows are read one after the other and decoded in threads."""
@@ -75,7 +83,7 @@ class ParquetImages(ImageSource):
         for position in (position for positions in ranges for position in positions):
             number = int(np.searchsorted(self.starts, position, side="right")) - 1
             row = position - self.starts[number]
-            if number != file or row < at or row - at > _ROWS:
+            if number != file or row < at or any(at < start <= row for start in self.groups[number]):
                 reader, file, at = _rows(self.files[number], self.columns, row), number, row
             where = f"{self.files[number]}: row {row}"
             content: bytes | None = None
@@ -106,16 +114,17 @@ def open_parquet(data: Path, dataset: Dataset, spec: InputSpec) -> ParquetImages
     can't be used, naming column or row.
     """
     files = _files(data)
-    digest, labels, columns, counts = hashlib.sha256(), [], None, []
+    digest, labels, columns, counts, groups = hashlib.sha256(), [], None, [], []
     for file in files:
         with _errors(file):
-            found, values, about = _opened(file)
+            found, values, about, begins = _opened(file)
         if columns is not None and found != columns:
             raise DataError(
                 f"{file}: has other columns or class names than {files[0]}; shards of one set have the same"
             )
         columns = found
         counts.append(len(values))
+        groups.append(begins)
         digest.update(about)
         labels.append(_numbers(file, values, columns))
     if columns is None or not sum(counts):
@@ -134,6 +143,7 @@ def open_parquet(data: Path, dataset: Dataset, spec: InputSpec) -> ParquetImages
         files=tuple(files),
         starts=starts[:-1],
         columns=columns,
+        groups=tuple(groups),
     )
 
 
@@ -162,8 +172,8 @@ class _errors:  # noqa: N801 (it reads as what it does)
             raise DataError(f"{self.file}: can't be read as Parquet, or is damaged or truncated: {said}") from error
 
 
-def _opened(file: Path) -> tuple[Columns, list[Any], bytes]:
-    """The columns of a file, its labels as they stand there, and what the digest has of it."""
+def _opened(file: Path) -> tuple[Columns, list[Any], bytes, tuple[int, ...]]:
+    """The columns of a file, its labels as they stand there, what the digest has of it, and the first rows of its row groups."""
     check_download(file)
     with _parquet().ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:
         columns = _columns(file, opened.schema_arrow)
@@ -174,13 +184,15 @@ def _opened(file: Path) -> tuple[Columns, list[Any], bytes]:
         ]
         if len(labels) != opened.metadata.num_rows:
             raise DataError(f"{file}: has {opened.metadata.num_rows} rows, but {len(labels)} labels")
+        begins = [0]
         about = [file.stat().st_size, opened.metadata.num_rows]
         for number in range(opened.num_row_groups):
             group = opened.metadata.row_group(number)
+            begins.append(begins[-1] + group.num_rows)
             parts = (group.column(each) for each in range(group.num_columns))
             sizes = [(each.total_compressed_size, each.total_uncompressed_size) for each in parts]
             about += [group.num_rows, *(size for both in sizes for size in both)]
-    return columns, labels, repr(about).encode()
+    return columns, labels, repr(about).encode(), tuple(begins[:-1])
 
 
 def _rows(file: Path, columns: Columns, first: int) -> Iterator[bytes | None]:

@@ -45,6 +45,11 @@ class Rows(ABC):
     shape: tuple[int, ...]
 
     @property
+    def packed(self) -> bool:
+        """Whether what lies before a row must be unpacked to read it."""
+        return False
+
+    @property
     @abstractmethod
     def where(self) -> str: ...
 
@@ -109,6 +114,14 @@ class FileRows(Rows):
     @property
     def where(self) -> str:
         return f"{self.file}: {self.member}" if self.member else str(self.file)
+
+    @property
+    def packed(self) -> bool:
+        """Whether the file is packed with gzip, or the array in its zip."""
+        if self.member is None:
+            return first_bytes(self.file, 2) == GZIP
+        size = _sizes(self.file, self.member)
+        return size.packed != size.unpacked
 
     @property
     def row_bytes(self) -> int:
@@ -198,6 +211,10 @@ class ArrayImages(ImageSource):
     @property
     def is_picture(self) -> bool:
         return self.axes is not None
+
+    @property
+    def in_order(self) -> bool:
+        return self.images.packed
 
     @property
     def shape(self) -> tuple[int, ...]:
