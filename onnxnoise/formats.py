@@ -46,7 +46,10 @@ HTML = Format(
 )
 EMPTY = Format("empty", "copy or download it again")
 ONNX = Format("an ONNX file", "a model is the command's first argument")
-RUN_FILE = Format("an SQLite database, as run files are", "a run file goes to `onnxnoise report`, `compare` or `gate`")
+RUN_FILE = Format(
+    "an SQLite database, as run files are",
+    "`onnxnoise show FILE` prints a run file again, and it goes to `onnxnoise report`, `compare` or `gate`",
+)
 CARD = Format("a model card", "pass it with --card, and the model's .onnx file first")
 RULES = Format("a gate's rules", "pass them with --rules")
 PARQUET = Format("a Parquet file", "images and labels in it go to --data, with pyarrow installed")

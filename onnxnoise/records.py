@@ -514,6 +514,10 @@ class Cell:
         """The normalized accuracy by a metric."""
         return self.normalized_top5 if metric == "top5" else self.normalized_top1
 
+    def accuracy(self, metric: Metric) -> Estimate | None:
+        """The accuracy, a fraction of 1, by a metric."""
+        return self.accuracy_top5 if metric == "top5" else self.accuracy_top1
+
 
 @dataclass(frozen=True)
 class Average:

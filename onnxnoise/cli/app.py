@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -22,12 +22,14 @@ from onnxnoise.cli.commands import (
     doctor,
     gate,
     layers,
+    ls,
     margin,
     merge,
     noise,
     plan,
     protocols,
     report,
+    show,
 )
 from onnxnoise.cli.options import Commands, Decided, add
 from onnxnoise.errors import InputError, Interrupted, OnnxNoiseError, RunFileError, UsageError
@@ -76,22 +78,25 @@ def _root(
         raise typer.Exit(2)
 
 
-for _command in (
-    bench.bench,
-    compare.compare,
-    gate.gate,
-    margin.margin,
-    plan.plan,
-    apply.apply,
-    report.report,
-    layers.layers,
-    merge.merge,
-    protocols.protocols,
-    doctor.doctor,
-):
-    add(app, _command)
-app.add_typer(cards.cards, name="cards")
-app.add_typer(noise.noise, name="noise")
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "bench": bench.bench,
+    "compare": compare.compare,
+    "gate": gate.gate,
+    "margin": margin.margin,
+    "plan": plan.plan,
+    "apply": apply.apply,
+    "report": report.report,
+    "show": show.show_runs,
+    "ls": ls.ls,
+    "layers": layers.layers,
+    "merge": merge.merge,
+    "protocols": protocols.protocols,
+    "doctor": doctor.doctor,
+}
+for _name, _command in _COMMANDS.items():
+    add(app, _command, _name)
+app.add_typer(cards.cards, name="cards", short_help=cards.cards.info.help)
+app.add_typer(noise.noise, name="noise", short_help=noise.noise.info.help)
 
 
 def main() -> None:

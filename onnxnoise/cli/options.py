@@ -24,21 +24,17 @@ if TYPE_CHECKING:
     from onnxnoise.records import Notice
 
 
-_FUNCTIONS: dict[str, Callable[..., None]] = {}
-"""The functions of all commands, by the command's name."""
-
-
 class Commands(TyperGroup):
     """Makes a command's options when the command is asked for: the list of commands comes without them, in half the time."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
-        run = _FUNCTIONS.get(name or "")
-        return name, command if run is None else _made(run), rest
+        run = getattr(getattr(command, "callback", None), "made_from", None)
+        return name, command if run is None else _made(run, name or ""), rest
 
 
-def add(app: typer.Typer, run: Callable[..., None]) -> None:
-    """Add the command that a function is, with the function's name and docstring, to an app of class Commands.
+def add(app: typer.Typer, run: Callable[..., None], name: str = "") -> None:
+    """Add the command that a function is, with its docstring and its name (or another `name`), to an app of class Commands.
 
     The function's parameters are dataclasses of flags, or Given for the flags of BenchSpec that the command takes; `--help` shows
     the flags in the parameters' order.
@@ -47,11 +43,12 @@ def add(app: typer.Typer, run: Callable[..., None]) -> None:
     def listed() -> None: ...
 
     listed.__doc__ = run.__doc__
-    app.command(run.__name__)(listed)
-    _FUNCTIONS[run.__name__] = run
+    listed.made_from = run  # type: ignore[attr-defined]
+    first = " ".join((run.__doc__ or "").partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+    app.command(name or run.__name__, short_help=f"{first}.")(listed)  # given whole, since Typer would cut it
 
 
-def _made(run: Callable[..., None]) -> Any:
+def _made(run: Callable[..., None], name: str) -> Any:
     """A command of Typer with the options that the function's parameters have as flags."""
     command = run.__name__
     kinds = {name: kind for name, kind in get_type_hints(run).items() if name != "return"}
@@ -67,7 +64,7 @@ def _made(run: Callable[..., None]) -> Any:
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     called.__doc__ = run.__doc__
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-    alone.command(command)(called)
+    alone.command(name)(called)
     return typer.main.get_command(alone)
 
 
@@ -150,14 +147,14 @@ class Printer:
         "FILE|-",
         "Write the result as JSON; - for standard output",
         default=None,
-        at="bench compare gate margin plan layers doctor",
+        at="bench compare gate margin plan show_runs ls layers doctor",
     )
     quiet: bool = flag(
         "-q --quiet",
         None,
-        "No progress and no warnings",
+        "No progress, and of the warnings only those that change what the figures mean",
         default=False,
-        at="bench compare gate margin plan layers report",
+        at="bench compare gate margin plan show_runs layers report",
     )
 
     def __post_init__(self) -> None:

@@ -72,7 +72,7 @@ class View:
         return cell.normalized(self.metric)
 
     def accuracy(self, cell: Cell) -> Estimate | None:
-        return cell.accuracy_top5 if self.metric == "top5" else cell.accuracy_top1
+        return cell.accuracy(self.metric)
 
     def average(self, average: Average) -> Estimate | None:
         return average.top5 if self.metric == "top5" else average.top1
@@ -176,47 +176,6 @@ def depths(view: View) -> Iterator[Depth]:
             alone = spearman(indices, [view.draw(cell.draws[d])[0] for cell in cells])
             draws += [alone.rho] if alone else []
         yield Depth(level, spearman(indices, values), tuple(draws))
-
-
-@dataclass(frozen=True)
-class Fall:
-    """The place where the cumulative curve of one level meets chance: from `cell` on, no accuracy can be told from it.
-
-    `cell` is None where the curve never meets it. `above` is the last L whose accuracy is surely above chance, and `below` the
-    first L from which on all are surely below twice chance; None where there is no such L. With few draws the two lie far apart.
-    """
-
-    level: float
-    cell: Cell | None
-    above: int | None
-    below: int | None
-
-
-def falls(view: View) -> Iterator[Fall]:
-    """The Fall of the cumulative sweep's curve at each level; empty where chance isn't known.
-
-    An accuracy can't be told from chance where the lower end of its 95 % interval (for other draws and images) is at or below
-    it; with one draw, which has no interval, where the accuracy itself is. So fewer draws mean an earlier L.
-    """
-    chance = view.chance
-    if chance is None:
-        return
-    for level in view.levels:
-        cells = sorted(view.cells("cumulative", level), key=lambda cell: cell.layer or 0)
-        above = [cell for cell in cells if _ends(view.accuracy(cell))[0] > chance]
-        last = above[-1].layer if above else None
-        after = [cell for cell in cells if (cell.layer or 0) > (last or 0)]
-        open_ = [cell.layer or 0 for cell in cells if _ends(view.accuracy(cell))[1] >= 2 * chance]
-        below = [cell.layer for cell in cells if (cell.layer or 0) > max(open_, default=0)]
-        if cells:
-            yield Fall(level, after[0] if after else None, last, below[0] if below else None)
-
-
-def _ends(estimate: Estimate | None) -> tuple[float, float]:
-    """The ends of the interval; without an interval the mean, twice; without an estimate all of 0 to 1."""
-    if estimate is None:
-        return 0.0, 1.0
-    return estimate.sampled or (estimate.mean, estimate.mean)
 
 
 def mean_of_layer(view: View, layer: int) -> float | None:

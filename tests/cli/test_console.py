@@ -240,8 +240,8 @@ def test_errors_and_warnings_are_a_line_each(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("sys.stderr", stream)
     terminal.error_message(terminal.consoles(quiet=False)[1], "a\nb \x1b[31m [red]" + "c" * 200)
     terminal.warnings(terminal.consoles(quiet=False)[1], [Notice("code", "d\ne" + "f" * 200)])
-    terminal.warnings(terminal.consoles(quiet=True)[1], [Notice("code", "unseen")])
-    assert stream.getvalue() == f"error: a b �[31m [red]{'c' * 200}\nwarning: d�e{'f' * 200}\n"
+    terminal.warnings(terminal.consoles(quiet=True)[1], [Notice("few_draws", "unseen"), Notice("chance", "g")])
+    assert stream.getvalue() == f"error: a b �[31m [red]{'c' * 200}\nwarning: d�e{'f' * 200}\nwarning: g\n"
 
 
 def run_of(layers: int, images: int = 1000, chunks: int = 4, snrs: Sequence[float] = SIX) -> Any:
@@ -289,7 +289,7 @@ def test_progress_on_a_pipe_is_a_few_lines() -> None:
     assert lines[2] == "CPUExecutionProvider; run file run.sqlite"
     assert len(lines) == 3 + 1 + 10
     assert re.match(r" 50%, 0:00:0\d, 0:00:0\d left; clean top-1 50.0% of 500 images; layer ", lines[8])
-    assert "worst so far layer 2 line�break��tab at SNR 100: 0.50 of clean" in lines[-1]
+    assert "worst so far layer 2 line�break��tab at SNR 100, mean of its draws: 0.50 of clean" in lines[-1]
     assert lines[-1].startswith("100%, 0:00:0")
 
 

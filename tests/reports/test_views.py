@@ -8,7 +8,8 @@ from pathlib import Path
 from support.reports import ratio, seen
 from support.runfiles import RunFile
 
-from onnxnoise.reports.views import depths, falls, views
+from onnxnoise.reports.views import depths, views
+from onnxnoise.results.falls import falls
 from onnxnoise.results.reading import open_run_file
 from onnxnoise.statistics.correlation import spearman
 
@@ -38,7 +39,10 @@ class TestChance:
         made.top1["clean", None, math.inf, 0] = [True] * 100
         made.write()
         (view,) = seen(made)
-        return [(fall.cell and fall.cell.layer, fall.above, fall.below) for fall in falls(view)]
+        return [
+            (fall.cell and fall.cell.layer, fall.above, fall.below)
+            for fall in falls(view.result, view.metric, view.chance)
+        ]
 
     def test_where_the_interval_reaches_it_for_good(self, tmp_path: Path) -> None:
         assert self.falls(tmp_path, [[90, 50, 10, 40, 9, 11], [91, 51, 12, 41, 10, 9], [90, 50, 11, 42, 11, 10]]) == [

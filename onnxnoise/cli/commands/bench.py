@@ -45,3 +45,5 @@ def bench(given: Given, own: BenchFlags, printer: Printer) -> None:
         lambda shown: profile.result_tables(shown, result, all_layers=own.verbose),
         result.warnings,
     )
+    if progress.run_file is not None:
+        profile.next_steps(printer.aside, progress.run_file)

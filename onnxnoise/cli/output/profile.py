@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean
@@ -9,8 +10,18 @@ from statistics import fmean
 from rich.console import Console
 from rich.text import Text
 
+from onnxnoise.cli.output.cumulative import cumulative_table
+from onnxnoise.cli.output.curve import all_layer_curve
 from onnxnoise.cli.output.realized import realized_table
-from onnxnoise.cli.output.terminal import METRIC_TITLES, chance_line, named_table, plain_table, print_table, title_lines
+from onnxnoise.cli.output.terminal import (
+    METRIC_TITLES,
+    chance_line,
+    colored,
+    named_table,
+    plain_table,
+    print_table,
+    title_lines,
+)
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result, WithoutNoise
 from onnxnoise.text import safe
@@ -45,7 +56,7 @@ def layers_table(
 
 
 def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
-    """Print the noise profile: single layers (worst first), all layers together, A_avr, and how to read them."""
+    """Print the noise profile: single layers (worst first), layers 1 to L, all together, A_avr, and how to read them."""
     metric = result.told
     title_lines(console, result, images=result.clean.images)
     console.print(
@@ -76,8 +87,20 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
             soft_wrap=True,
         )
         _single_table(console, result, single, levels, metric, all_layers=all_layers)
+    cumulative_table(console, result, metric, mean)
     _whole_table(console, result, levels, metric, mean)
+    all_layer_curve(console, result, metric)
     realized_table(console, result)
+
+
+def next_steps(console: Console, run_file: str) -> None:
+    """Print the commands that go on from a finished run."""
+    file = shlex.quote(run_file)
+    console.print(
+        f"kept in {safe(run_file)}: `onnxnoise show {safe(file)}` prints this again, `onnxnoise report {safe(file)}` makes a "
+        "page of it, and the same command with more --draws, levels or sweeps goes on",
+        soft_wrap=not console.is_terminal,
+    )
 
 
 def _reached(result: Result, metric: Metric) -> str:
@@ -115,14 +138,14 @@ def _single_table(
     shown = ranked if all_layers or len(ranked) <= SHOWN_LAYERS + 3 else ranked[:SHOWN_LAYERS]
     folded = ranked[len(shown) :]
     lines: list[list[str | Text]] = [
-        [str(index), layers[index].name, layers[index].kind, *(_colored(rows[index].get(level)) for level in levels)]
+        [str(index), layers[index].name, layers[index].kind, *(colored(rows[index].get(level)) for level in levels)]
         for index in shown
     ]
     headings = ["#", "layer", "kind", swept.text(levels[0]), *(swept.number(level) for level in levels[1:])]
     last: list[str | Text] | None = None
     if folded:
         least = [min((rows[i][level] for i in folded if level in rows[i]), default=None) for level in levels]
-        last = ["", f"{len(folded)} more, at least", "", *(_colored(value) for value in least)]
+        last = ["", f"{len(folded)} more, at least", "", *(colored(value) for value in least)]
     named_table(console, headings, lines, last)
     _chance(console, result, metric)
     if folded:
@@ -132,12 +155,6 @@ def _single_table(
 def _chance(console: Console, result: Result, metric: Metric) -> None:
     """Print the line at which accuracies mean nothing any more."""
     chance_line(console, None if result.chance is None else result.chance.of(metric), result.normalized_chance)
-
-
-def _colored(value: float | None) -> Text:
-    if value is None:
-        return Text("-")
-    return Text(f"{value:.2f}", "red" if value < 0.5 else "yellow" if value < 0.95 else "")
 
 
 def _whole_table(console: Console, result: Result, levels: Sequence[float], metric: Metric, mean: str) -> None:

@@ -46,11 +46,13 @@ class LiveProgress:
         self.done, self.total = 0.0, 0.0
         self.began = self.printed = time.monotonic()
         self.step, self.noisy = 0, False
+        self.run_file: str | None = None
         self.live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._drawn)
 
     def started(self, run: Run) -> None:
         """Print what will be measured, and begin to show the progress."""
         question, layers = run.question, run.experiment.subject.layers
+        self.run_file = str(run.store.path)
         self.metric = question.metric
         self.level = run.experiment.spec.level
         self.budget = run.experiment.spec.budget
@@ -94,7 +96,7 @@ class LiveProgress:
             where = f"up to {where}" if tally.sweep == "cumulative" else where
             clean = self.clean.get(tally.start, 0)
             share = f"{hits / clean:.2f} of clean" if clean else f"{hits} of {tally.images} right"
-            self.now = f"{where} at {self.level.text(tally.level)}: {share}"
+            self.now = f"{where} at {self.level.text(tally.level)}, draw {tally.draw} alone: {share}"
             if (
                 tally.sweep == "single" and tally.layer is not None and clean
             ):  # several workers: it may still be under way
@@ -139,7 +141,9 @@ class LiveProgress:
         shares = {cell: hits / clean for cell, (hits, clean) in self.hits.items() if clean}
         if shares:
             layer, level = worst = min(shares, key=lambda cell: shares[cell])
-            lines.append(f"worst so far {self._layer(layer)} at {self.level.text(level)}: {shares[worst]:.2f} of clean")
+            lines.append(
+                f"worst so far {self._layer(layer)} at {self.level.text(level)}, mean of its draws: {shares[worst]:.2f} of clean"
+            )
         return lines
 
     def _drawn(self) -> Group:

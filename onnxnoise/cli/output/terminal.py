@@ -52,11 +52,30 @@ def error_message(console: Console, message: str) -> None:
     console.print(Text.assemble(("error: ", "bold red"), safe(" ".join(message.split("\n")))), soft_wrap=True)
 
 
+_ADVICE = frozenset(
+    (
+        "few_draws",
+        "one_draw",
+        "card_without_numbers",
+        "no_batchnorm",
+        "tied_kernels",
+        "fixed_batch",
+        "gpu_unused",
+        "cpu_nodes",
+        "summary",
+    )
+)
+"""Codes of warnings that say how to get more out of a run, and change nothing in what its figures mean."""
+
+
 def warnings(console: Console, notices: Sequence[Notice]) -> None:
-    """Print each warning on one line, which a terminal wraps at words."""
+    """Print each warning on one line, which a terminal wraps at words; on a quiet console those that change a meaning."""
+    hushed, console.quiet = console.quiet, False
     for notice in notices:
-        line = Text.assemble(("warning: ", "yellow"), safe(notice.message))
-        console.print(line, soft_wrap=not console.is_terminal)
+        if not (hushed and notice.code in _ADVICE):
+            line = Text.assemble(("warning: ", "yellow"), safe(notice.message))
+            console.print(line, soft_wrap=not console.is_terminal)
+    console.quiet = hushed
 
 
 def title_lines(console: Console, record: MeasuredModel, more: str = "", images: int | None = None) -> None:
@@ -76,6 +95,13 @@ def chance_line(console: Console, accuracy: float | None, normalized: float | No
         console.print(
             Text(f"chance: {', '.join(said)}, by always naming the most frequent class", "dim"), soft_wrap=True
         )
+
+
+def colored(value: float | None) -> Text:
+    """An accuracy / clean with two decimals, in red below 0.5 and in yellow below 0.95; a dash for None."""
+    if value is None:
+        return Text("-")
+    return Text(f"{value:.2f}", "red" if value < 0.5 else "yellow" if value < 0.95 else "")
 
 
 def named_table(

@@ -11,7 +11,8 @@ from onnxnoise.reports import tables
 from onnxnoise.reports.chartdata import Datum, both_said, by_noise, ends, layer_name, noise, said_accuracy, scaled
 from onnxnoise.reports.figures.base import Canvas, OfOneRun
 from onnxnoise.reports.style import layer_axis, layered, legend_labels, tips
-from onnxnoise.reports.views import View, falls
+from onnxnoise.reports.views import View
+from onnxnoise.results.falls import falls
 
 _TIPS = (
     ("layer:Q", "L"),
@@ -29,7 +30,7 @@ def means(view: View) -> list[Datum]:
 
 def reached(view: View) -> list[Datum]:
     """A row for each level: the first L from which on accuracy can't be told from chance."""
-    return [_mean(view, fall.cell) for fall in falls(view) if fall.cell is not None]
+    return [_mean(view, fall.cell) for fall in falls(view.result, view.metric, view.chance) if fall.cell is not None]
 
 
 def chance(view: View) -> list[Datum]:
@@ -89,7 +90,7 @@ def charts(view: View, canvas: Canvas) -> list[alt.LayerChart]:
 def table(view: View) -> str:
     """A table of the L from which on each curve can't be told from chance; a hint instead where chance isn't known."""
     rows = []
-    for fall in falls(view):
+    for fall in falls(view.result, view.metric, view.chance):
         cell = fall.cell
         layer = cell.layer if cell else None
         rows.append(
