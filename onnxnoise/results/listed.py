@@ -73,7 +73,7 @@ def _described(run: OpenedRun) -> Found:
 
 
 def _headline(result: Result) -> tuple[str | None, dict[float, Estimate]]:
-    """What was measured that says most about the whole model, and its estimates by level."""
+    """(what says most about the whole model, its estimates by level) of a result."""
     metric = result.told
     whole = {cell.level: each for cell in result.cells if cell.sweep == "all" and (each := cell.normalized(metric))}
     if whole:
