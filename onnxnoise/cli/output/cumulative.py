@@ -57,7 +57,7 @@ def cumulative_table(console: Console, result: Result, metric: Metric, mean: str
 
 
 def _few(indices: Sequence[int], most: int) -> list[int]:
-    """At most `most` of the indices, the first and the last among them, at about equal distances."""
+    """Some of the indices, at most `most`, the first and the last among them, at about equal distances."""
     steps = min(most, len(indices)) - 1
     return [indices[round(i * (len(indices) - 1) / steps)] for i in range(steps + 1)] if steps else list(indices)
 
