@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from onnxnoise.decisions.design.margins import Margins, margin
     from onnxnoise.decisions.gating.gate import gate
     from onnxnoise.decisions.gating.records import GateVerdict
+    from onnxnoise.decisions.reporting import report
     from onnxnoise.errors import OnnxNoiseError
     from onnxnoise.records import NoiseLayer, Result
-    from onnxnoise.reports.writing import report
     from onnxnoise.results.as_json import to_json
     from onnxnoise.results.rows import load
     from onnxnoise.run.loading import open_model
@@ -63,7 +63,7 @@ _HOMES = {
     "margin": "decisions.design.margins",
     "open_model": "run.loading",
     "plan": "decisions.design.digital_layers",
-    "report": "reports.writing",
+    "report": "decisions.reporting",
     "to_json": "results.as_json",
 }
 

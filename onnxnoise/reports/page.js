@@ -23,6 +23,7 @@
   const runOf = (element) => element.closest("[data-run]")?.dataset.run;
 
   async function draw(div) {
+    div.dataset.state ||= "begun";
     const spec = structuredClone(report.specs[div.dataset.spec]);
     const narrow = div.clientWidth < 480;
     if (narrow) {
@@ -106,6 +107,16 @@
     });
   }, { rootMargin: "800px" });
   charts.forEach((div) => seen.observe(div));
+  // What nobody has scrolled to yet is drawn one after another meanwhile, so that nothing lacks on paper.
+  const rest = async () => {
+    for (const div of charts) {
+      if (views.has(div) || div.dataset.state) continue;
+      seen.unobserve(div);
+      await draw(div);
+      await new Promise((next) => setTimeout(next));
+    }
+  };
+  addEventListener("load", () => setTimeout(rest, 300));
   const redraw = () => views.forEach((_, div) => draw(div));
   dark.addEventListener("change", redraw);
   matchMedia("(max-width: 760px)").addEventListener("change", redraw);

@@ -14,15 +14,17 @@ from typing import Any
 
 from onnxnoise.noise.models import headline
 from onnxnoise.reports import style, tables
+from onnxnoise.reports.answer import answer
 from onnxnoise.reports.chartdata import row_label
 from onnxnoise.reports.figures.base import OfAllRuns, OfOneRun
 from onnxnoise.reports.layout import Drawing, about, datasets, drawings
+from onnxnoise.reports.ranked import Ranking
 from onnxnoise.reports.views import View, differences, level_of, mean_of_layer
 from onnxnoise.text import safe
 
 
-def page(found: Sequence[View], bundle: str) -> str:
-    """HTML of the report; `bundle` is JavaScript that defines `vegaEmbed`.
+def page(found: Sequence[View], bundle: str, ranking: Ranking | None = None) -> str:
+    """HTML of the report; `bundle` is JavaScript that defines `vegaEmbed`, and `ranking` the ranks of several runs.
 
     Names are untrusted: in HTML they are escaped, and scripts get them as JSON without any `<`. Only the three scripts of the
     page run (a content security policy holds their digests), and nothing may be fetched.
@@ -38,7 +40,7 @@ def page(found: Sequence[View], bundle: str) -> str:
     }
     script = _file("page.js")
     title = f"Weight noise: {', '.join(view.label for view in found)}"
-    body = [*_head(found), *_common(found, made)]
+    body = [*_head(found), *_answer(found, ranking), *_common(found, made)]
     for i, view in enumerate(found):
         body += _section(i, view, [drawing for drawing in made if drawing.run == i])
     body += [tables.provenance(found), _reading(found)]
@@ -65,6 +67,22 @@ def _head(found: Sequence[View]) -> list[str]:
             f"<nav>{' · '.join(links)} · <a href=#provenance>provenance</a> · <a href=#reading>how to read this</a></nav>"
         )
     return parts
+
+
+def _answer(found: Sequence[View], ranking: Ranking | None) -> list[str]:
+    """The section that comes first: the ranking of several runs with its ties and crossings, and a few sentences on each run."""
+    parts = ["<section id=answer>", f"<h2>{'The ranking' if len(found) > 1 else 'The answer'}</h2>"]
+    if ranking is not None:
+        if ranking.refused is not None:
+            parts.append(f"<p class=note>Not ranked: {escape(safe(ranking.refused))}</p>")
+        parts += [f"<p class=answer>{escape(safe(said))}</p>" for said in ranking.leaders]
+        ranks = (f"<div>{tables.ranking(title, rows)}</div>" for title, rows in ranking.tables)
+        parts.append(f"<div class=ranks>{''.join(ranks)}</div>")
+        if ranking.crossings:
+            parts += ["<h3>Where curves cross</h3>", *(f"<p>{escape(safe(each))}</p>" for each in ranking.crossings)]
+        parts += [f"<p class=hint>{escape(safe(note))}</p>" for note in ranking.notes]
+    parts += [f"<p class=answer>{escape(safe(said))}</p>" for said in map(answer, found) if said]
+    return [*parts, "</section>"]
 
 
 def _notes(found: Sequence[View]) -> list[str]:

@@ -39,7 +39,15 @@ KIND_SHAPES = (
     "triangle-left",
 )
 HEAT_COLORS = ("#1d1147", "#51127c", "#832681", "#c83e73", "#fc8961", "#fec98d", "#fcfdbf")  # magma, worst first
-HEAT_COLORS_DARK = ("#fcfdbf", "#fec98d", "#fc8961", "#d8456c", "#9b2e8a", "#5f1f86", "#2b2350")
+HEAT_COLORS_DARK = (
+    "#5b2bb0",
+    "#7c2f9e",
+    "#a13a90",
+    "#d0477a",
+    "#fc8961",
+    "#fec98d",
+    "#fcfdbf",
+)  # lighter at the worst end
 
 NORMALIZED = "accuracy / clean"
 LAYER_TIPS = (

@@ -9,6 +9,7 @@ from html import escape
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import terms, units
 from onnxnoise.records import Cell, Estimate, Interval
+from onnxnoise.reports.ranked import HEADINGS, Row
 from onnxnoise.reports.style import KINDS
 from onnxnoise.reports.views import METRIC_TITLES, View, depths, level_of, mean_of_layer
 from onnxnoise.text import safe
@@ -115,6 +116,23 @@ def overview(found: Sequence[View]) -> str:
 def _beside_clean(view: View) -> str:
     """The metric of a clean accuracy, and chance by it."""
     return METRIC_TITLES[view.metric] + ("" if view.chance is None else f"; chance {view.chance:.1%}")
+
+
+def ranking(title: str, rows: Sequence[Row]) -> str:
+    """A table of ranks, by level and then best first; a row's level stands where it is another than the row's above."""
+    shown = [
+        [
+            text("" if i and rows[i - 1].level == row.level else row.level),
+            text(row.run),
+            f"<td>{escape(row.rank)}</td>",
+            *(
+                number(float(told.partition(" ")[0]), *told.partition(" ")[::2])
+                for told in (row.accuracy, row.normalized)
+            ),
+        ]
+        for i, row in enumerate(rows)
+    ]
+    return table(title, ["noise", *HEADINGS], shown)
 
 
 def level_headings(found: Sequence[View]) -> list[str]:

@@ -10,13 +10,15 @@ from pathlib import Path
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.fields import one_of
 from onnxnoise.reports.figures import IN_IMAGE, NAMES
+from onnxnoise.reports.printing import pdf
+from onnxnoise.reports.ranked import Ranker, Ranking
 from onnxnoise.reports.views import View, views
 from onnxnoise.results.reading import OpenedRun, open_run_file
 from onnxnoise.results.rows import KINDS, Row, RowKind, rows_of, to_csv, to_json_rows
 from onnxnoise.words import METRICS, Metric
 
-_IMAGES, _TABLES = (".png", ".svg"), (".csv", ".json")
-ENDINGS = (".html", *_IMAGES, *_TABLES)
+_IMAGES, _TABLES, _TEXTS = (".png", ".svg"), (".csv", ".json"), (".md", ".tex")
+ENDINGS = (".html", ".pdf", *_TEXTS, *_IMAGES, *_TABLES)
 _SCALE = 2
 """Pixels of a PNG for each pixel of the page, in both directions."""
 
@@ -28,12 +30,17 @@ def report(
     metric: str | None = None,
     figure: str | None = None,
     rows: str | None = None,
+    ranker: Ranker | None = None,
 ) -> list[OpenedRun]:
-    """Write a report of runs to `output`: .html (a page), .png or .svg (its figures), .csv or .json (rows); return the runs.
+    """Write a report of runs to `output`, and return the runs.
+
+    Its ending says what: .html (a page) or .pdf (the page printed), .md or .tex (text and tables), .png or .svg (the page's
+    figures), .csv or .json (rows). `ranker` ranks several runs.
 
     `metric` is top1 or top5, by default what the runs were asked for. `figure` chooses an image's figures by their names
     (figures.NAMES), as "heatmap,all". `rows` is one of rows.KINDS, cells by default. Raises UsageError for an unknown ending,
-    figure or kind of rows, and where Altair is not installed; RunFileError for a file that can't be read or written.
+    figure or kind of rows, and where Altair or, for a .pdf, a browser is not installed; RunFileError for a file that can't be
+    read or written.
     """
     output = Path(output)
     ending = output.suffix.lower()
@@ -53,7 +60,11 @@ def report(
         table: list[Row] = [row for run in opened for row in rows_of(run.result, kind)]
         content = (to_csv(table, kind) if ending == ".csv" else to_json_rows(table)).encode("utf-8", "backslashreplace")
     else:
-        content = _drawn(views(opened, shown), ending, wanted)
+        found = views(opened, shown)
+        ranking = None
+        if ranker is not None and len(found) > 1 and ending not in _IMAGES:
+            ranking = ranker([(view.label, view.opened.path) for view in found], found[0].metric)
+        content = _text(found, ending, ranking) if ending in _TEXTS else _drawn(found, ending, wanted, ranking)
     try:
         output.write_bytes(content)
     except OSError as error:
@@ -70,21 +81,35 @@ def _check_place(output: Path) -> None:
         raise RunFileError(f"{output}: {what}; name another file with -o")
 
 
-def _drawn(found: Sequence[View], ending: str, wanted: Sequence[str]) -> bytes:
-    """The page, or an image of the wanted figures; raises UsageError without Altair or where there is nothing to draw."""
+def _text(found: Sequence[View], ending: str, ranking: Ranking | None) -> bytes:
+    """The report as Markdown or LaTeX."""
+    from onnxnoise.reports.latex import latex
+    from onnxnoise.reports.markdown import markdown
+    from onnxnoise.reports.plain import document
+
+    made = document(found, ranking)
+    return (latex(made) if ending == ".tex" else markdown(made)).encode("utf-8", "backslashreplace")
+
+
+def _drawn(found: Sequence[View], ending: str, wanted: Sequence[str], ranking: Ranking | None) -> bytes:
+    """The page, on paper too, or an image of the wanted figures.
+
+    Raises UsageError without Altair, or where there is nothing to draw.
+    """
     try:
         import altair  # noqa: F401
         import vl_convert
     except ImportError as error:
         raise UsageError(
-            f"-o: a {ending} report needs Altair and vl-convert ({error}); `pip install 'onnxnoise[report]'` brings them, "
-            "and .csv and .json reports need neither"
+            f"-o: a {ending} report needs Altair and vl-convert ({error}); `pip install 'onnxnoise[report]'` brings them (in a "
+            f"checkout: `pip install '.[report]'`), and {', '.join((*_TEXTS, *_TABLES))} reports need neither"
         ) from error
     from onnxnoise.reports import layout
     from onnxnoise.reports.page import page
 
-    if ending == ".html":
-        return page(found, _bundle()).encode()
+    if ending in (".html", ".pdf"):
+        html = page(found, _bundle(), ranking)
+        return pdf(html) if ending == ".pdf" else html.encode()
     made = layout.drawings(found, wanted)
     if not made:
         there = ", ".join(dict.fromkeys(drawing.name for drawing in layout.drawings(found)))

@@ -23,7 +23,8 @@ class ReportFlags:
     output: str = flag(
         "-o --output",
         "FILE",
-        "What to write: .html (one page that works offline), .png or .svg (its figures), .csv or .json (rows)",
+        "What to write: .html (one page that works offline), .pdf (the page printed), .md or .tex (text and tables), .png or "
+        ".svg (figures), .csv or .json (rows)",
         default="report.html",
     )
     figure: str | None = flag(
@@ -47,7 +48,7 @@ def report(own: ReportFlags, printer: Printer) -> None:
     from pathlib import Path
 
     from onnxnoise.cli.output import reports
-    from onnxnoise.reports.writing import report as write
+    from onnxnoise.decisions.reporting import report as write
 
     opened = write(own.runs, Path(own.output), metric=own.metric, figure=own.figure, rows=own.rows)
     reports.written(printer.aside, own.output, opened)

@@ -9,19 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxnoise.cli.output.terminal import METRIC_TITLES, chance_line, fitted, plain_table, print_table
-from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Crossing, Placing, Quantity, Scale, Standing
+from onnxnoise.decisions.comparing import wording
+from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Placing, Quantity, Standing
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import agreement_said
 from onnxnoise.text import safe
 
-_TITLES: dict[Quantity, str] = {
-    "all": "All layers noisy together, by accuracy",
-    "a_avr": "A_avr: one noisy layer at a time, mean over layers, by accuracy / clean",
-}
-_SORTED_BY: dict[Quantity, Scale] = {"all": "absolute", "a_avr": "normalized"}
-_SCALES: dict[Scale, str] = {"absolute": "accuracy", "normalized": "accuracy / clean"}
-_SHOWN = {"all": "all layers", "a_avr": "A_avr"}
 _SHORTEST, _LONGEST = 10, 40
 _ROOM_FOR_INTERVALS = 72
 _OTHERS, _OTHERS_PLAIN = 60, 36
@@ -50,7 +44,7 @@ def comparison_tables(console: Console, comparison: Comparison) -> None:
         placings = [placing for placing in comparison.figures if placing.quantity == quantity]
         if placings:
             _ranking(console, level_of(comparison.noise), quantity, placings)
-    _crossings(console, level_of(comparison.noise), comparison.crossings)
+    _crossings(console, comparison)
     _notes(console, comparison)
 
 
@@ -58,7 +52,9 @@ def _ranking(console: Console, level: Level, quantity: Quantity, placings: Seque
     draws = sorted({placing.draws for placing in placings})
     count = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
     console.print()
-    console.print(Text(f"{_TITLES[quantity]}; {count} draw{'' if draws == [1] else 's'}", "bold"), soft_wrap=True)
+    console.print(
+        Text(f"{wording.TITLES[quantity]}; {count} draw{'' if draws == [1] else 's'}", "bold"), soft_wrap=True
+    )
     intervals = console.width >= _ROOM_FOR_INTERVALS and draws[-1] > 1
     room = console.width - (_OTHERS if intervals else _OTHERS_PLAIN) - 2
     longest = max(cell_len(safe(placing.model)) for placing in placings)
@@ -68,7 +64,7 @@ def _ranking(console: Console, level: Level, quantity: Quantity, placings: Seque
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for value in dict.fromkeys(placing.level for placing in placings):
         here = [placing for placing in placings if placing.level == value]
-        here.sort(key=lambda placing: -_standing(placing, _SORTED_BY[quantity]).mean)
+        here.sort(key=lambda placing: -wording.first_standing(placing).mean)
         for row, placing in enumerate(here):
             table.add_row(
                 level.number(value) if row == 0 else "",
@@ -81,12 +77,8 @@ def _ranking(console: Console, level: Level, quantity: Quantity, placings: Seque
     print_table(console, table, 0)
 
 
-def _standing(placing: Placing, scale: Scale) -> Standing:
-    return placing.normalized if scale == "normalized" else placing.absolute
-
-
 def _rank(standing: Standing) -> Text:
-    return Text(f"{standing.rank}{'=' if standing.tied else ' '}", "bold" if standing.rank == 1 else "")
+    return Text(f"{wording.rank(standing):<{len(str(standing.rank)) + 1}}", "bold" if standing.rank == 1 else "")
 
 
 def _mean(standing: Standing, intervals: bool) -> str:
@@ -96,7 +88,8 @@ def _mean(standing: Standing, intervals: bool) -> str:
     return f"{mean} [{standing.sampled[0]:.3f}, {standing.sampled[1]:.3f}]"
 
 
-def _crossings(console: Console, level: Level, crossings: Sequence[Crossing]) -> None:
+def _crossings(console: Console, comparison: Comparison) -> None:
+    crossings = comparison.crossings
     if not crossings:
         return
     console.print()
@@ -104,8 +97,7 @@ def _crossings(console: Console, level: Level, crossings: Sequence[Crossing]) ->
     clear = [each for each in crossings if each.clear]
     for each in clear:
         console.print(
-            f"{_SHOWN[each.quantity]}, {_SCALES[each.scale]}: {safe(each.better_above)} leads at {level.text(each.high)}, "
-            f"{safe(each.better_below)} at {level.number(each.low)}",
+            wording.crossing(comparison, each, {model.label: safe(model.label) for model in comparison.models}),
             soft_wrap=not console.is_terminal,
         )
     if len(clear) < len(crossings):
@@ -120,7 +112,7 @@ def _crossings(console: Console, level: Level, crossings: Sequence[Crossing]) ->
 
 
 def _notes(console: Console, comparison: Comparison) -> None:
-    notes = ["rank: 1 + the number of models that are better beyond a tie; =: tied with another model"]
+    notes = [wording.ranking_note(comparison)]
     if any(each.tied is not None for each in comparison.differences):
         comparisons = {
             (each.quantity, each.scale): sum(
@@ -139,8 +131,6 @@ def _notes(console: Console, comparison: Comparison) -> None:
             if wide
             else "intervals: in a wider terminal, or --json"
         )
-    else:
-        notes = ["rank: by the means; with one draw nothing shows which differences are ties"]
     console.print()
     for note in notes:
         console.print(Text(note, "dim"), soft_wrap=not console.is_terminal)

@@ -40,7 +40,7 @@ def _chart(view: View, canvas: Canvas, level: float, kinds: Sequence[str], *, fi
     """A faint line for each draw, and a dot for the mean of the draws of each layer."""
     here = alt.FieldEqualPredicate(field="noise", equal=view.level.percent(level))
     x = layer_axis("noise layer (1 = first)", max(view.layers, default=1))
-    y = alt.Y("value:Q", title=NORMALIZED, scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=4))
+    y = alt.Y("value:Q", title=NORMALIZED, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=4))
     cells = canvas.chart("single").transform_filter(here).encode(x=x)
     color = alt.Color(
         "kind:N", title=None, scale=scale(kinds, for_kinds(kinds, KIND_COLORS)), legend=legend(kinds, wanted=first)

@@ -1,0 +1,75 @@
+"""The answer of a report in sentences: what noise in all layers leaves of the accuracy, and which layers suffer most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnxnoise.records import Estimate
+from onnxnoise.reports.views import METRIC_TITLES, View, mean_of_layer
+from onnxnoise.results.falls import first_at
+from onnxnoise.text import shortened
+
+_NAMED = 3
+_LOSS = 0.01
+"""The loss of accuracy / clean from which on a layer is said to suffer."""
+
+
+def answer(view: View) -> str:
+    """The sentences about one run."""
+    return " ".join(_sentences(view))
+
+
+def _sentences(view: View) -> Iterator[str]:
+    target, level = view.result.target, view.level
+    found = {each: view.normalized(cell) for each in view.levels for cell in view.cells("all", each)}
+    means = {each: estimate for each, estimate in found.items() if estimate is not None}
+    if means:
+        held = [each for each in means if means[each].mean >= target]
+        lost = [each for each in means if means[each].mean < target]
+        clean = f"its clean {METRIC_TITLES[view.metric]} accuracy ({view.clean:.1%})"
+        if held and lost:
+            yield (
+                f"With noise in all layers {view.label} keeps {_share(means[held[-1]])} of {clean} at "
+                f"{level.text(held[-1])}, and {_share(means[lost[0]])} at {level.text(lost[0])}."
+            )
+        elif held:
+            yield (
+                f"With noise in all layers {view.label} keeps {_share(means[held[-1]])} of {clean} at "
+                f"{level.text(held[-1])}, the most noise that was measured."
+            )
+        else:
+            yield (
+                f"With noise in all layers {view.label} keeps only {_share(means[lost[0]])} of {clean} at "
+                f"{level.text(lost[0])} already, the least noise that was measured."
+            )
+    yield from _layers(view)
+    for each in reversed(view.levels):
+        if (half := first_at(view.result, view.metric, each, 0.5)) is not None:
+            yield f"At {level.text(each)} noise in the first {half} layers takes half of the accuracy away."
+            break
+
+
+def _layers(view: View) -> Iterator[str]:
+    ranked = sorted(
+        (mean, index)
+        for index in {cell.layer or 0 for cell in view.cells("single")}
+        if (mean := mean_of_layer(view, index)) is not None
+    )
+    if not ranked:
+        return
+    loudest = [each for each in view.levels if view.cells("single", each)][-1]
+    named: list[str] = []
+    for _, index in ranked:
+        estimate = next(view.normalized(cell) for cell in view.cells("single", loudest) if cell.layer == index)
+        if estimate is not None and estimate.mean <= 1 - _LOSS and len(named) < _NAMED:
+            named.append(f"{index} ({shortened(view.layers[index].name, 40)}) {estimate.mean:.0%}")
+    at = view.level.text(loudest)
+    if named:
+        yield f"One noisy layer at a time, at {at} these suffer most: layer {', layer '.join(named)}."
+    else:
+        yield f"One noisy layer at a time, none of the {len(ranked)} layers costs a hundredth of the accuracy at {at}."
+
+
+def _share(estimate: Estimate) -> str:
+    ends = "" if estimate.sampled is None else f" [{estimate.sampled[0]:.1%}, {estimate.sampled[1]:.1%}]"
+    return f"{estimate.mean:.1%}{ends}"
