@@ -65,10 +65,11 @@ def record(kind: type[_Record], texts: Mapping[str, Any]) -> _Record:
     Raises UsageError that names flag and value.
     """
     flags = flags_of(kind)
-    return kind(**{name: _value(flags[name], text) for name, text in texts.items()})
+    return kind(**{name: value_of(flags[name], text) for name, text in texts.items()})
 
 
-def _value(each: Flag, given: Any) -> Any:
+def value_of(each: Flag, given: Any) -> Any:
+    """The value of a flag's text; raises UsageError that names flag and value."""
     if isinstance(given, bool):
         return given
     if each.many:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from onnxnoise.errors import RunFileError
+from onnxnoise.cli.config import from_config
+from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.fields import Flag, flag, flags_of
 from onnxnoise.flags import Given, bench_flags, record
 
@@ -54,12 +55,20 @@ def _made(run: Callable[..., None], name: str) -> Any:
     kinds = {name: kind for name, kind in get_type_hints(run).items() if name != "return"}
     flags = {name: _taken(kind, command) for name, kind in kinds.items()}
 
+    every = {field: each for taken in flags.values() for field, each in taken.items()}
+
     def called(**given: Any) -> None:
         texts = {field: text for field, text in given.items() if text is not None and text != []}
+        if _CONFIG in texts:
+            asked = {field: each for field, each in every.items() if field != _CONFIG}
+            texts = {**from_config(Path(texts.pop(_CONFIG)), asked), **texts}
+        if lacking := [each.metavar for field, each in every.items() if each.required and field not in texts]:
+            raise UsageError(f"missing argument {lacking[0]!r}; `onnxnoise {name} --help` shows what it takes")
         mine = {name: {field: texts[field] for field in flags[name] if field in texts} for name in kinds}
         run(**{name: Given(mine[name]) if kind is Given else record(kind, mine[name]) for name, kind in kinds.items()})
 
-    parameters = [_parameter(field, each) for taken in flags.values() for field, each in taken.items()]
+    configured = _CONFIG in every
+    parameters = [_parameter(field, each, required=each.required and not configured) for field, each in every.items()]
     called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {each.name: each.annotation for each in parameters}
     called.__doc__ = run.__doc__
@@ -74,7 +83,7 @@ def _taken(kind: type, command: str) -> dict[str, Flag]:
     return {field: each for field, each in flags_of(kind).items() if each.taken_by(command)}
 
 
-def _parameter(field: str, each: Flag) -> Parameter:
+def _parameter(field: str, each: Flag, *, required: bool) -> Parameter:
     """A flag as Typer takes it: its value is None where it is not given, since the record knows the default."""
     kind: Any = bool if each.syntax == "switch" else list[str] if each.many else str
     said = f"{each.help} (default: {each.shown_default})." if each.shown_default else f"{each.help}."
@@ -82,7 +91,7 @@ def _parameter(field: str, each: Flag) -> Parameter:
     if each.syntax != "switch":
         more["metavar"] = each.metavar
     info: Any = typer.Option(*each.names.split(), **more) if each.names else typer.Argument(**more)
-    if each.required:
+    if required:
         return Parameter(field, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info])
     return Parameter(field, Parameter.KEYWORD_ONLY, annotation=Annotated[kind | None, info], default=None)
 
@@ -138,6 +147,10 @@ class OutputFile:
 _JSON = OutputFile("--json", b"{", "JSON result", ", or - for standard output")
 
 
+_CONFIG = "config"
+"""The field of Printer whose flag names a file with flags."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Printer:
     """The way out for a command's result and its warnings: JSON, standard output and standard error."""
@@ -148,6 +161,13 @@ class Printer:
         "Write the result as JSON; - for standard output",
         default=None,
         at="bench compare gate margin plan show_runs ls layers doctor",
+    )
+    config: str | None = flag(
+        "--config",
+        "FILE",
+        "TOML with any of these flags, as draws = 10; those of the command line go first",
+        default=None,
+        at="bench compare gate",
     )
     quiet: bool = flag(
         "-q --quiet",

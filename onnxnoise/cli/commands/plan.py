@@ -39,7 +39,7 @@ def plan(own: PlanFlags, given: Given, printer: Printer) -> None:
         replace(from_flags(**given), draws=own.draws),
         max_share=own.max_share,
         fresh_draws=own.fresh_draws,
-        tell=lambda text: printer.aside.print(text, soft_wrap=True),
+        tell=lambda text: printer.aside.print(text, soft_wrap=not printer.aside.is_terminal),
     )
     printer.result(lambda: digital_layers.to_json(made), lambda shown: chips.plan(shown, made), made.warnings)
     raise Decided(0 if made.met else 1)

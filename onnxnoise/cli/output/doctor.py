@@ -9,10 +9,14 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxnoise.cli.output.terminal import plain_table, print_table
-from onnxnoise.text import safe
+from onnxnoise.text import safe, shortened
 
 if TYPE_CHECKING:
-    from onnxnoise.runtime.doctor import Examination
+    from onnxnoise.runtime.doctor import Examination, ProviderState
+
+
+_MEANT = ("CPUExecutionProvider", "CUDAExecutionProvider")
+_LONGEST_REASON = 90
 
 
 def examination(console: Console, found: Examination) -> None:
@@ -25,7 +29,7 @@ def examination(console: Console, found: Examination) -> None:
     for state in found.providers:
         chosen = "what --provider auto takes" if state.name == found.auto else ""
         works = Text("yes", "green") if state.usable else Text("no", "red")
-        table.add_row(safe(state.name), works, safe(state.reason or chosen))
+        table.add_row(safe(state.name), works, safe(_reason(state) or chosen))
     print_table(console, table, 0)
     console.print()
     for problem in found.problems:
@@ -35,6 +39,13 @@ def examination(console: Console, found: Examination) -> None:
         console.print("nothing can be measured here: not even the CPU provider works")
     elif not found.problems:
         console.print("no problems found")
+
+
+def _reason(state: ProviderState) -> str:
+    """The reason why a provider doesn't work, whole only of those that people ask for by name."""
+    if state.name in _MEANT:
+        return state.reason
+    return shortened(state.reason.removeprefix(f"{state.name} does not work here: "), _LONGEST_REASON)
 
 
 def _facts(found: Examination) -> Iterator[tuple[str, str]]:
@@ -61,6 +72,12 @@ def _facts(found: Examination) -> Iterator[tuple[str, str]]:
     )
     if found.driver is None:
         yield "GPU", "no NVIDIA driver"
+        if any(each.name == "onnxruntime-gpu" and each.version for each in found.packages):
+            yield (
+                "to save 250 MB",
+                "`pip uninstall -y onnxruntime-gpu && pip install onnxruntime` puts ONNX Runtime's CPU build in the place of "
+                "the one for GPUs; all else stays as it is",
+            )
         return
     version = found.driver.version or "of unknown version"
     yield "NVIDIA driver", f"{version}, runs CUDA up to {found.driver.cuda[0]}.{found.driver.cuda[1]}"

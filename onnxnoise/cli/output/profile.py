@@ -27,7 +27,8 @@ from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, Layer
 from onnxnoise.text import safe
 from onnxnoise.words import Metric
 
-SHOWN_LAYERS = 20
+SHOWN_LAYERS, _LEAST_SHOWN = 20, 5
+"""The most layers shown without -v; where fewer lose anything, only these, but so many at least."""
 _ROOM_FOR_INTERVALS = 72
 _ONE_DRAW = "one draw"
 
@@ -135,7 +136,9 @@ def _single_table(
             estimate = _normalized(cell, metric)
             rows[cell.layer] |= {} if estimate is None else {cell.level: estimate.mean}
     ranked = sorted(rows, key=lambda index: fmean(rows[index].values() or [1.0]))
-    shown = ranked if all_layers or len(ranked) <= SHOWN_LAYERS + 3 else ranked[:SHOWN_LAYERS]
+    hurt = [index for index in ranked if any(f"{mean:.2f}" < "1.00" for mean in rows[index].values())]
+    most = min(SHOWN_LAYERS, max(_LEAST_SHOWN, len(hurt)))
+    shown = ranked if all_layers or len(ranked) <= most + 3 else ranked[:most]
     folded = ranked[len(shown) :]
     lines: list[list[str | Text]] = [
         [str(index), layers[index].name, layers[index].kind, *(colored(rows[index].get(level)) for level in levels)]

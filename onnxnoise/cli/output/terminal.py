@@ -48,8 +48,9 @@ def consoles(*, quiet: bool) -> tuple[Console, Console]:
 
 
 def error_message(console: Console, message: str) -> None:
-    """Print one error, on one line, for the person who must act."""
-    console.print(Text.assemble(("error: ", "bold red"), safe(" ".join(message.split("\n")))), soft_wrap=True)
+    """Print one error, on one line (which a terminal wraps at words), for the person who must act."""
+    line = Text.assemble(("error: ", "bold red"), safe(" ".join(message.split("\n"))))
+    console.print(line, soft_wrap=not console.is_terminal)
 
 
 _ADVICE = frozenset(

@@ -17,7 +17,7 @@ from onnxnoise.run.naming import run_path
 from onnxnoise.run.runner import measured_run
 from onnxnoise.selection import index_ranges
 from onnxnoise.spec import BenchSpec, only_level
-from onnxnoise.text import counted
+from onnxnoise.text import counted, shortened
 from onnxnoise.words import Metric
 
 SCHEMA = "onnxnoise/plan/1"
@@ -173,9 +173,11 @@ class _Choice:
         spec = replace(self.experiment.spec, seed=seed, draws=draws)
         layers = index_ranges([layer.index for layer in noisy])
         kept = self._measured(replace(spec, layers=layers, out=str(self._run_file(layers, seed))))[None]
-        digital = len(self.experiment.subject.layers) - len(noisy)
+        digital = [layer.index for layer in self.others(noisy)]
+        which = f" ({shortened(index_ranges(digital), 40)})" if digital else ""
         self.tell(
-            f"{counted(digital, 'layer')} digital, {draws} draws of seed {seed}: {kept.mean:.3f} of the clean accuracy"
+            f"{counted(len(digital), 'layer')} digital{which}, {draws} draws of seed {seed}: "
+            f"{kept.mean:.3f} of the clean accuracy"
         )
         return kept
 
