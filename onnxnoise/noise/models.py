@@ -61,9 +61,6 @@ class Chain:
 
     def at(self, weights: Weights, drawn: tuple[Drawn, ...], level: float) -> Floats:
         """The noisy values of one initializer at `level`, float32 in the canonical shape."""
-        if len(self.links) == 1:
-            (link,), (arrays,) = self.links, drawn
-            return link.model.at(weights, arrays, level if link.level is None else link.level)
         read = self._through(weights, drawn, tuple(level if link.level is None else link.level for link in self.links))
         if not (self.compensated and self.drifts):
             return read
@@ -91,6 +88,8 @@ class Chain:
 
     def _through(self, weights: Weights, drawn: tuple[Drawn, ...], levels: tuple[float, ...]) -> Floats:
         """The values after all steps; pairs of conductances go from one device step to the next as they are."""
+        if len(self.links) == 1:
+            return self.links[0].model.at(weights, drawn[0], levels[0])
         pair: Pair | None = None
         for i, (link, arrays, level) in enumerate(zip(self.links, drawn, levels, strict=True)):
             model, following = link.model, [each.model for each in self.links[i + 1 : i + 2]]

@@ -71,7 +71,7 @@ class OnPairs(ByNormals, ABC):
             pairs = [swapped_where(plus, one, other) for one, other in zip(normals[::2], normals[1::2], strict=True)]
             used = self.device(shares, [one for one, _ in pairs], level)
             used -= self.device(np.float64(0), [other for _, other in pairs], level)
-            used *= np.copysign(unit, w)
+            used *= np.copysign(unit, w + 0.0)  # -0 + 0 is 0: of a zero, whatever its sign, z1 is on the plus device
             return used
 
         return by_blocks(formula, weights.values, [largest(weights.values, weights.scale)], drawn)

@@ -120,3 +120,17 @@ def test_where_nothing_is_stored_nothing_comes_back() -> None:
     noisy = chain.at(Weights(w, 0.0, "channel"), chain.draw(40, 0, 1, 0, w.shape), 86400.0)
     assert not noisy[[0, 2]].any()
     assert noisy[1].all()
+
+
+@pytest.mark.parametrize("chain", ["pcm:1h", "hermes:0", "reram-wan:1s", "pcm-joshi"])
+def test_a_zero_of_either_sign_is_on_the_same_devices(chain: str) -> None:
+    made = chain_of(NoiseSetting(steps=parse_chain(chain)))
+    drawn = made.draw(40, 0, 1, 0, (5, 4))
+    w = np.linspace(-1, 1, 20, dtype=np.float32).reshape(5, 4)
+    w[1:3] = 0
+    negative = np.where(w == 0, np.float32(-0.0), w)
+    assert np.signbit(negative[1]).all()
+    level = made.levels[0]
+    np.testing.assert_array_equal(
+        made.at(Weights(negative, 1.0), drawn, level), made.at(Weights(w, 1.0), drawn, level), strict=True
+    )
