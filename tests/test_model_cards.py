@@ -103,6 +103,29 @@ def cifar_resnet(depth: int) -> list[int]:
     return [*layers, dense(10, 64)]
 
 
+def mobilenet_v1(width: int, classes: int) -> list[int]:
+    """MLPerf Tiny's, from Keras: every convolution has a bias."""
+    layers, inputs = [conv(width, 3, 3, bias=True), bn(width)], width
+    for factor in (2, 4, 4, 8, 8, 16, 16, 16, 16, 16, 16, 32, 32):
+        outputs = width * factor
+        layers += [conv(inputs, inputs, 3, bias=True, groups=inputs), bn(inputs)]
+        layers += [conv(outputs, inputs, 1, bias=True), bn(outputs)]
+        inputs = outputs
+    return [*layers, dense(classes, inputs)]
+
+
+def ds_cnn(width: int, classes: int) -> list[int]:
+    """MLPerf Tiny's: a convolution of 10 x 4, then four depthwise and pointwise ones, all with a bias."""
+    block = [conv(width, width, 3, bias=True, groups=width), bn(width), conv(width, width, 1, bias=True), bn(width)]
+    return [width * 10 * 4 + width, bn(width), *4 * block, dense(classes, width)]
+
+
+TINY = {
+    "mlperf-tiny-resnet8": cifar_resnet(8),
+    "mlperf-tiny-vww": mobilenet_v1(8, 2),
+    "mlperf-tiny-kws": ds_cnn(64, 12),
+}
+"""MLPerf Tiny's classifiers."""
 NETWORKS = {
     "resnet18": resnet((2, 2, 2, 2)),
     "resnet34": resnet((3, 4, 6, 3)),
@@ -165,15 +188,18 @@ TEMPLATES = ("template-keras-caffe", "template-keras-tf", "template-tensorpack",
 
 def test_every_bundled_card_is_one_of_the_papers_models_or_stands_for_one_or_is_a_template() -> None:
     slim = [name for name in BUNDLED if name in SLIM]
-    assert sorted(bundled_names()) == sorted((*NETWORKS, *slim, *TEMPLATES))
+    assert sorted(bundled_names()) == sorted((*NETWORKS, *TINY, *slim, *TEMPLATES))
 
 
-@pytest.mark.parametrize("name", sorted({*NETWORKS, *BUNDLED}))
+@pytest.mark.parametrize("name", sorted({*NETWORKS, *TINY, *BUNDLED}))
 def test_structure_is_what_the_architecture_counts_to(name: str) -> None:
     structure = load_bundled(name).structure
-    counted = {**NETWORKS, **SLIM}[name]
+    counted = {**NETWORKS, **TINY, **SLIM}[name]
     assert (structure.layers, structure.parameters) == (len(counted), sum(counted))
-    kinds = [int(count) for count in re.findall(r"(\d+) (?:convolutions|batch norms|dense)", structure.note or "")]
+    kinds = [
+        int(count)
+        for count in re.findall(r"(\d+) (?:convolutions|batch norms|dense)", (structure.note or "").split(". ")[0])
+    ]
     assert sum(kinds) == structure.layers, "the note's kinds add up"
 
 
@@ -232,6 +258,14 @@ def test_a_slim_network_says_what_it_stands_for_and_has_its_layers(name: str) ->
     assert card.published.clean is None
 
 
+@pytest.mark.parametrize(("name", "target"), [("resnet8", 85), ("vww", 80), ("kws", 90)])
+def test_mlperf_tiny_s_quality_targets_are_named_and_held_against_nothing(name: str, target: int) -> None:
+    card = load_bundled(f"mlperf-tiny-{name}")
+    assert f"top-1 {target} %" in (card.published.note or "")
+    assert card.published.clean is None
+    assert (card.measured.clean, card.measured.images) == ((0.8719, 10_000) if name == "resnet8" else (None, None))
+
+
 def test_all_that_comes_with_the_package_is_small() -> None:
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 20e6
 
@@ -252,7 +286,7 @@ def test_templates_can_be_used_as_they_are() -> None:
         VALIDATOR.validate(tables)
 
 
-@pytest.mark.parametrize("name", sorted({*NETWORKS, *TEMPLATES} - {*BUNDLED}))
+@pytest.mark.parametrize("name", sorted({*NETWORKS, *TINY, *TEMPLATES} - {*BUNDLED}))
 def test_recipes_are_code_that_keeps_batch_norms(name: str) -> None:
     card = load_bundled(name)
     recipe = card.model.recipe or ""
@@ -262,7 +296,7 @@ def test_recipes_are_code_that_keeps_batch_norms(name: str) -> None:
         compile(block, name, "exec")
     keeps = ('_func_map.pop(("Conv", "BatchNormalization"))', "do_constant_folding=False")
     assert sum(flag in recipe for flag in keeps) == 1
-    assert f"{name if name in NETWORKS else 'NET'}.onnx" in recipe
+    assert f"{'NET' if name in TEMPLATES else name}.onnx" in recipe
     if name in IMAGENET:
         url = re.search(r"http://models\.tensorpack\.com/\S+\.npz", card.model.source or "")
         assert url is not None
@@ -309,7 +343,7 @@ def test_the_schema_has_the_tables_keys_and_choices_of_cards_py() -> None:
 TEXT = (["", "words"], [1, True, ["a"]])
 COUNT = ([1, 41, 10**6], [0, -1, 10**12 + 1, 1.5, True, "41"])
 ACCURACY = ([0.895, 1, 1e-9], [0, -0.1, 1.001, 89.5, True, "0.9"])
-SIDE = ([1, 224, 4096], [0, 4097, 1.5, True, "224"])
+SIDE = ([1, 224, 4096, [49, 10]], [0, 4097, 1.5, True, "224", [49], [49, 0], [1, 2, 3], [1.5, 2]])
 NOISE = {"bn": "group", "sigma_scope": "layer", "images": 1000}
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     **{f"model.{key}": TEXT for key in cards.KEYS["model"]},
