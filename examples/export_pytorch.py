@@ -1,4 +1,4 @@
-"""Export a torchvision classifier, or a CIFAR-10 ResNet, to ONNX, its batch norms kept.
+"""Export a classifier of torchvision, timm or your own code, or a CIFAR-10 ResNet, to ONNX, its batch norms kept.
 
 Tried with Python 3.11, in an environment of its own:
 
@@ -8,9 +8,13 @@ Tried with Python 3.11, in an environment of its own:
     torch-env/bin/python examples/export_pytorch.py resnet50 --weights IMAGENET1K_V1
     torch-env/bin/python examples/export_pytorch.py resnet18 --checkpoint mine.pt --dataset cifar10 --scale 255 --size 32
     torch-env/bin/python examples/export_pytorch.py --carry resnet20-cifar10          # the bundled weights
+    torch-env/bin/python examples/export_pytorch.py timm/resnet18.a1_in1k             # pip install timm==1.0.22
+    torch-env/bin/python examples/export_pytorch.py --model mynet:make --checkpoint mine.pt --size 28 --channels 1
 
 A checkpoint is a state dict, as it is or under `state_dict` or `model`. The card beside the file says how torchvision
-tests these weights and what accuracy it states for them. `--random` needs no weights and shows the structure.
+tests these weights and what accuracy it states for them; timm's configuration says the same for its own. `--model` names a
+function of yours (module:function, from this folder) that returns the network with its weights, or to be filled from
+`--checkpoint`; `onnxnoise cards new` then drafts its card. `--random` needs no weights and shows the structure.
 """
 
 from __future__ import annotations
@@ -52,17 +56,28 @@ def main() -> None:
     for name in ("torch", "torchvision", "onnx", *(["onnxscript"] if options.exporter == "dynamo" else [])):
         framework(name, INSTALL)
     weights = carried(options.carry) if options.carry else None
-    out = options.out or Path(f"{options.model}.onnx")
+    out = options.out or Path(f"{options.model.rpartition('/')[2].replace(':', '-')}.onnx")
     model, known, size = classifier(options, weights)
+    if options.own and not (options.dataset or options.card):
+        card_beside(out, None)
+        export(model, options.size, out, options.exporter, options.merged, options.channels)
+        say(
+            f"wrote {out}; next: onnxnoise cards new {out} --data ... drafts its card, onnxnoise bench {out} --data ..."
+        )
+        return
     text = card_text(options, known, out.stem)
     card_beside(out, text)
-    export(model, options.size or size, out, options.exporter, options.merged)
+    export(model, options.size or size, out, options.exporter, options.merged, options.channels)
     finish(options, known, out, text)
 
 
 def arguments() -> argparse.Namespace:
     made = parser(__doc__)
-    made.add_argument("model", nargs="?", metavar="MODEL", help=f"a classifier of torchvision, or {', '.join(CIFAR)}")
+    made.add_argument("model", nargs="?", metavar="MODEL", help=f"of torchvision, timm/NAME, or {', '.join(CIFAR)}")
+    made.add_argument(
+        "--model", dest="own", metavar="MODULE:FUNCTION", help="your own: a function that returns the network"
+    )
+    made.add_argument("--channels", type=int, default=3, help="of the example image (default: 3)")
     made.add_argument("--weights", metavar="NAME", help="torchvision's, such as IMAGENET1K_V1 (default: its best)")
     made.add_argument("--checkpoint", type=Path, metavar="FILE", help="a state dict")
     made.add_argument("--random", action="store_true", help="random weights")
@@ -70,6 +85,19 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript")
     made.add_argument("--size", type=int, help="pixels a side of the example image (default: what the weights are for)")
     options = made.parse_args()
+    if options.own:
+        if options.model or options.carry or options.weights:
+            made.error("--model names a network of yours; leave out MODEL, --weights and --carry")
+        if (
+            not all(part.isidentifier() for part in options.own.replace(":", ".").split("."))
+            or options.own.count(":") != 1
+        ):
+            made.error(
+                f"--model {options.own}: write MODULE:FUNCTION, as in mynet:make for the function make in mynet.py"
+            )
+        if options.size is None:
+            made.error("--model: how large are its images? Give --size PIXELS (and --channels 1 for grey ones)")
+        options.model = options.own
     if options.carry and options.model in (None, BUNDLED):
         options.model = BUNDLED
     elif options.carry:
@@ -101,6 +129,11 @@ def classifier(options: argparse.Namespace, weights: Mapping[str, Any] | None) -
         if weights is not None:
             model.load_state_dict({key: torch.tensor(value) for key, value in weights.items()}, strict=False)
             source = f"the weights of {options.carry}"
+    elif options.own:
+        model, inputs, size = own_model(options.own), {}, options.size
+        source = f"{options.own}, {source}" if options.checkpoint else options.own
+    elif options.model.startswith("timm/"):
+        model, inputs, size, source = of_timm(options)
     else:
         model, inputs, size, chosen = of_torchvision(options)
         if chosen is not None:
@@ -117,6 +150,59 @@ def classifier(options: argparse.Namespace, weights: Mapping[str, Any] | None) -
     kinds, parameters = structure(model)
     known = Known(f"PyTorch {torch.__version__}", source, inputs, kinds, parameters, published, bundled)
     return model.eval(), known, size
+
+
+def own_model(name: str) -> Any:
+    """The network that a function of the user's returns; its module is looked for in this folder first."""
+    import importlib
+    import sys
+
+    from torch import nn
+
+    module, _, function = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except ModuleNotFoundError as error:
+        stop(f"--model {name}: {error}; is {module}.py in this folder?", 2)
+    except AttributeError as error:
+        stop(f"--model {name}: {error}", 2)
+    if not isinstance(made, nn.Module):
+        stop(f"--model {name}: returned a {type(made).__name__}; it must return a torch.nn.Module")
+    return made
+
+
+def of_timm(options: argparse.Namespace) -> tuple[Any, dict[str, Any], int, str]:
+    """The model, its card's [input], the side of its images and the weights' source, by timm's configuration of it."""
+    import math
+
+    timm = framework("timm", f"{INSTALL} timm==1.0.22")
+    name = options.model.removeprefix("timm/")
+    if not timm.is_model(name.partition(".")[0]):
+        stop(f"{name} is no model of timm: python -c 'import timm; print(timm.list_models())' lists them", 2)
+    fetched = options.checkpoint is None and not options.random
+    more = {} if fetched else {"num_classes": CLASSES[options.dataset or "imagenet"]}
+    model = fetched_or_stop(lambda: timm.create_model(name, pretrained=fetched, **more), f"timm's weights of {name}")
+    known = model.pretrained_cfg
+    side = known["input_size"][-1]
+    inputs = {"dataset": "imagenet", "resize": math.floor(side / known["crop_pct"]), "crop": side, "scale": 255}
+    inputs |= {"interpolation": known["interpolation"], "mean": list(known["mean"]), "std": list(known["std"])}
+    source = f"timm.create_model({name!r}, pretrained=True)" if fetched else str(options.checkpoint or "random")
+    return model, inputs, options.size or side, source
+
+
+def fetched_or_stop(fetch: Any, what: str) -> Any:
+    """The result of `fetch`; where the network or a hub fails, one line that says what else can be done."""
+    import torch
+
+    try:
+        return fetch()
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        stop(
+            f"{what} can't be fetched here ({reason}). Without a network, put the file into {torch.hub.get_dir()}/checkpoints "
+            "on a machine that has it, give your own weights with --checkpoint FILE, or --random for the structure alone"
+        )
 
 
 def of_torchvision(options: argparse.Namespace) -> tuple[Any, dict[str, Any], int, Any]:
@@ -139,7 +225,10 @@ def of_torchvision(options: argparse.Namespace) -> tuple[Any, dict[str, Any], in
     if fetched and classes != 1000:
         stop(f"torchvision's weights are for ImageNet: for {options.dataset} give --checkpoint FILE", 2)
     extra = {"init_weights": False} if options.model in ("googlenet", "inception_v3") and not fetched else {}
-    model = models.get_model(options.model, weights=weights if fetched else None, num_classes=classes, **extra)
+    model = fetched_or_stop(
+        lambda: models.get_model(options.model, weights=weights if fetched else None, num_classes=classes, **extra),
+        f"torchvision's weights {weights.name} of {options.model}",
+    )
     shown = weights.transforms()
     crop, resize = shown.crop_size[0], shown.resize_size[0]
     inputs = {"dataset": "imagenet", "preset": "torchvision", "resize": resize, "crop": crop}
@@ -222,11 +311,11 @@ def structure(model: Any) -> tuple[dict[str, int] | None, int]:
 # --- The file ---
 
 
-def export(model: Any, size: int, out: Path, exporter: str, merged: bool) -> None:
+def export(model: Any, size: int, out: Path, exporter: str, merged: bool, channels: int = 3) -> None:
     """Export with any number of images, and hold the file against the model."""
     import torch
 
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = model(images).numpy()
     common: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}

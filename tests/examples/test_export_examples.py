@@ -93,6 +93,9 @@ def test_a_missing_framework_is_said_with_what_to_install(
     [
         (export_pytorch, [], "which model? Give a name of torchvision"),
         (export_pytorch, ["resnet18", "--random", "--weights", "DEFAULT"], "give one of --weights, --checkpoint"),
+        (export_pytorch, ["--model", "mynet"], "write MODULE:FUNCTION"),
+        (export_pytorch, ["--model", "mynet:make"], "Give --size PIXELS"),
+        (export_pytorch, ["resnet18", "--model", "mynet:make"], "leave out MODEL"),
         (export_pytorch, ["resnet56-cifar10"], "resnet56-cifar10: give --checkpoint FILE"),
         (export_pytorch, ["resnet56-cifar10", "--weights", "DEFAULT"], "--weights are torchvision's"),
         (export_pytorch, ["resnet18", "--checkpoint", "none.pt"], "--checkpoint none.pt: no such file"),
