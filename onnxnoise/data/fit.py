@@ -56,7 +56,7 @@ def check_fit(
         raise DataError(
             f"{model} tells {classes} classes apart, but {images.name} has {images.classes}"
             + (f" (and the card a label_offset of {offset})" if offset else "")
-            + _background(classes - images.classes - offset, offset)
+            + background(classes - images.classes - offset, offset)
             + f"; pass the data it was trained for (--data), or another card than {card.path}"
         )
     if not images.is_picture:
@@ -77,7 +77,7 @@ def check_fit(
         )
 
 
-def _background(more: int, offset: int) -> str:
+def background(more: int, offset: int) -> str:
     """The likely cause where the model has `more` classes than data and card: one that stands for the background."""
     if more == 1 and not offset:
         return (

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxnoise.data.cards import KEYS, Card
 from onnxnoise.data.datasets import KNOWN
-from onnxnoise.data.fit import expected_clean, layout_of, plausible
+from onnxnoise.data.fit import background, expected_clean, layout_of, plausible
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.measured_noise import as_toml
 from onnxnoise.data.pixels.preprocess import lookup
@@ -180,4 +180,6 @@ def _classes(network: Network, card: Card) -> Finding:
     offset = f" and a label_offset of {label_offset}" if label_offset else ""
     own = "dataset" if dataset.name in KNOWN else "classes"
     why = f"the card is for {dataset.name}, {dataset.classes} classes{offset}; correct {own} or label_offset in [input]"
+    if network.classes is not None and card.classes is not None:
+        why += background(network.classes - card.classes, label_offset)
     return _compared("classes", card.classes, network.classes, why)

@@ -63,6 +63,22 @@ def test_another_number_of_classes_than_the_model_s_is_told(folder: Path) -> Non
     assert "colors, 12 classes; correct classes or label_offset in [input]" in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [(9, "one more, probably a background class"), (11, "one less; is one of the data's a background")],
+)
+def test_one_class_more_or_less_is_named(classes: int, said: str, folder: Path) -> None:
+    (folder / "own.toml").write_text(OWN.replace("10", str(classes)))
+    assert said in onnxnoise("cards", "check", "tiny.onnx", "--card", "own.toml").out
+    files, labels = pictures()
+    write(folder / "own", {f"{label}/{i}.png": files[i] for i, label in enumerate(labels)})
+    found = len({*labels})
+    (folder / "own.toml").write_text(OWN.replace("10", str(found + 1)))
+    outcome = onnxnoise("bench", "tiny.onnx", "--card", "own.toml", "--data", "own", *QUICK)
+    assert outcome.code == 3
+    assert "is one of the classes a background class?" in outcome.error
+
+
 def test_class_folders_of_37_classes(folder: Path) -> None:
     values = nets.balanced(nets.weights(classes=37), nets.pictures(40))
     nets.saved(nets.residual(values))

@@ -12,6 +12,7 @@ from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.files import LEFTOVERS, entries, item_of
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, in_turn, open_items
+from onnxnoise.data.sources.labels import more_or_less
 from onnxnoise.errors import DataError
 
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
@@ -77,7 +78,8 @@ def _labels(root: Path, found: list[str], dataset: Dataset) -> dict[str, int]:
         )
     if len(found) != dataset.classes:
         raise DataError(
-            f"{root}: has {len(found)} class folders ({_some(found)}), but {dataset.name} has {dataset.classes} classes. "
+            f"{root}: has {len(found)} class folders ({_some(found)}), but {dataset.name} has {dataset.classes} classes"
+            f"{more_or_less(len(found), dataset.classes)}. "
             "Without names a folder's class is its position among all of them, so none may be missing: take the folder "
             'that has them all, or put the names into the card, classes = ["...", ...], in the order of the model\'s classes'
         )

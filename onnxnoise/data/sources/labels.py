@@ -42,7 +42,7 @@ def check_labels(shape: tuple[int, ...], dtype: np.dtype[Any], images: int, data
     if not shape or shape[0] != images or len(shape) > 2 or (one_hot and shape[1] != dataset.classes):
         raise DataError(
             f"{where}: is {dtype} {shape}; the labels of {images} images must be ({images},), or one-hot "
-            f"({images}, {dataset.classes})" + (_more_or_less(shape[1], dataset.classes) if one_hot else "")
+            f"({images}, {dataset.classes})" + (more_or_less(shape[1], dataset.classes) if one_hot else "")
         )
     if dtype.kind not in ("iufb" if one_hot else "iu"):
         raise DataError(f"{where}: labels are {dtype}; they must be integers, or one-hot")
@@ -75,7 +75,8 @@ def cause(lowest: int, highest: int, classes: int) -> str:
     return ""
 
 
-def _more_or_less(found: int, classes: int) -> str:
+def more_or_less(found: int, classes: int) -> str:
+    """The likely cause of one class too many or too few, as the end of a message; nothing for other numbers."""
     return "; is one of the classes a background class?" if abs(found - classes) == 1 else ""
 
 
@@ -96,7 +97,7 @@ def by_name(found: Sequence[str], dataset: Dataset, where: str, what: str = "cla
     if len(found) != dataset.classes:
         raise DataError(
             f"{where}: has {len(found)} class names ({some(found)}), but {dataset.name} has {dataset.classes} classes"
-            f"{_more_or_less(len(found), dataset.classes)}. Without names in the card a class is its name's position among "
+            f"{more_or_less(len(found), dataset.classes)}. Without names in the card a class is its name's position among "
             "all: correct the card's classes, or put the names into it, classes = [\"...\", ...], in the order of the model's"
         )
     return {name: label for label, name in enumerate(found)}
