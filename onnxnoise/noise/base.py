@@ -61,7 +61,7 @@ class Level:
     @property
     def share(self) -> str:
         """The meaning of the size of the noise in percent, in words."""
-        return self.definition if self.time else f"{self.measure} as a share of {self.reference}"
+        return f"{self.measure} as a share of {self.reference}" if self.sized else self.definition
 
     @property
     def noun(self) -> str:
@@ -80,8 +80,8 @@ class Level:
 
     @property
     def sized(self) -> bool:
-        """Whether a level is a size of the noise: a time is none, nor is the only level there is."""
-        return not self.time and self.only is None
+        """Whether a level is a size of the noise: a time is none, nor the only level there is, nor that of a function."""
+        return not self.time and self.only is None and bool(self.reference)
 
     @property
     def silent(self) -> float:
@@ -123,12 +123,12 @@ class Level:
         return f"{self.name} {self.number(level)}"
 
     def percent_text(self, level: float) -> str:
-        """The size of the noise: `20 %`; of a time, which is no size, the time."""
-        return self.number(level) if self.time else f"{self.percent(level):.3g} %"
+        """The size of the noise: `20 %`; of a level that is no size, the level."""
+        return f"{self.percent(level):.3g} %" if self.sized else self.number(level)
 
     def long_text(self, level: float) -> str:
         """The level with its name and the size of the noise: `SNR 5 (20 %)`, `t 1h`."""
-        return self.text(level) if self.time else f"{self.text(level)} ({self.percent_text(level)})"
+        return f"{self.text(level)} ({self.percent_text(level)})" if self.sized else self.text(level)
 
     def check(self, level: float, flag: str) -> float:
         """The level itself; raises UsageError, naming `flag`, for a number that can't be a level of this noise."""
