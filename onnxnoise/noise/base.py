@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.times import time_text
+from onnxnoise.noise.times import time_text, time_words
 from onnxnoise.records import Codes, Floats
 
 _LEAST = 1e-30
@@ -129,6 +129,16 @@ class Level:
     def long_text(self, level: float) -> str:
         """The level with its name and the size of the noise: `SNR 5 (20 %)`, `t 1h`."""
         return f"{self.text(level)} ({self.percent_text(level)})" if self.sized else self.text(level)
+
+    def words(self, level: float) -> str:
+        """The level as a sentence says it: `SNR 5`, `3.2 days`, `4 bits`, `0.8 % stuck cells`, `noise of 5 % of max |w|`."""
+        if self.time:
+            return time_words(level)
+        if self.whole:
+            return f"{level:g} {self.name}"
+        if self.name == "p":
+            return f"{self.percent_text(level)} {self.measure}"
+        return self.text(level) if self.name == "SNR" else f"noise of {self.percent_text(level)} of {self.reference}"
 
     def check(self, level: float, flag: str) -> float:
         """The level itself; raises UsageError, naming `flag`, for a number that can't be a level of this noise."""

@@ -21,6 +21,19 @@ def seconds(text: str) -> float | None:
         return None
 
 
+_WORDS = {"s": "second", "m": "minute", "h": "hour", "d": "day", "y": "year"}
+
+
+def time_words(level: float) -> str:
+    """A time as a sentence says it, in the unit that `time_text` takes.
+
+    >>> time_words(86400.0), time_words(276480.0)
+    ('1 day', '3.2 days')
+    """
+    text = time_text(level)
+    return f"{text[:-1]} {_WORDS[text[-1]]}{'' if text[:-1] == '1' else 's'}"
+
+
 def time_text(level: float) -> str:
     """A time in the largest unit in which a few digits say it to the second or better, else rounded to three digits.
 

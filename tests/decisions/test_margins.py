@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from math import inf
 from pathlib import Path
@@ -99,6 +100,44 @@ def test_the_command(files: nets.Files, tmp_path: Path) -> None:
     written = onnxnoise("margin", files.model, *flags, "--json", "-", "-q").json
     assert written["schema"] == "onnxnoise/margin/1"
     assert written["margins"][0]["layer"] is None
+
+
+def test_whole_levels_are_bisected_as_such(files: nets.Files, tmp_path: Path) -> None:
+    asked = spec(files, tmp_path / "run", noise="quantize", target=0.95)
+    (found,) = margins.margin(asked).margins
+    bits = {b: measured_at(files, tmp_path, b) for b in range(2, 17)}
+    assert found.level == min(b for b in bits if all(bits[more] >= 0.95 for more in range(b, 17)))
+    assert all(level == int(level) for level in found.tried)
+    assert len(found.tried) < 8
+    assert found.readable == f"{found.level:g} bits"
+    assert found.interval is None
+    outcome = onnxnoise(*command(files, tmp_path / "run"), "--noise", "quantize", columns=200)
+    assert f"keeps 95 % of the clean top-1 accuracy down to {found.level:g} bits" in outcome.out, outcome.err
+
+
+def measured_at(files: nets.Files, folder: Path, bits: float) -> float:
+    result = runner.bench(spec(files, folder / f"{bits}-bits", noise="quantize", levels=(float(bits),)))
+    (cell,) = result.cells
+    assert cell.normalized_top1 is not None
+    return cell.normalized_top1.mean
+
+
+def command(files: nets.Files, out: Path) -> tuple[object, ...]:
+    return ("margin", files.model, "--data", files.data, "--bn", "affine", "--draws", "2", "--out", out)
+
+
+def test_a_margin_is_told_in_the_level_s_own_unit(files: nets.Files, tmp_path: Path) -> None:
+    flags = ("--tolerance", "1")
+    stuck = onnxnoise(*command(files, tmp_path / "a"), *flags, "--noise", "stuck", columns=200)
+    assert re.search(r"keeps 95 % of the clean top-1 accuracy up to [\d.e-]+ % stuck cells", stuck.out), stuck
+    drifting = onnxnoise(*command(files, tmp_path / "b"), *flags, "--noise", "pcm", "--target", "0.05", columns=200)
+    assert re.search(r"keeps 5 % of the clean .* up to [\d.]+ (second|minute|hour|day|year)s?", drifting.out), drifting
+    narrow = onnxnoise(
+        *command(files, tmp_path / "b"), *flags, "--noise", "pcm", "--range", "1h,1d", "--json", "-", "-q"
+    )
+    assert narrow.json["range"] == [86400.0, 3600.0]
+    refused(onnxnoise(*command(files, tmp_path / "c"), "--noise", "afm"), 2, "afm", "one level")
+    refused(onnxnoise(*command(files, tmp_path / "c"), "--noise", "quantize", "--range", "1,8"), 2, "--range", "bits")
 
 
 def test_bad_input(files: nets.Files, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from onnxnoise.decisions.gating.rules import RULE_KEYS, find_rules, load_rules
+from onnxnoise.decisions.gating.rules import RULE_KEYS, check_levels, find_rules, load_rules
 from onnxnoise.errors import InputError
+from onnxnoise.flags import from_flags
 
 RULE = '[[rule]]\nname = "a"\nsnr = 10\nmin = 0.9\n'
 
@@ -189,3 +190,26 @@ def test_any_content_is_refused_in_a_second(tmp_path: Path, text: str, found: st
     with pytest.raises(InputError) as error:
         load_rules(written(tmp_path, text))
     assert found in str(error.value)
+
+
+def test_noise_has_a_table_of_its_own_and_levels_may_be_times(tmp_path: Path) -> None:
+    path = tmp_path / "onnxnoise.toml"
+    rule = '[[rule]]\nname = "a"\nlevel = "1d"\nmin = 0.9\n'
+    path.write_text(f'[bench]\nlimit = 5\n[noise]\nnoise = "pcm"\ncompensate = "drift"\nscale = "channel"\n{rule}')
+    rules = load_rules(path)
+    assert rules.bench == {"limit": "5", "noise": "pcm", "compensate": "drift", "scale": "channel"}
+    assert rules.rules[0].level == 86400.0
+    check_levels(rules, from_flags("m", **rules.bench).level)
+    with pytest.raises(InputError, match="level is a time, but the level of this noise is the signal-to-noise ratio"):
+        check_levels(rules, from_flags("m").level)
+    for text, words in (
+        (rule.replace("1d", "1w"), ["'1w'", "a time in quotes"]),
+        (rule.replace("1d", "-1d"), ["'-1d'", "a time in quotes"]),
+        (f"[noise]\nlimit = 5\n{rule}", ["[noise]", "'limit'", "compensate"]),
+        (f"[noise]\nseed = 5\n[bench]\nseed = 5\n{rule}", ["[noise]", "seed", "[bench]"]),
+        (f"[nois]\nseed = 5\n{rule}", ["'nois'", "did you mean noise"]),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError) as error:
+            load_rules(path)
+        assert all(word in str(error.value) for word in words), error.value

@@ -34,7 +34,7 @@ class MarginFlags:
         "LOW,HIGH",
         "Levels between which to look",
         default=None,
-        syntax="numbers",
+        syntax="levels",
         example="0.1,1000",
         by_default="SNR 0.1,1000, or the noise model's own",
     )

@@ -41,7 +41,8 @@ def margins(console: Console, found: Margins) -> None:
     wanted = f"{METRIC_TITLES[found.metric]} {found.measure} of at least {found.target:g} of the clean one"
     if found.margins[0].layer is None:
         (only,) = found.margins
-        console.print(Text(f"All layers noisy: {wanted} {_from(only, found)}", "bold"), soft_wrap=True)
+        said = f"{wanted} {_from(only, found)}" if level.name == "SNR" else _kept(only, found)
+        console.print(Text(f"All layers noisy: {said}", "bold"), soft_wrap=True)
         if only.accuracy is not None:
             console.print(f"at {level.text(only.level)}: {_estimate(only.accuracy)} of clean", soft_wrap=True)
     else:
@@ -68,16 +69,28 @@ def margins(console: Console, found: Margins) -> None:
         ]
         named_table(console, ["#", "layer", "kind", level.name, "noise", "95 % interval"], rows)
     chance_line(console, None, found.chance)
-    console.print(Text(f"found to {found.tolerance:.0%}; noise: {level.share}", "dim"), soft_wrap=True)
+    to = "exactly" if level.whole or level.choices else f"to {found.tolerance:.0%}"
+    console.print(Text(f"found {to}; noise: {level.share}", "dim"), soft_wrap=True)
+
+
+def _kept(margin: Margin, found: Margins) -> str:
+    """A sentence that says in the level's own unit how much of the accuracy is kept, and up to where."""
+    level = level_of(found.noise)
+    loud, quiet = found.range
+    what = f"{100 * found.target:g} % of the clean {METRIC_TITLES[found.metric]} accuracy"
+    if margin.level == level.silent:
+        return f"does not keep {what}, not even with {level.words(quiet)}"
+    way = "down to" if level.less == "larger" else "up to"
+    beyond = " and beyond, where it was not looked" if margin.level == loud else ""
+    interval = "" if margin.interval is None else f", 95 % interval {_interval(margin, found)}"
+    return f"keeps {what} {way} {level.words(margin.level)}{beyond}{interval}"
 
 
 def _from(margin: Margin, found: Margins) -> str:
     level = level_of(found.noise)
     if margin.level == level.silent:
-        return f"is not met {'up' if level.less == 'larger' else 'down'} to {level.text(found.range[1])}"
+        return f"is not met up to {level.text(found.range[1])}"
     way = f"from {level.name} {_bound(margin.level, found)} on"
-    if level.less == "smaller":
-        way = f"up to {level.name} {_bound(margin.level, found)}"
     return f"{way} ({_noise(margin.level, level)} noise), 95 % interval {_interval(margin, found)}"
 
 

@@ -41,7 +41,8 @@ class Margin:
     not even the quietest of the range meets it, the range's noisiest where that one does; `snr` is the same where it is a
     signal-to-noise ratio. `interval` has two levels, the smaller first: beyond the one of more noise even the upper end of the
     95 % `sampled` interval misses the target, from the one of less noise on the lower end meets it, too; None with one draw.
-    `accuracy` is the estimate at `level`, None for no noise; `tried` are the levels that were measured.
+    `accuracy` is the estimate at `level`, None for no noise; `tried` are the levels that were measured. `readable` is the level
+    as people say it: `3.2 days`, `4 bits`; empty for no noise.
     """
 
     layer: int | None
@@ -52,6 +53,7 @@ class Margin:
     accuracy: Estimate | None
     tried: tuple[float, ...]
     snr: float | None = None
+    readable: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,19 @@ def margin(
     Raises UsageError for an impossible tolerance or range, and what `runner.bench` raises.
     """
     level = spec.level
+    if level.only is not None:
+        raise UsageError(
+            f"--noise: {spec.setting.chain} has one level, so there is no margin to look for; bench says what it keeps"
+        )
     low, high = range_ or sorted(level.search)
     if not 0 < low < high < inf:
-        smaller, larger = sorted(level.search)
+        smaller, larger = map(level.number, sorted(level.search))
         raise UsageError(
-            f"--range: {low:g} to {high:g} is no range of {level.name}s; write for example {smaller:g},{larger:g}"
+            f"--range: {level.number(low)} to {level.number(high)} is no range of {level.name}s; write for example "
+            f"{smaller},{larger}"
         )
+    for end in (low, high):
+        level.check(end, "--range")
     quiet, loud = level.in_order((low, high))
     if not 0.001 <= tolerance <= 1:
         raise UsageError(f"--tolerance: {tolerance:g} is out of range; give a share from 0.001 to 1, 0.05 is 5 %")
@@ -186,6 +195,7 @@ class Bisection:
             interval=(min(misses, meets), max(misses, meets)) if self.question.draws > 1 else None,
             accuracy=known.get(level),
             tried=tuple(sorted(known)),
+            readable="" if level == self.level.silent else self.level.words(level),
         )
 
     def _next(self, store: RunStore, curve: Curve) -> list[float]:
@@ -224,7 +234,10 @@ class Bisection:
     def _middle(self, loud: float, quiet: float) -> float | None:
         """The level between two; None where they are close enough, or where one lies beyond the range."""
         low, high = sorted((loud, quiet))
-        if low == 0 or high == inf or high / low <= 1 + self.tolerance:
+        if self.level.choices:
+            inside = sorted(each for each in self.level.choices if low < each < high)
+            return inside[len(inside) // 2] if inside else None
+        if low == 0 or high == inf or high / low <= 1 + self.tolerance or (self.level.whole and high - low <= 1):
             return None
         middle = self.level.between(low, high)
         return middle if low < middle < high else None

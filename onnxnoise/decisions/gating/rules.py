@@ -16,6 +16,7 @@ from onnxnoise.files import is_file, is_there
 from onnxnoise.flags import bench_flags, from_flags
 from onnxnoise.formats import RULES, mistaken
 from onnxnoise.noise.base import Level
+from onnxnoise.noise.times import seconds
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import did_you_mean
 from onnxnoise.words import METRICS, SWEEPS, Metric, Sweep
@@ -26,7 +27,12 @@ PROJECT_TABLE = ("tool", "onnxnoise", "gate")
 WORST = "worst"
 CLEAN, ABSOLUTE = "clean", "absolute"
 RULE_KEYS = ("name", "sweep", "layer", "snr", "level", "metric", "relative_to", "min", "max_drop", "confidence")
-TABLES = ("bench", "rule")
+TABLES = ("bench", "noise", "rule")
+NOISE_KEYS = (
+    *("noise", "protocol", "scale", "sigma_scope", "analog"),
+    *("bn", "compensate", "calibration", "noise_map", "seed"),
+)
+"""The keys of `[bench]` that say what the noise is; a table `[noise]` of their own may have them."""
 DEFAULT_CONFIDENCE = 0.95
 MOST_CONFIDENCE = 0.999999
 """Beyond it no number of draws that anybody measures decides anything, and the bounds' arithmetic ends."""
@@ -47,7 +53,8 @@ class Rule:
     | `absolute`  | accuracy >= min                   | accuracy - clean >= -max_drop          |
     | a run file  | accuracy / the baseline's >= min  | accuracy / the baseline's >= 1 - max_drop |
 
-    `key` is the key that the level was written with: `snr`, for gaussian noise only, or `level`.
+    `key` is the key that the level was written with: `snr`, for gaussian noise only, or `level`; `is_time` says that it was
+    written as a time, in a text with a unit.
     """
 
     name: str
@@ -61,6 +68,7 @@ class Rule:
     min: float | None
     max_drop: float | None
     confidence: float
+    is_time: bool = False
 
     @property
     def from_clean(self) -> bool:
@@ -87,7 +95,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """A rules file: its rules in order, and its `[bench]` table, which says how a model is benched in texts that flags take."""
+    """A rules file: its rules in order, and the flags of its tables `[bench]` and `[noise]`, as texts: how a model is benched."""
 
     path: Path
     rules: tuple[Rule, ...]
@@ -123,7 +131,8 @@ def load_rules(path: Path) -> Rules:
             if not where and (other := mistaken(path, "a rules file", besides=(RULES,))):
                 raise InputError(f"{path}: {other}")
             raise InputError(
-                f"{path}: {where}{shown(key)} is unknown{did_you_mean(key, TABLES)} (known: [{where}bench], [[{where}rule]])"
+                f"{path}: {where}{shown(key)} is unknown{did_you_mean(key, TABLES)} (known: [{where}bench], [{where}noise], "
+                f"[[{where}rule]])"
             )
     tables = document.get("rule", [])
     if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
@@ -141,7 +150,13 @@ def load_rules(path: Path) -> Rules:
                 f"{path}: {'two' if count == 2 else count} rules have the name {shown(name)}; a report tells rules by their "
                 "names: change one"
             )
-    return Rules(path, rules, _bench(as_table(path, f"[{where}bench]", document.get("bench", {}), InputError)))
+    bench, noise = (
+        as_table(path, f"[{where}{name}]", document.get(name, {}), InputError) for name in ("bench", "noise")
+    )
+    if twice := sorted(bench.values.keys() & noise.values.keys()):
+        raise noise.refused(f"has {twice[0]}, and so has {bench.title}; leave out one of the two")
+    flags = bench_flags("rules")
+    return Rules(path, rules, _bench(bench, flags) | _bench(noise, {key: flags[key] for key in NOISE_KEYS}))
 
 
 def check_rules(path: Path) -> Rules:
@@ -169,9 +184,8 @@ def bench_spec(model: str, rules: Rules, given: Mapping[str, str | bool]) -> Ben
     return from_flags(model, **{**own, **given}) if given else spec
 
 
-def _bench(table: Table) -> dict[str, str | bool]:
-    """The `[bench]` table as flags take it: texts, a bool for a switch. Relative paths are the rules file's."""
-    flags = bench_flags("rules")
+def _bench(table: Table, flags: Mapping[str, Flag]) -> dict[str, str | bool]:
+    """The settings in a table as flags take them: texts, a bool for a switch. Relative paths are the rules file's."""
     table.check_keys(tuple(flags), table.title)
     return {key: _setting(table, key, flags[key]) for key in table.values}
 
@@ -224,9 +238,8 @@ def _rule(path: Path, number: int, values: Mapping[str, object]) -> Rule:
         to=MOST_CONFIDENCE,
     )
     key, level = _level(table)
-    return Rule(
-        name, sweep, layer, key, level, metric, relative_to, baseline, least, drop, confidence or DEFAULT_CONFIDENCE
-    )
+    sure, is_time = confidence or DEFAULT_CONFIDENCE, isinstance(values.get("level"), str)
+    return Rule(name, sweep, layer, key, level, metric, relative_to, baseline, least, drop, sure, is_time)
 
 
 def _level(table: Table) -> tuple[Literal["snr", "level"], float]:
@@ -239,7 +252,13 @@ def _level(table: Table) -> tuple[Literal["snr", "level"], float]:
         return "snr", snr
     if "snr" in table.values:
         raise table.refused("has snr and level, which say the same; leave out one")
-    level = table.number("level", "a number from 0 up", least=0.0, infinite=True)
+    written = table.values["level"]
+    if isinstance(written, str):
+        time = seconds(written)
+        if time is None or not time >= 0:
+            raise table.error("level", 'a number from 0 up, or a time in quotes, as "1d"')
+        return "level", time
+    level = table.number("level", 'a number from 0 up, or a time in quotes, as "1d"', least=0.0, infinite=True)
     assert level is not None
     return "level", level
 
@@ -250,12 +269,22 @@ def check_levels(rules: Rules, level: Level) -> None:
         title = f"{rules.path}: rule {shown(rule.name)}"
         if rule.key == "snr" and level.name != "SNR":
             raise InputError(
-                f"{title}: snr is of gaussian noise, but this noise has {level.name}; write level = {level.defaults[0]:g}"
+                f"{title}: snr is of gaussian noise, but this noise has {level.name}; write level = {_written(level)}"
+            )
+        if rule.is_time and not level.time:
+            raise InputError(
+                f"{title}: level is a time, but the level of this noise is the {level.title}; write level = {_written(level)}"
             )
         try:
             level.check(rule.level, f"{title}: {rule.key}")
         except UsageError as error:
             raise InputError(str(error)) from error
+
+
+def _written(level: Level) -> str:
+    """A level as a rule has it, for a message."""
+    number = level.number(level.defaults[0])
+    return f'"{number}"' if level.time else number
 
 
 def _layer(table: Table) -> str | None:
