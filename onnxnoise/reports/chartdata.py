@@ -19,6 +19,9 @@ BANDS = ("< 0.2", "0.2 to 0.5", "0.5 to 0.8", "0.8 to 0.9", "0.9 to 0.95", "0.95
 """Bands of accuracy / clean on the heat map, worst first; the lower bound belongs to the band."""
 
 _BOUNDS = (0.2, 0.5, 0.8, 0.9, 0.95, 0.99)
+_STRETCH = 1.15
+"""The ratio of the times at which one run's marks stand and the next run's."""
+
 _STEP, _REACH = 0.008, 0.03
 """Shares of the axis: the distance from one run's marks to the next run's, and at most from the first's to the last's."""
 
@@ -87,8 +90,15 @@ def beside(found: Sequence[View]) -> Iterator[tuple[View, Callable[[float], floa
     most = max((level.percent(each) for view in found for each in view.levels), default=0.0)
     step = min(_STEP, _REACH / len(found)) * math.sqrt(most)
     for i, view in enumerate(found):
+        if level.time:  # on a logarithmic scale
+            yield view, partial(_stretched, _STRETCH ** (i - (len(found) - 1) / 2))
+            continue
         shift = (i - (len(found) - 1) / 2) * step
         yield view, partial(_shifted, shift)
+
+
+def _stretched(factor: float, seconds: float) -> float:
+    return factor * seconds
 
 
 def _shifted(shift: float, percent: float) -> float:

@@ -15,7 +15,7 @@ from onnxnoise.reports import style
 from onnxnoise.reports.chartdata import Datum
 from onnxnoise.reports.figures import NAMES, figure
 from onnxnoise.reports.figures.base import AnyFigure, Canvas, OfAllRuns, OfOneRun, dataset
-from onnxnoise.reports.views import METRIC_TITLES, View
+from onnxnoise.reports.views import METRIC_TITLES, View, one_level
 from onnxnoise.text import shortened
 
 Spec: TypeAlias = dict[str, Any]
@@ -48,8 +48,13 @@ def drawings(found: Sequence[View], names: Sequence[str] = NAMES, *, selectable:
     numbers = count()
     chosen = [(name, figure(name)) for name in NAMES if name in names]
     made = []
+    together = one_level(found)
     for name, each in chosen:
-        if isinstance(each, OfAllRuns) and (charts := each.charts(found, Canvas(None, selectable))):
+        if (
+            isinstance(each, OfAllRuns)
+            and (each.any_noise or together)
+            and (charts := each.charts(found, Canvas(None, selectable)))
+        ):
             made.append(Drawing(f"{name}-{next(numbers)}", name, each, _specs(charts), None))
     for run, view in enumerate(found):
         canvas = Canvas(run, selectable)
@@ -77,7 +82,7 @@ def datasets(found: Sequence[View], names: Sequence[str] = NAMES) -> dict[str, l
     chosen = [figure(name) for name in names]
     named: dict[str, list[Datum]] = {}
     for each in chosen:
-        if isinstance(each, OfAllRuns):
+        if isinstance(each, OfAllRuns) and (each.any_noise or one_level(found)):
             named |= {dataset(name, None): rows(found) for name, rows in each.rows.items()}
     for run, view in enumerate(found):
         shared = {name: rows for each in chosen if isinstance(each, OfOneRun) for name, rows in each.rows.items()}

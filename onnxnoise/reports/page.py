@@ -12,6 +12,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline
 from onnxnoise.reports import style, tables
 from onnxnoise.reports.answer import answer
@@ -19,7 +20,7 @@ from onnxnoise.reports.chartdata import row_label
 from onnxnoise.reports.figures.base import OfAllRuns, OfOneRun
 from onnxnoise.reports.layout import Drawing, about, datasets, drawings
 from onnxnoise.reports.ranked import Ranking
-from onnxnoise.reports.views import View, differences, level_of, mean_of_layer
+from onnxnoise.reports.views import View, differences, mean_of_layer
 from onnxnoise.text import safe
 
 
@@ -167,10 +168,18 @@ def _first(view: View) -> int:
 
 
 def _reading(found: Sequence[View]) -> str:
-    level = level_of(found)
+    levels = list({view.level.name: view.level for view in found}.values())
     return Template(_file("reading.html")).substitute(
-        level=escape(level.name),
-        meaning=escape(f"{level.definition}; the percentage beside it is {level.share} ({level.hint})"),
+        level=escape(" or ".join(level.name for level in levels)),
+        meaning=escape("; ".join(map(_meaning, levels))),
+    )
+
+
+def _meaning(level: Level) -> str:
+    return (
+        level.definition
+        if level.time
+        else f"{level.definition}; the percentage beside it is {level.share} ({level.hint})"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 
 from onnxnoise.noise.base import Level
+from onnxnoise.noise.times import UNITS
 from onnxnoise.reports.views import View, level_of
 
 # Okabe and Ito's palette, told apart with any colour vision, but for black and yellow, which one of the two themes hides;
@@ -86,17 +87,33 @@ def config(*, dark: bool) -> dict[str, Any]:
 
 
 def _axis_title(level: Level) -> str:
+    if level.time:
+        return f"{level.name}, {level.definition}, on a logarithmic scale"
     return f"{level.name}, and noise in % of {level.reference}"
+
+
+_TIME = " : ".join(
+    [
+        f"datum.value >= {size} ? format(datum.value / {size}, '.3~g') + '{unit}'"
+        for unit, size in reversed(UNITS.items())
+    ]
+    + ["format(datum.value, '.3~g') + 's'"]
+)
+"""A Vega expression that writes a time in seconds, `datum.value`, in its largest unit."""
 
 
 def _axis_labels(level: Level) -> str:
     """A Vega expression that writes a label of two lines, level and percent, from `datum.value`, the noise in percent."""
+    if level.time:
+        return f"datum.value == 0 ? 'clean' : {_TIME}"
     number = f"format({level.inverse.replace('p', 'datum.value')}, '.3~g')"
     return f"datum.value == 0 ? ['clean', '0 %'] : [{number}, format(datum.value, '.3~g') + ' %']"
 
 
 def legend_labels(level: Level) -> str:
     """A Vega expression that writes level and percent on one line from `datum.value`, the noise in percent."""
+    if level.time:
+        return _TIME
     return f"format({level.inverse.replace('p', 'datum.value')}, '.3~g') + ' (' + format(datum.value, '.3~g') + ' %)'"
 
 
@@ -119,12 +136,15 @@ class Axis:
         return cls(tuple(view.label for view in found), level, tuple(noises))
 
     def noise(self, field: str = "place", *, clean: bool = True) -> alt.X:
-        """The noise in percent on a square-root scale; with `clean`, 0 has a tick too. Labels say level and percent."""
+        """The noise in percent on a square-root scale, a time on a logarithmic one; with `clean`, 0 has a tick too.
+
+        Labels say level and percent.
+        """
         values = [0.0, *self.noises] if clean else list(self.noises)
         return alt.X(
             f"{field}:Q",
             title=_axis_title(self.level),
-            scale=alt.Scale(type="sqrt", nice=False, zero=True),
+            scale=alt.Scale(type="symlog" if self.level.time else "sqrt", nice=False, zero=True),
             axis=alt.Axis(
                 values=values,
                 labelExpr=_axis_labels(self.level),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import level_of as level_of_noise
 from onnxnoise.records import Average, Cell, DrawHits, Estimate, LayerInfo, Result
@@ -90,18 +89,16 @@ def level_of(found: Sequence[View]) -> Level:
     return found[0].level
 
 
+def one_level(found: Sequence[View]) -> bool:
+    """Whether the levels of these runs are all of one kind, so that they have an axis of noise in common."""
+    return len({view.level.name for view in found}) == 1
+
+
 def views(runs: Sequence[OpenedRun], metric: Metric | None = None) -> list[View]:
     """Each run with a label of its own and the metric that it shows.
 
     The metric is the run's own, or `metric` for all runs; it is top-1 where there are five classes or fewer.
     """
-    levels = {level_of_noise(run.result.noise).name: run for run in runs}
-    if len(levels) > 1:
-        one, other = list(levels)[:2]
-        raise UsageError(
-            f"{levels[one].path} and {levels[other].path} have other noise, {one} and {other}, so no axis is theirs; "
-            "report them apart"
-        )
     found = []
     for label, run in zip(_labels(runs), runs, strict=True):
         shown = metric or run.result.metric

@@ -20,6 +20,7 @@ class Entry(NamedTuple):
 FIGURES = (
     Entry("all", "all_layers"),
     Entry("average", "average"),
+    Entry("realized", "realized"),
     Entry("heatmap", "heatmap"),
     Entry("profile", "profile", asked=True),
     Entry("cumulative", "cumulative"),

@@ -56,7 +56,12 @@ class Figure(Generic[Shown]):
 
 @dataclass(frozen=True)
 class OfAllRuns(Figure[Sequence[View]]):
-    """A figure of all runs together; on the page it stands in the section "At a glance"."""
+    """A figure of all runs together; on the page it stands in the section "At a glance".
+
+    `any_noise` says that it also shows runs whose levels are of several kinds, which have no axis of noise in common.
+    """
+
+    any_noise: bool = False
 
 
 @dataclass(frozen=True)
