@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import subprocess
@@ -12,15 +13,21 @@ from pathlib import Path
 import altair
 import numpy as np
 import pytest
+from support import nets
 from support.command import onnxnoise
 from support.reports import html, ratio, seen
 from support.runfiles import RunFile
 
 from onnxnoise.cli.options import completing
 from onnxnoise.reports import chartdata, layout, style
-from onnxnoise.reports.figures import IN_IMAGE, NAMES, all_layers, average, figure
+from onnxnoise.reports.figures import IN_IMAGE, NAMES, all_layers, average, figure, realized
 from onnxnoise.reports.figures.base import OfAllRuns, OfOneRun
+from onnxnoise.reports.layout import drawings
+from onnxnoise.reports.views import views
 from onnxnoise.reports.writing import report
+from onnxnoise.results.reading import open_run_file
+from onnxnoise.run.runner import bench
+from onnxnoise.spec import BenchSpec
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -141,3 +148,27 @@ def lightness_of(color: str) -> float:
     ]
     y = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return 116 * y ** (1 / 3) - 16 if y > 0.008856 else 903.3 * y
+
+
+def test_runs_of_other_noise_share_the_axis_of_realized_snr_alone(tmp_path: Path) -> None:
+    files = nets.bench_files(tmp_path, count=8)
+    runs = []
+    for name, noise, levels in (("a", "pcm", (1.0, 86400.0)), ("b", "gaussian", (10.0, 3.0))):
+        out = tmp_path / f"{name}.sqlite"
+        asked = BenchSpec(
+            str(files.model), data=str(files.data), noise=noise, levels=levels, sweeps=("all",), draws=2, out=str(out)
+        )
+        bench(asked)
+        runs.append(open_run_file(out))
+    found = views(runs)
+    made = drawings(found)
+    assert [drawing.name for drawing in made if drawing.run is None] == ["realized"]
+    rows = realized.points(found)
+    assert [row["level"] for row in rows] == ["1s", "1d", "10", "3"]
+    for row, each in zip(rows, [each for view in found for each in view.result.realized_layers], strict=True):
+        assert (row["snr_low"], row["snr"], row["snr_high"]) == each.snr
+    report([tmp_path / "a.sqlite", tmp_path / "b.sqlite"], tmp_path / "both.html")
+    assert "Realized noise of the layers" in (tmp_path / "both.html").read_text()
+    alone = json.dumps([drawing.panels for drawing in drawings(found[:1]) if drawing.name == "all"])
+    assert '"type": "symlog"' in alone
+    assert "'d'" in alone

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxnoise.records import Tally
+from onnxnoise.records import Realized, Tally
 from onnxnoise.results.run_file.store import RunStore
 
 INF = float("inf")
@@ -66,6 +66,8 @@ class RunFile:
             for chunk in self.ranges:
                 store.lay_down(chunk.stop, chunk.__len__)
                 store.append(self._tallies(chunk))
+            found = product(range(1, len(self.names) + 1), self.snrs)
+            store.keep_realized(Realized(k, snr, snr * (1 + k / 100), 0.9, 0.1 * k, self.draws) for k, snr in found)
 
     @property
     def images(self) -> int:
