@@ -45,6 +45,10 @@ def test_a_plan_is_what_bench_measures(files: nets.Files, tmp_path: Path) -> Non
     assert made.verified == whole(files, tmp_path / "a", index_ranges(made.noisy), made.fresh_seed, 6)
     assert made.verified.mean >= 0.9 > made.without.mean
     assert made.without == whole(files, tmp_path / "b", None, 40, 3)
+    path = tmp_path / "map.toml"
+    path.write_text(digital.as_map(made))
+    asked = spec(files, tmp_path / "c", sweeps=("all",), seed=made.fresh_seed, draws=6, noise_map=str(path))
+    assert runner.bench(asked).cells[0].normalized_top1 == made.verified
     total = sum(layer.parameters for layer in open_model(str(files.model), bn="affine").layers)
     assert made.share == pytest.approx(sum(layer.parameters for layer in made.digital) / total)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from onnxnoise.cli.options import Decided, Printer
+from onnxnoise.cli.options import Decided, OutputFile, Printer
 from onnxnoise.fields import flag
 from onnxnoise.flags import Given, from_flags
 
@@ -25,6 +25,16 @@ class PlanFlags:
     max_share: float = flag(
         "--max-share", "SHARE", "Largest share of the parameters to keep digital", default=1.0, syntax="number"
     )
+    map_out: str | None = flag(
+        "--map-out", "FILE", "Write the plan as a noise map, which --noise-map takes", default=None, syntax="path"
+    )
+
+    def __post_init__(self) -> None:
+        if self.map_out is not None:
+            _MAP.check(self.map_out)
+
+
+_MAP = OutputFile("--map-out", b"#", "noise map")
 
 
 def plan(own: PlanFlags, given: Given, printer: Printer) -> None:
@@ -41,5 +51,7 @@ def plan(own: PlanFlags, given: Given, printer: Printer) -> None:
         fresh_draws=own.fresh_draws,
         tell=lambda text: printer.aside.print(text, soft_wrap=not printer.aside.is_terminal),
     )
+    if own.map_out is not None:
+        _MAP.write(own.map_out, digital_layers.as_map(made))
     printer.result(lambda: digital_layers.to_json(made), lambda shown: chips.plan(shown, made), made.warnings)
     raise Decided(0 if made.met else 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.noise.maps import DIGITAL, map_text
 from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, MeasuredModel, NoiseLayer, Notice
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.summary import summarize
@@ -17,7 +18,7 @@ from onnxnoise.run.naming import run_path
 from onnxnoise.run.runner import measured_run
 from onnxnoise.selection import index_ranges
 from onnxnoise.spec import BenchSpec, only_level
-from onnxnoise.text import counted, shortened
+from onnxnoise.text import counted, safe, shortened
 from onnxnoise.words import Metric
 
 SCHEMA = "onnxnoise/plan/1"
@@ -135,6 +136,25 @@ def plan(
 def to_json(made: Plan) -> str:
     """The plan as one JSON document, schema `onnxnoise/plan/1`."""
     return measured_json(SCHEMA, made)
+
+
+def as_map(made: Plan) -> str:
+    """The plan as the text of a noise map: the noisy layers with the plan's noise at its level, all others digital.
+
+    Raises UsageError for a plan that was made with a noise map itself.
+    """
+    if made.noise.noise_map is not None:
+        raise UsageError(
+            "--map-out: the plan's layers have the noise of a noise map already; add the digital layers there"
+        )
+    chain = "+".join(
+        replace(step, level=made.level if step.level is None else step.level).located for step in made.noise.steps
+    )
+    digital = ", ".join(safe(layer.name) for layer in made.digital) or "none"
+    kept = f"accuracy / clean {made.verified.mean:.3f} on {made.fresh_draws} fresh draws"
+    about = f"{safe(made.model['name'])}: digital are {digital}\n{kept}"
+    noisy = [(index_ranges(made.noisy), chain)] if made.noisy else []
+    return map_text([*noisy, ("*", DIGITAL)], about)
 
 
 class _Choice:
