@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
@@ -625,6 +626,18 @@ class Result(MeasuredModel):
     realized: tuple[Realized, ...] = ()
     realized_layers: tuple[RealizedRange, ...] = ()
     chance: Chance | None = None
+
+    def __repr__(self) -> str:
+        """One line for people: what was measured, and how much of it."""
+        clean = f"clean {self.told} {self.clean_hits / self.clean.images:.2%}" if self.clean.images else "nothing clean"
+        return (
+            f"<Result {self.about(str, self.clean.images)}: {clean}, {len(self.cells)} cells, noise {self.noise.chain}, "
+            f"bn {self.bn}, {len(self.warnings)} warnings>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The result as a notebook shows it; what draws it stands above this module, and is imported when asked."""
+        return str(import_module("onnxnoise.reports.notebook").result_html(self))
 
     @property
     def told(self) -> Metric:

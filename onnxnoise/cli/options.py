@@ -77,9 +77,13 @@ def _made(run: Callable[..., None], name: str) -> Any:
     return typer.main.get_command(alone)
 
 
+_WRITES = {"init_gate": "rules"}
+"""A command that takes the flags of a file that it writes: its function, and where these flags are taken."""
+
+
 def _taken(kind: type, command: str) -> dict[str, Flag]:
     if kind is Given:
-        return bench_flags(command)
+        return bench_flags(_WRITES.get(command, command))
     return {field: each for field, each in flags_of(kind).items() if each.taken_by(command)}
 
 
@@ -174,7 +178,7 @@ class Printer:
         None,
         "No progress, and of the warnings only those that change what the figures mean",
         default=False,
-        at="bench compare gate margin plan show_runs layers report",
+        at="bench compare gate margin plan init_gate show_runs layers report",
     )
 
     def __post_init__(self) -> None:

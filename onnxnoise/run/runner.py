@@ -22,7 +22,7 @@ from onnxnoise.run.opening import Cut, Run, ScheduleOf, open_run, provenance, sh
 from onnxnoise.run.probing import prove
 from onnxnoise.run.realizing import keep_realized
 from onnxnoise.run.schedules import CLEAN
-from onnxnoise.run.watching import Watcher, Watching, unwatched, watched_by
+from onnxnoise.run.watching import Printed, Watcher, Watching, unwatched, watched_by
 from onnxnoise.run.workers.base import Workers
 from onnxnoise.run.workers.open_workers import open_workers
 from onnxnoise.spec import BenchSpec
@@ -30,10 +30,13 @@ from onnxnoise.text import counted
 from onnxnoise.words import Metric
 
 
-def bench(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor | None = None) -> Result:
+def bench(
+    spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor | None = None, progress: bool = False
+) -> Result:
     """Measure a noise profile, or the part of it that its run file lacks, and return its result.
 
-    `executor` measures if given: any concurrent.futures.Executor whose workers find model and data under the same paths.
+    With `progress`, a few lines on standard error say how far it is, where no `watcher` is given. `executor` measures
+    if given: any concurrent.futures.Executor whose workers find model and data under the same paths.
     Raises OnnxNoiseError's subclasses, whose messages say what to do; a KeyboardInterrupt leaves all tallies so far in the run
     file.
 
@@ -47,6 +50,7 @@ def bench(spec: BenchSpec, watcher: Watcher | None = None, *, executor: Executor
     """
     if spec.shard is not None:
         raise UsageError("--shard: a shard has no result of its own; measure_shard measures one, merge joins them")
+    watcher = watcher or (Printed() if progress else None)
     with measured_run(spec, watched_by(watcher), executor=executor) as run:
         result = summarize(run.store, run.question)
     assert result is not None, "a finished run has its clean pass"

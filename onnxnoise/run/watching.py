@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
@@ -30,6 +31,27 @@ class Silent:
     def started(self, run: Run) -> None: ...
     def planned(self, jobs: Sequence[Job]) -> None: ...
     def measured(self, tally: Tally) -> None: ...
+
+
+class Printed:
+    """A watcher that prints a line on standard error when a run begins, and at each tenth of its passes."""
+
+    def __init__(self) -> None:
+        self._done = self._planned = self._tenths = 0
+
+    def started(self, run: Run) -> None:
+        said = "measuring" if run.todo else "complete"
+        print(f"{run.experiment.subject.network.name}: {said}, kept in {run.store.path}", file=sys.stderr, flush=True)
+
+    def planned(self, jobs: Sequence[Job]) -> None:
+        self._planned = self._done + sum(len(job.chunk) * len(job.keys) for job in jobs)
+
+    def measured(self, tally: Tally) -> None:
+        self._done += tally.images
+        tenths = 10 * self._done // max(1, self._planned)
+        if tenths > self._tenths:
+            self._tenths = tenths
+            print(f"{10 * tenths} % of {self._planned:,} images passed", file=sys.stderr, flush=True)
 
 
 Watching = Callable[[], AbstractContextManager[Watcher]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
@@ -12,6 +14,9 @@ from onnxnoise.decisions.gating.rules import Rules
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import level_of
 from onnxnoise.text import counted, safe
+
+if TYPE_CHECKING:
+    from onnxnoise.decisions.gating.starting import Started
 
 _STYLES: dict[str, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 _SAID = {"pass": "passes", "fail": "fails", "inconclusive": "is inconclusive"}
@@ -69,3 +74,19 @@ def _row(rule: RuleVerdict, level: Level) -> tuple[str, ...]:
     limit = f"≥ {rule.limit:.4g}"
     value = "-" if rule.value is None else f"{rule.value:.3f}"
     return rule.verdict, rule.name, level.number(rule.level), value, bounds, limit, str(rule.draws)
+
+
+def started(console: Console, made: Started) -> None:
+    """Print the files of a gate to start from, the rule in them, and how to hold the model to it."""
+    title_lines(console, made.result, images=made.result.clean.images)
+    at = level_of(made.result.noise).text(made.level)
+    worst = "" if made.found.worst is None else f", the worst chip {made.found.worst:.3f}"
+    console.print(f"all layers noisy at {at}: {made.found.mean:.3f} of the clean accuracy{worst}", soft_wrap=True)
+    console.print(f"rule: at least {made.least:g} of the clean accuracy at {at}", soft_wrap=True)
+    for path in made.paths:
+        console.print(f"wrote {safe(str(path))}", soft_wrap=True)
+    console.print(
+        f"next: `onnxnoise gate {safe(made.model)} --rules {safe(str(made.paths[0]))}`; the jobs run that, too: change in them "
+        "what is installed, and include the GitLab job where you have one",
+        soft_wrap=not console.is_terminal,
+    )
