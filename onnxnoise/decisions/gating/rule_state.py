@@ -12,8 +12,9 @@ import numpy as np
 from onnxnoise.decisions.gating.draws import Draws, GatedRun
 from onnxnoise.decisions.gating.records import CellVerdict, RuleVerdict
 from onnxnoise.decisions.gating.rules import CLEAN, WORST, Rule
-from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.errors import DataError, RunFileError, UsageError
 from onnxnoise.records import NoiseSetting, Verdict
+from onnxnoise.results.chance import CAUSES
 from onnxnoise.selection import Selectable, select_layers
 from onnxnoise.statistics.betting import Bets, against_all, bounds, evidence, most
 from onnxnoise.text import counted, shortened
@@ -130,7 +131,10 @@ class Case:
                 f"{images:,} images; run its `onnxnoise bench` again to go on with it"
             )
         if not found.clean.any():
-            raise RunFileError(f"{run.path}: no image is classified correctly without noise: there is nothing to judge")
+            raise DataError(
+                f"{run.path}: no image is classified correctly without noise, no more than by chance: there is nothing to judge. "
+                f"{CAUSES}"
+            )
         return found
 
     def _over_baseline(self, run: GatedRun, place: Place, found: Draws) -> Bets:
