@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxnoise.noise.base import Level
-from onnxnoise.noise.times import UNITS
+from onnxnoise.noise.times import UNITS, time_text
 
 HOUR, DAY, YEAR = (float(UNITS[unit]) for unit in "hdy")
 
@@ -22,8 +22,8 @@ def age(
         name="t",
         title="time since programming",
         definition="the time since programming",
-        hint="1h is an hour, 1y are 365 days; 0s is before drift and reading",
-        example="1s,1h,1d,1y",
+        hint="1d is a day" if choices else "1h is an hour, 1y are 365 days; 0s is before drift and reading",
+        example=",".join(map(time_text, defaults)),
         less="smaller",
         defaults=defaults,
         search=(max(defaults), min(defaults)),

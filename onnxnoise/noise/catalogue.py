@@ -52,13 +52,18 @@ class Entry:
             ("level", "none: there is one" if level is ONE else meaning),
             ("default levels", self.swept),
             ("other parameters", ", ".join(self.parameters) or "none"),
-            ("scale", f"{self.scale}, unless --scale says otherwise" if "a = max|w|" in self.formula else "not used"),
+            ("scale", f"{self.scale}, unless --scale says otherwise" if self._scaled else "not used"),
             ("on", f"{_PLACES[self.place]}; --analog {'all' if self.name == 'gaussian' else 'kernels'} unless given"),
             ("formula", self.formula.replace(". ", ".\n")),
             ("source", self.source),
             ("not modelled", self.omits),
             ("example", self._example),
         )
+
+    @property
+    def _scaled(self) -> bool:
+        """Whether the formula has the largest weight, which --scale takes over the tensor, each channel or each tile."""
+        return "max|w|" in self.formula or "max w" in self.formula
 
     @property
     def _example(self) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from support.command import onnxnoise
 
-from onnxnoise.noise import MODELS
+from onnxnoise.flags import from_flags
+from onnxnoise.noise import FROM_FILES, MODELS
+from onnxnoise.noise.base import Weights
 from onnxnoise.noise.catalogue import entries, entry
-from onnxnoise.noise.models import parse_chain
+from onnxnoise.noise.models import chain_of, parse_chain
+from onnxnoise.records import NoiseSetting
 
 
 def test_every_model_is_listed() -> None:
@@ -33,6 +37,18 @@ def test_parameters_and_levels_are_those_of_the_model() -> None:
             assert parse_chain(f"{each.name}:{parameter}"), parameter
     assert entry("hermes").parameters == ("devices=2", "gmax=20.7")
     assert entry("afm").swept == "-"
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in FROM_FILES])
+def test_scale_and_example_are_what_the_model_takes(name: str) -> None:
+    said = dict(entry(name).pairs)
+    chain = chain_of(NoiseSetting(parse_chain("stuck:high=1" if name == "stuck" else name)))
+    w = np.random.default_rng(3).normal(0, 0.2, (4, 6)).astype(np.float32)
+    drawn, level = chain.draw(40, 0, 1, 0, w.shape), chain.levels[-1]
+    made = [chain.at(Weights(w, 0.2, scale), drawn, level) for scale in ("tensor", "channel")]
+    assert np.array_equal(*made) == (said["scale"] == "not used")
+    if chain.level.only is None:
+        assert from_flags("m", noise=name, levels=said["example"].split()[-1]).swept
 
 
 def test_an_unknown_model_is_a_usage_error() -> None:
