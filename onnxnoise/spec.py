@@ -455,12 +455,20 @@ class BenchSpec:
         mapped = self.setting.noise_map
         return self.level.defaults if mapped is not None and mapped.whole else self.chain.levels
 
+    @property
+    def only(self) -> float | None:
+        """The one level where nothing can be swept, since every step has its level written or takes but one; else None."""
+        mapped = self.setting.noise_map
+        steps = (step for each in (mapped.entries if mapped else ()) for step in each.steps or ())
+        return None if any(step.level is None for step in steps) else self.chain.written
+
     def at(self, *levels: float) -> BenchSpec:
         """A copy of the spec with these levels in place of its own."""
         return replace(self, snrs=None, levels=levels)
 
     def _check_noise(self) -> None:
         from onnxnoise.noise.base import check_scale
+        from onnxnoise.noise.models import readable
 
         level, mapped = self.level, self.setting.noise_map
         scale = check_scale(self.setting.scale)
@@ -469,6 +477,11 @@ class BenchSpec:
             raise UsageError(
                 f"{'--snr' if self.levels is None else '--levels'}: {self.noise_map} gives every layer its level, so none is "
                 "swept; leave it out"
+            )
+        if level.only is None and self.only is not None and given is not None and set(given) != {self.only}:
+            raise UsageError(
+                f"{'--snr' if self.levels is None else '--levels'}: {readable(self.setting)} has its level written, so none is "
+                "swept; leave it out, or write the step without its level"
             )
         self._check_compensation()
         if self.snrs is not None and level.name != "SNR":

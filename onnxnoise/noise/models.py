@@ -43,11 +43,12 @@ class Chain:
     @property
     def levels(self) -> tuple[float, ...]:
         """The levels to sweep where nothing else is asked for: the level's defaults, or the one written in the chain."""
-        if self._open is not None:
-            return self.level.defaults
-        written = self.links[-1].level
-        assert written is not None
-        return (written,)
+        return self.level.defaults if self.written is None else (self.written,)
+
+    @property
+    def written(self) -> float | None:
+        """The last step's level where every step has its level written, so that nothing is swept; else None."""
+        return self.links[-1].level if self._open is None else None
 
     @property
     def _open(self) -> Link | None:

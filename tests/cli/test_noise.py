@@ -43,7 +43,7 @@ def test_parameters_and_levels_are_those_of_the_model() -> None:
 def test_scale_and_example_are_what_the_model_takes(name: str) -> None:
     said = dict(entry(name).pairs)
     chain = chain_of(NoiseSetting(parse_chain("stuck:high=1" if name == "stuck" else name)))
-    w = np.random.default_rng(3).normal(0, 0.2, (4, 6)).astype(np.float32)
+    w = np.random.default_rng(3).normal(0, 0.2, (20, 60)).astype(np.float32)
     drawn, level = chain.draw(40, 0, 1, 0, w.shape), chain.levels[-1]
     made = [chain.at(Weights(w, 0.2, scale), drawn, level) for scale in ("tensor", "channel")]
     assert np.array_equal(*made) == (said["scale"] == "not used")

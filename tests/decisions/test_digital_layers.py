@@ -64,6 +64,16 @@ def test_all_is_kept_where_no_noise_is_bearable(files: nets.Files, tmp_path: Pat
     assert "all_digital" in [notice.code for notice in made.warnings]
 
 
+@pytest.mark.parametrize(("noise", "levels"), [("quantize", (3.0,)), ("relative:0.4", None)])
+def test_layers_are_rated_at_levels_that_the_noise_has(
+    files: nets.Files, tmp_path: Path, noise: str, levels: tuple[float, ...] | None
+) -> None:
+    made = digital.plan(
+        spec(files, tmp_path / "run", noise=noise, levels=levels, draws=2, target=1.0, bn="clean"), fresh_draws=2
+    )
+    assert made.digital
+
+
 def test_a_share_that_is_too_small(files: nets.Files, tmp_path: Path) -> None:
     total = sum(value.size for value in files.weights.values())
     largest = 30 / total  # one batch norm at most

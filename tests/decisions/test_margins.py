@@ -137,6 +137,7 @@ def test_a_margin_is_told_in_the_level_s_own_unit(files: nets.Files, tmp_path: P
     )
     assert narrow.json["range"] == [86400.0, 3600.0]
     refused(onnxnoise(*command(files, tmp_path / "c"), "--noise", "afm"), 2, "afm", "one level")
+    refused(onnxnoise(*command(files, tmp_path / "c"), "--noise", "pcm:1h"), 2, "pcm:1h", "one level")
     refused(onnxnoise(*command(files, tmp_path / "c"), "--noise", "quantize", "--range", "1,8"), 2, "--range", "bits")
 
 

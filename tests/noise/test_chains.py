@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from onnxnoise.errors import UsageError
@@ -109,3 +111,12 @@ def test_a_level_outside_its_range_is_refused(noise: str, level: str, said: str)
     with pytest.raises(UsageError, match=r"^--levels: ") as error:
         from_flags("m", noise=noise, levels=level)
     assert said in str(error.value)
+
+
+def test_a_level_that_is_written_in_the_chain_is_not_swept() -> None:
+    for chain, flag, level in (("relative:0.1", "levels", "0.2"), ("quantize:4+pcm:1h", "levels", "1h,1d")):
+        with pytest.raises(UsageError, match=rf"^--{flag}: {re.escape(chain)} has its level written, so none is swept"):
+            from_flags("m", noise=chain, **{flag: level})
+    with pytest.raises(UsageError, match=r"^--snr: gaussian:10 has its level written"):
+        from_flags("m", noise="gaussian:10", snrs="5")
+    assert from_flags("m", noise="pcm:1h", levels="1h").swept == (3600.0,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ FRESH_DRAWS = 10
 FOLDER = ".plan"
 """The ending of the folder with the run files of a plan's evaluations, one for each set of noisy layers and seed."""
 
-_HARDER = (1.0, 2.0, 4.0)
+_HARDER = (2.0, 4.0)
 """Layers are rated with these multiples of the plan's noise: with more of it, more layers show what they cost."""
 
 _OF_THE_RUN = ("chance", "card_without_numbers", "clean_labels")
@@ -248,11 +248,22 @@ class _Choice:
                 kept = fewer
         return tuple(sorted(kept, key=lambda layer: layer.index))
 
+    def _harder(self) -> Iterator[float]:
+        """The level, and those of more noise as far as the noise model has them: it may know few, or have its level written."""
+        yield self.level
+        for factor in _HARDER:
+            level = self.experiment.spec.level.times(self.level, factor)
+            try:
+                self.experiment.spec.at(level)
+            except UsageError:
+                continue
+            yield level
+
     def _ranked(self) -> list[list[NoiseLayer]]:
         """Two rankings of the layers, costliest first: by the accuracy lost to noise in them alone, and by loss a parameter."""
         if self._rankings is None:
             swept = self.experiment.spec.level
-            levels = tuple(swept.times(self.level, factor) for factor in _HARDER)
+            levels = tuple(self._harder())
             spec = replace(self.experiment.spec.at(*levels), sweeps=("single",))
             self.tell(f"rating each layer alone at {swept.name} {', '.join(map(swept.number, levels))}")
             kept = self._measured(spec)

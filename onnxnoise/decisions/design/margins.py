@@ -10,6 +10,7 @@ from typing import Literal
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import Level
+from onnxnoise.noise.models import readable
 from onnxnoise.records import Estimate, Interval, LayerInfo, MeasuredModel, Notice, TallyKey
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.question import Question
@@ -92,9 +93,9 @@ def margin(
     Raises UsageError for an impossible tolerance or range, and what `runner.bench` raises.
     """
     level = spec.level
-    if level.only is not None:
+    if spec.only is not None or level.only is not None:
         raise UsageError(
-            f"--noise: {spec.setting.chain} has one level, so there is no margin to look for; bench says what it keeps"
+            f"--noise: {readable(spec.setting)} has one level, so there is no margin to look for; bench says what it keeps"
         )
     low, high = range_ or sorted(level.search)
     if not 0 < low < high < inf:
