@@ -11,7 +11,7 @@ from onnxnoise.errors import UsageError
 from onnxnoise.fields import Flag, Syntax, check, flag, flags_of, one_of
 from onnxnoise.noise.times import seconds
 from onnxnoise.protocols import PROTOCOLS
-from onnxnoise.spec import BenchSpec
+from onnxnoise.spec import DEFAULT_DRAWS, BenchSpec
 from onnxnoise.text import quoted
 
 _Record = TypeVar("_Record")
@@ -48,10 +48,10 @@ def from_flags(model: str, *, protocol: str | None = None, **given: Any) -> Benc
     Raises UsageError that names flag and value.
     """
     texts = {name: text for name, text in given.items() if text is not None}
-    if "draws" in texts and ("precision" in texts or "budget" in texts):
-        raise UsageError("--draws is a fixed number; with --precision or --budget give --max-draws")
     if protocol is not None:
         texts |= PROTOCOLS[one_of("--protocol", protocol, tuple(PROTOCOLS))].implied(texts)
+        if protocol == "paper" and texts.keys().isdisjoint(("draws", "precision", "budget", "max_draws")):
+            texts["draws"] = str(DEFAULT_DRAWS)
     spec = record(BenchSpec, {"model": model, **texts})
     for part in str(texts.get("levels", "")).split(","):
         if seconds(part) is not None and not spec.level.time:

@@ -497,7 +497,8 @@ class Cell:
 
     `snr` is the level where it is a signal-to-noise ratio, else None. A normalized accuracy is None where the clean
     pass has no hit to divide by; top-5 is None with five classes or fewer. `precise` says, where a precision was asked for,
-    whether the half-width of `sampled` is that small, in the metric of the result.
+    whether the half-width of `sampled` is that small, in the metric of the result; where it isn't, `floor` is the half-width that
+    draws without end would leave on these images, None where no chunk of them met two draws.
     """
 
     sweep: Sweep
@@ -509,6 +510,7 @@ class Cell:
     accuracy_top1: Estimate | None = None
     accuracy_top5: Estimate | None = None
     precise: bool | None = None
+    floor: float | None = None
     snr: float | None = None
 
     def normalized(self, metric: Metric) -> Estimate | None:

@@ -34,11 +34,14 @@ if TYPE_CHECKING:
 
 DEFAULT_SWEEPS: tuple[Sweep, ...] = ("single", "all")
 DEFAULT_DRAWS = 3
-DEFAULT_MAX_DRAWS = 64
+"""The draws of --protocol paper, and the passes over all images after which a cell of the chunked design ends at the latest."""
+
+DEFAULT_PRECISION = 0.01
 CALIBRATION_IMAGES = 512
 """The number of images on which batch norms are recalibrated where none is asked for."""
+
 UNLIMITED_DRAWS = 1024
-"""The most draws of a run that ends with its budget."""
+"""The most draws of a run that ends with its budget, where that many are more than DEFAULT_DRAWS passes over all images."""
 
 
 class OwnData:
@@ -62,9 +65,10 @@ class BenchSpec:
     (x, y), or a collection of pairs (image, label) with a length.
     `target` is the share of the clean accuracy that a draw must keep to count in a
     yield, `memory` the most bytes to use. `workers` are processes on this machine, `cluster` the address of a Dask scheduler,
-    `resources` what a task takes of its worker; `precision` is the half-width of the `sampled` interval at which a cell has
-    draws enough (at most `max_draws`), `budget` the seconds that may be spent; `shard` (i, n) asks for every n-th chunk from
-    the i-th on, counted from 1. Raises UsageError for a value that no run could use.
+    `resources` what a task takes of its worker. With `draws` the design is crossed: every draw meets every image. Without, it is
+    chunked: each chunk of images meets draws of its own, until the half-width of the `sampled` interval is at most `precision`
+    (0: never), at most `max_draws`; `budget` is the seconds that may be spent. `shard` (i, n) asks for every n-th chunk from the
+    i-th on, counted from 1. Raises UsageError for a value that no run could use.
     """
 
     model: str = flag(
@@ -110,13 +114,14 @@ class BenchSpec:
         choices=SWEEPS,
         at="bench",
     )
-    draws: int = flag(
+    draws: int | None = flag(
         "--draws",
         "N",
-        "Noise realizations (chips) a cell; ten or more for intervals to rely on",
-        default=DEFAULT_DRAWS,
+        "Every one of N noise realizations (chips) meets every image: for yield and worst chip, 40 or more to rely on",
+        default=None,
         syntax="whole",
         least=1,
+        by_default="each chunk of images meets chips of its own",
         at="bench",
     )
     seed: int = flag(
@@ -330,21 +335,22 @@ class BenchSpec:
     precision: float | None = flag(
         "--precision",
         "SHARE",
-        "Draws until the 95 % interval's half-width is this share of the clean accuracy (0.01), for each cell apart",
+        "Without --draws: each cell ends when its 95 % interval is +- this share of the clean accuracy; 0 for never",
         default=None,
         syntax="number",
         example="0.01",
+        by_default="0.01; with --budget 0",
         after="draws",
         at="bench",
     )
     max_draws: int | None = flag(
         "--max-draws",
         "N",
-        "The most draws of a cell with --precision",
+        "Without --draws: the most draws of a cell",
         default=None,
         syntax="whole",
         least=2,
-        by_default=str(DEFAULT_MAX_DRAWS),
+        by_default="as many as make three passes over the images",
         after="precision",
         at="bench",
     )
@@ -398,15 +404,28 @@ class BenchSpec:
 
     @property
     def chunked(self) -> bool:
-        """Whether each chunk of images meets draws of its own, as many as `precision` or `budget` ask for."""
-        return self.precision is not None or self.budget is not None
+        """Whether each chunk of images meets draws of its own; noise in which nothing is random has one draw for all."""
+        return self.draws is None and not self.chain.deterministic
 
     @property
-    def most_draws(self) -> int:
-        """The most draws that a cell can have; of noise in which nothing is random all draws are one chip."""
+    def goal(self) -> float | None:
+        """The half-width at which a cell of the chunked design ends; None where none ends before it has all draws allowed."""
         if not self.chunked:
-            return 1 if self.chain.deterministic else self.draws
-        return self.max_draws or (DEFAULT_MAX_DRAWS if self.precision is not None else UNLIMITED_DRAWS)
+            return None
+        usual = DEFAULT_PRECISION if self.budget is None else 0.0
+        return (usual if self.precision is None else self.precision) or None
+
+    def most_draws(self, chunks: int) -> int:
+        """The most draws that a cell can have, where the images lie in so many chunks.
+
+        Of noise in which nothing is random all draws are one chip.
+        """
+        if self.chain.deterministic:
+            return 1
+        if self.draws is not None:
+            return self.draws
+        passes = DEFAULT_DRAWS * chunks
+        return self.max_draws or (passes if self.budget is None else max(passes, UNLIMITED_DRAWS))
 
     @cached_property
     def setting(self) -> NoiseSetting:
@@ -524,23 +543,30 @@ class BenchSpec:
         for name, each in flags_of(BenchSpec).items():
             check(each, getattr(self, name))
         self._check_noise()
-        if self.chunked and self.chain.deterministic:
+        if self.chain.deterministic and (self.precision is not None or self.budget is not None):
             asked = "--precision" if self.precision is not None else "--budget"
             raise UsageError(f"{asked} is for draws, and nothing of {self.noise} is random: it has one; leave it out")
         if not 0 < self.target <= 1:
             raise UsageError(
                 f"--target: {self.target:g} is no share of the clean accuracy; give a number above 0, up to 1"
             )
-        if self.precision is not None and not 0 < self.precision < 1:
+        if self.precision is not None and not 0 <= self.precision < 1:
             raise UsageError(
-                f"--precision: {self.precision:g} is no half-width of an interval; give a share of the clean accuracy, as 0.01"
+                f"--precision: {self.precision:g} is no half-width of an interval; give a share of the clean accuracy, as 0.01, "
+                "or 0 for no end before all draws"
             )
         if not self.timeout > 0:
             raise UsageError(f"--timeout: {self.timeout:g} s is no time to run in; write for example --timeout 10m")
-        if self.max_draws is not None and not self.chunked:
-            raise UsageError("--max-draws is for --precision and --budget; for a fixed number give --draws")
-        if self.chunked and self.shard is not None:
-            raise UsageError("--shard needs a fixed number of draws: leave out --precision and --budget")
+        given = ("--precision", self.precision), ("--budget", self.budget), ("--max-draws", self.max_draws)
+        if self.draws is not None and (others := [name for name, value in given if value is not None]):
+            raise UsageError(
+                f"--draws is a fixed number, every draw on every image, and {others[0]} asks for as many draws as it takes; "
+                "leave out one of the two (--max-draws bounds the others)"
+            )
+        if self.budget is not None and self.shard is not None:
+            raise UsageError(
+                "--shard: a shard doesn't end with --budget but with its part of the draws; leave out --budget"
+            )
         if self.workers is not None and self.cluster is not None:
             raise UsageError("--workers are processes on this machine, --cluster has workers of its own; leave out one")
         if self.resources and self.cluster is None:

@@ -1,6 +1,6 @@
-"""How often the intervals hold the truth, on synthetic draws; `python tests/test_coverage.py` prints a longer table.
+"""How often the intervals hold the truth; `python tests/test_coverage.py` prints longer tables.
 
-The families are those of `support/families.py`.
+The draws are synthetic, from the families of `support/families.py`, or hits of real chips, resampled (`support/chips.py`).
 
 Runs are of both designs: crossed, where every draw meets every image, and chunked, where each chunk of images meets a draw of
 its own and a cell stops when it is precise enough (stopping.py), which must not spoil its interval.
@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from support.families import BEYOND, CLASSES, FAMILIES, MARGIN, Family, Floats
+from support.chips import DRAWS, IMAGES, Hits, Population, populations
+from support.families import BEYOND, CLASSES, FAMILIES, MARGIN, Family
+from support.looks import Looks, stopped
 
-from onnxnoise.records import Estimate
-from onnxnoise.statistics.clustered import ChunkHits, estimate_chunks, estimate_layers
+from onnxnoise.statistics.clustered import ChunkHits, estimate_chunks
 from onnxnoise.statistics.distributions import quantile
 from onnxnoise.statistics.estimates import count, estimate
-from onnxnoise.statistics.stopping import StoppingRule, half_width
 
 
 @dataclass(frozen=True)
@@ -50,22 +49,28 @@ def _outcomes(family: Family, draws: int, runs: int, random: np.random.Generator
     for start in range(0, runs, batch):
         hits, clean, conditional = family.sample(random, min(batch, runs - start), draws)
         for noisy, kept, here in zip(hits, clean, conditional, strict=True):
-            sums = count(noisy, kept)
-            result = estimate(sums)
-            assert result.fixed is not None
-            assert result.sampled is not None
-            plain = quantile(0.975, draws - 1) * np.std(sums.ratios, ddof=1) / draws**0.5
-            rate = noisy.mean()
-            pooled = NormalDist().inv_cdf(0.975) * (rate * (1.0 - rate) / noisy.size) ** 0.5 / kept.mean()
-            yield (
-                result.fixed[0] <= here <= result.fixed[1],
-                result.sampled[0] <= family.truth <= result.sampled[1],
-                result.fixed[1] - result.fixed[0],
-                result.sampled[1] - result.sampled[0],
-                abs(result.mean - here) <= plain,
-                abs(result.mean - here) <= pooled,
-                abs(result.mean - family.truth) <= pooled,
-            )
+            yield _outcome(noisy, kept, float(here), family.truth)
+
+
+def _outcome(noisy: Hits, clean: Hits, here: float, truth: float) -> tuple[float, ...]:
+    """One run's fields of Coverage: hits (layers, draws, images), clean hits (images,), A on these images, A on all."""
+    sums = count(noisy, clean)
+    result = estimate(sums)
+    assert result.fixed is not None
+    assert result.sampled is not None
+    draws = noisy.shape[1]
+    plain = quantile(0.975, draws - 1) * np.std(sums.ratios, ddof=1) / draws**0.5
+    rate = noisy.mean()
+    pooled = NormalDist().inv_cdf(0.975) * (rate * (1.0 - rate) / noisy.size) ** 0.5 / clean.mean()
+    return (
+        result.fixed[0] <= here <= result.fixed[1],
+        result.sampled[0] <= truth <= result.sampled[1],
+        result.fixed[1] - result.fixed[0],
+        result.sampled[1] - result.sampled[0],
+        abs(result.mean - here) <= plain,
+        abs(result.mean - here) <= pooled,
+        abs(result.mean - truth) <= pooled,
+    )
 
 
 RUNS = 2500
@@ -95,10 +100,10 @@ def test_a_rare_collapse_is_beyond_ten_draws() -> None:
     assert measure(BEYOND[1], draws=10, runs=200).fixed < 1.0 - 0.9**10 + 0.1
 
 
-CHUNK, MOST = 50, 64
+SIZE, MOST = 32, 160
 """Images in a chunk, and the most draws a cell may have."""
 
-PRECISIONS = (0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)
+PRECISIONS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12)
 CLOSE = tuple(
     replace(
         family, name=f"{family.name}, close", shift=partial(lambda shift, u: 0.2 * shift(u), family.shift), noise=0.2
@@ -107,120 +112,84 @@ CLOSE = tuple(
 )
 """Families of a fifth of the draw effect, which reach 0.01 before they have all draws, and so make the rule decide."""
 
-
-@dataclass(frozen=True)
-class Stopped:
-    """What stopping at one precision did: shares of runs that held the truth, and the mean number of draws."""
-
-    precision: float
-    covered: float
-    early: float  # share of runs stopped before the last look
-    covered_early: float  # of these; what chance alone let stop is never representative
-    draws: float
-
-
-@dataclass(frozen=True)
-class Chunked:
-    """Cells of one family measured chunk by chunk; `fixed` is the coverage by number of draws, without stopping."""
-
-    stopped: tuple[Stopped, ...]
-    fixed: dict[int, float]
-    pooled: float  # all draws, images as one binomial sample
-
-
-def simulate(family: Family, runs: int, seed: int = 40) -> Iterator[list[ChunkHits]]:
-    """Chunks of one cell, each with one draw, for each run."""
-    random = np.random.default_rng([seed, 7])
-    for _ in range(0, runs, batch := 100):
-        margin, label, clean = _images(random, batch)
-        lost, gained = family.changes(random, margin, label)
-        yield from _cells(clean, lost, gained)
-
-
-def _images(random: np.random.Generator, runs: int) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    margin = random.standard_normal((runs, MOST, CHUNK), dtype=np.float32) + np.float32(MARGIN)
-    return margin, random.integers(CLASSES, size=margin.shape), np.count_nonzero(margin > 0, axis=2)
-
-
-def _cells(*counts: npt.NDArray[np.int64]) -> Iterator[list[ChunkHits]]:
-    for clean, lost, gained in zip(*(each.tolist() for each in counts), strict=True):
-        yield [ChunkHits(CHUNK, c, 1, one, other) for c, one, other in zip(clean, lost, gained, strict=True)]
-
-
-def draws_needed(rule: StoppingRule, width: Callable[[int], float]) -> int:
-    """As a run does it: to the next look, until there is none."""
-    draws = 0
-    while (more := rule.next(draws, width)) is not None:
-        draws = more
-    return draws
-
-
-def measure_stopping(family: Family, runs: int, precisions: Sequence[float] = PRECISIONS) -> Chunked:
-    rows: list[list[tuple[bool, int]]] = []
-    fixed: dict[int, list[bool]] = {}
-    pooled = []
-    for chunks in simulate(family, runs):
-        found = {look: estimate_chunks(dict(enumerate(chunks[:look]))) for look in StoppingRule(0.0, MOST).schedule()}
-        held = {look: _holds(result, family.truth) for look, result in found.items()}
-        widths = {look: half_width(result) for look, result in found.items()}
-        for look, each in held.items():
-            fixed.setdefault(look, []).append(each)
-        stops = [draws_needed(StoppingRule(precision, MOST), widths.__getitem__) for precision in precisions]
-        rows.append([(held[stop], stop) for stop in stops])
-        rate, images = found[MOST].mean, sum(chunk.images for chunk in chunks)
-        hits = rate * sum(chunk.clean for chunk in chunks) / images
-        error = NormalDist().inv_cdf(0.975) * (hits * (1.0 - hits) / images) ** 0.5 / (hits / rate)
-        pooled.append(abs(rate - family.truth) <= error)
-    table = np.array(rows, dtype=np.float64)
-    stopped = []
-    for column, precision in enumerate(precisions):
-        own, draws = table[:, column, 0], table[:, column, 1]
-        early = draws < MOST
-        kept = float(own[early].mean()) if early.any() else float("nan")
-        stopped.append(Stopped(precision, float(own.mean()), float(early.mean()), kept, float(draws.mean())))
-    return Chunked(tuple(stopped), {look: float(np.mean(each)) for look, each in fixed.items()}, float(np.mean(pooled)))
-
-
-def _holds(result: Estimate, truth: float) -> bool:
-    assert result.sampled is not None
-    return result.sampled[0] <= truth <= result.sampled[1]
-
-
-CHUNKED_RUNS = 2000
-CHUNKED_LEAST = 0.94 - 2.5 * (0.94 * 0.06 / CHUNKED_RUNS) ** 0.5
 CHUNKED = tuple(family for family in FAMILIES if family.layers == 1) + CLOSE
+
+
+def simulated(family: Family, runs: int, seed: int = 40) -> Looks:
+    """Cells of a family, each draw on a chunk of its own."""
+    random = np.random.default_rng([seed, 7])
+    counts = []
+    for _ in range(0, runs, batch := 50):
+        margin = random.standard_normal((batch, MOST, SIZE), dtype=np.float32) + np.float32(MARGIN)
+        label = random.integers(CLASSES, size=margin.shape)
+        counts.append((np.count_nonzero(margin > 0, axis=2), *family.changes(random, margin, label)))
+    return Looks.of(SIZE, *(np.concatenate(each) for each in zip(*counts, strict=True)))
+
+
+def resampled(population: Population, runs: int, most: int = MOST, seed: int = 40) -> Looks:
+    """Cells of a recorded population, each draw on a chunk of its own."""
+    return Looks.of(SIZE, *population.chunked(np.random.default_rng([seed, 8]), (runs, most, SIZE)))
+
+
+def at_least(share: float, runs: int) -> float:
+    """The lowest coverage at which a true `share` isn't ruled out: it falls below with one seed in 160; ours is fixed."""
+    return share - 2.5 * (share * (1.0 - share) / runs) ** 0.5
+
+
+CHUNKED_RUNS = 600
 
 
 @pytest.mark.parametrize("family", CHUNKED, ids=lambda family: family.name)
 def test_stopping_when_precise_spoils_no_interval(family: Family) -> None:
-    result = measure_stopping(family, CHUNKED_RUNS)
-    assert min(result.fixed.values()) >= CHUNKED_LEAST
-    assert min(each.covered for each in result.stopped) >= CHUNKED_LEAST, "whatever the precision asked for"
-    assert [each.draws for each in result.stopped] == sorted((each.draws for each in result.stopped), reverse=True)
+    looks = simulated(family, CHUNKED_RUNS)
+    results = [stopped(looks, family.truth, precision, MOST) for precision in PRECISIONS]
+    assert looks.hold(family.truth)[:, [31, 63, MOST - 1]].mean(axis=0).min() >= at_least(0.94, CHUNKED_RUNS)
+    assert min(each.covered for each in results) >= at_least(0.94, CHUNKED_RUNS), "whatever the precision asked for"
+    assert min(each.covered_early for each in results if each.early > 0.5) >= at_least(0.94, CHUNKED_RUNS)
+    assert min([each.end for each in results if each.early > 0.5 and each.draws > 36] or [1.0]) > 0.9, "as asked"
+    assert [each.draws for each in results] == sorted((each.draws for each in results), reverse=True)
 
 
-def test_an_average_of_layers_that_stop_apart_keeps_its_interval() -> None:
-    """The layers meet the same images, with draws of their own; the calm ones stop long before the others."""
-    layers = (FAMILIES[0], FAMILIES[2], *CLOSE, FAMILIES[5])
-    truth = float(np.mean([family.truth for family in layers]))
-    random = np.random.default_rng(40)
-    held, stops = [], []
-    for _ in range(8):
-        margin, label, clean = _images(random, 125)
-        for cells in zip(*(_cells(clean, *family.changes(random, margin, label)) for family in layers), strict=True):
-            stop = [
-                draws_needed(
-                    StoppingRule(0.02, MOST),
-                    lambda n, cell=cell: half_width(estimate_chunks(dict(enumerate(cell[:n])))),
-                )
-                for cell in cells
-            ]
-            average = estimate_layers([dict(enumerate(cell[:n])) for cell, n in zip(cells, stop, strict=True)])
-            held.append(_holds(average, truth))
-            stops.append(stop)
-    assert np.mean(held) >= 0.94 - 2.5 * (0.94 * 0.06 / len(held)) ** 0.5
-    assert np.mean(stops, axis=0)[0] == MOST
-    assert np.mean(stops, axis=0)[-1] < 40
+@pytest.mark.parametrize("population", populations(), ids=lambda each: each.name)
+def test_intervals_of_real_chips_hold_in_the_default_design(population: Population) -> None:
+    """Known to +-0.01, or with the draws that three passes over 2,000 images make."""
+    looks = resampled(population, CHUNKED_RUNS, most=188)
+    result = stopped(looks, population.truth, 0.01, 188)
+    assert result.covered >= at_least(0.94, CHUNKED_RUNS)
+
+
+def test_few_draws_on_all_images_miss_where_a_few_chips_collapse() -> None:
+    """Not a wish but a fact for the documentation: the README's first network under `group`, ten and forty draws."""
+    population = populations()[0]
+    held = {draws: crossed(population, draws, 300).sampled for draws in (10, 40)}
+    assert held[10] < 0.9, "hence the warning"
+    assert held[40] > held[10] - 0.06
+
+
+def test_sums_of_looks_are_the_product_s_intervals() -> None:
+    for population in populations():
+        counts = population.chunked(np.random.default_rng(1), (3, 40, SIZE))
+        looks = Looks.of(SIZE, *counts)
+        for run, draws in ((0, 2), (1, 5), (2, 40)):
+            clean, lost, gained = (each[run].tolist() for each in counts)
+            cell = {i: ChunkHits(SIZE, clean[i], 1, lost[i], gained[i]) for i in range(draws)}
+            result = estimate_chunks(cell)
+            column = (each[run, draws - 1] for each in (looks.mean, looks.low, looks.high))
+            assert tuple(column) == pytest.approx((result.mean, *(result.sampled or ())))
+
+
+def crossed(population: Population, draws: int, runs: int, seed: int = 40) -> Coverage:
+    """Coverage of a recorded population's intervals in runs where every draw meets every image."""
+    random = np.random.default_rng([seed, draws])
+    rows = []
+    for _ in range(runs):
+        columns = random.integers(population.clean.size, size=population.clean.size)
+        chips = random.integers(len(population.hits), size=draws)
+        here = population.hits[:, columns].mean() / population.clean[columns].mean()
+        rows.append(
+            _outcome(population.hits[chips][:, columns][None], population.clean[columns], here, population.truth)
+        )
+    return Coverage(*np.array(rows, dtype=np.float64).mean(axis=0).tolist())
 
 
 def main() -> None:
@@ -228,7 +197,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--draws", type=int, nargs="+", default=[3, 5, 10, 20])
     parser.add_argument("--design", choices=["crossed", "chunked", "both"], default="both")
+    parser.add_argument("--only", choices=["chips", "families", "both"], default="both")
     arguments = parser.parse_args()
+    if arguments.only != "families":
+        _print_chips(min(arguments.runs, 1000), [3, 10, 20, 40])
+    if arguments.only == "chips":
+        return
     if arguments.design != "chunked":
         _print_crossed(arguments.runs, arguments.draws)
     if arguments.design != "crossed":
@@ -250,20 +224,44 @@ def _print_crossed(runs: int, draws: Sequence[int]) -> None:
             )
 
 
-def _print_chunked(runs: int) -> None:
-    print(f"each chunk of {CHUNK} images meets a draw of its own, {MOST} at most, until precise")
-    print("family           A      precision  covered   draws   stopped early  covered of these")
-    for family in (*CHUNKED, *BEYOND):
-        result = measure_stopping(family, runs)
-        whatever = ", ".join(f"{look}: {covered:.1%}" for look, covered in result.fixed.items())
-        print(
-            f"{family.name:15s} {family.truth:6.4f}  without stopping, by draws: {whatever}; pooled {result.pooled:.1%}"
-        )
-        for each in result.stopped:
+def _print_chips(runs: int, draws: Sequence[int]) -> None:
+    print(
+        f"hits of real chips: the bundled network, {DRAWS} chips x {IMAGES} images, resampled; every draw on every image"
+    )
+    print("cell              A      sd     draws  fixed (width)   sampled (width)")
+    for population in populations():
+        for number in draws:
+            c = crossed(population, number, runs)
             print(
-                f"{each.precision:33.3f} {each.covered:8.1%} {each.draws:7.1f} {each.early:15.1%} {each.covered_early:17.1%}",
+                f"{population.name:16s} {population.truth:6.3f} {population.spread:6.3f} {number:6d}"
+                f" {c.fixed:8.1%} ({c.fixed_width:.3f}) {c.sampled:9.1%} ({c.sampled_width:.3f})",
                 flush=True,
             )
+    print(f"the same, each draw on {SIZE} images of its own, {MOST} draws at most, until precise")
+    for population in populations():
+        _print_looks(population.name, resampled(population, runs), population.truth)
+
+
+def _print_chunked(runs: int) -> None:
+    print(f"each chunk of {SIZE} images meets a draw of its own, {MOST} at most, until precise")
+    for family in (*CHUNKED, *BEYOND):
+        _print_looks(family.name, simulated(family, runs), family.truth)
+
+
+def _print_looks(name: str, looks: Looks, truth: float) -> None:
+    held = looks.hold(truth).mean(axis=0)
+    whatever = ", ".join(
+        f"{n}: {held[n - 1]:.1%} (+-{looks.half_widths[:, n - 1].mean():.3f})" for n in (16, 32, 64, MOST)
+    )
+    print(f"{name:16s} {truth:6.3f}  without stopping, by draws: {whatever}")
+    print("                precision  covered   draws   stopped early  covered of these  end / precision")
+    for precision in PRECISIONS:
+        one = stopped(looks, truth, precision, MOST)
+        print(
+            f"{precision:25.3f} {one.covered:8.1%} {one.draws:7.1f} {one.early:15.1%} {one.covered_early:17.1%}"
+            f" {one.end:16.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -127,7 +127,9 @@ def test_the_python_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "card.toml").write_text(nets.CARD)
     (tmp_path / "onnxnoise.toml").write_text('[[rule]]\nname = "any"\nsnr = 100\nmin = 0.1\n')
     monkeypatch.chdir(tmp_path)
-    other = onnxnoise("bench", files.model, "--data", files.data, "--snr", "100,10,5", "--out", "other.sqlite")
+    other = onnxnoise(
+        "bench", files.model, "--data", files.data, "--snr", "100,10,5", "--draws", "10", "--out", "other.sqlite"
+    )
     assert other.code == 0, other.err
     (snippet,) = blocks("python")
     ast.parse(snippet)

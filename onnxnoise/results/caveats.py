@@ -7,8 +7,12 @@ from collections.abc import Iterator, Sequence
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import chain_of, level_of
 from onnxnoise.records import Cell, CleanHits, NoiseSetting, Notice
+from onnxnoise.statistics.stopping import half_width
+from onnxnoise.words import Metric
 
-FEW_DRAWS = 10
+FEW_DRAWS, MANY_DRAWS = 10, 40
+"""Draws below which intervals are rough, and below which a crossed run may have missed chips that collapse."""
+
 _NAMED = 5
 """The number of cells that a message names; it counts the rest."""
 
@@ -18,6 +22,7 @@ def notices(
     clean: CleanHits,
     cells: Sequence[Cell],
     *,
+    metric: Metric,
     draws: int,
     precision: float | None,
     chunked: bool,
@@ -35,8 +40,10 @@ def notices(
         )
     else:
         yield from _few_chunked(cells) if chunked else _few(draws)
+    if setting.bn == "group" and not chunked and 1 < draws < MANY_DRAWS:
+        yield from _rare_collapses(cells, draws)
     if precision is not None:
-        yield from _imprecise(cells, precision, draws, level_of(setting))
+        yield from _imprecise(cells, metric, precision, draws, clean.images, level_of(setting))
     yield from _negative_variances(setting.bn, cells)
     nonfinite = sum(draw.nonfinite for cell in cells for draw in cell.draws)
     if nonfinite:
@@ -62,21 +69,72 @@ def _few_chunked(cells: Sequence[Cell]) -> Iterator[Notice]:
         )
 
 
-def _imprecise(cells: Sequence[Cell], precision: float, draws: int, level: Level) -> Iterator[Notice]:
-    """The warning about cells that got all draws allowed and are still less precise than asked for."""
-    wide = [cell for cell in cells if cell.precise is False and len(cell.draws) >= draws]
-    if wide:
-        named = ", ".join(
-            f"{'all layers' if cell.layer is None else f'layer {cell.layer}'} at {level.text(cell.level)}"
-            + (" (cumulative)" if cell.sweep == "cumulative" else "")
-            for cell in wide[:_NAMED]
-        )
-        more = f" and {len(wide) - _NAMED} more" if len(wide) > _NAMED else ""
+def _rare_collapses(cells: Sequence[Cell], draws: int) -> Iterator[Notice]:
+    """The warning that so many draws may have been spared by a collapse: a share q of chips hides with (1 - q)^draws = 5 %."""
+    found = [each.mean for cell in cells if cell.sweep == "all" and (each := cell.normalized_top1)]
+    share = 1.0 - 0.05 ** (1.0 / draws)
+    cost = f", which would cost up to {share * max(found):.2f} of accuracy / clean" if found else ""
+    yield Notice(
+        "rare_collapses",
+        f"{draws} draws may have missed chips that collapse, as some do under --bn group: up to {share:.0%} of all chips could "
+        f"(at 95 % confidence){cost}; use --draws {MANY_DRAWS} or more, or leave out --draws",
+    )
+
+
+def _imprecise(
+    cells: Sequence[Cell], metric: Metric, precision: float, draws: int, images: int, level: Level
+) -> Iterator[Notice]:
+    """The warnings about cells that got all draws allowed and are less precise than asked for: what binds, what to raise."""
+    wide = [
+        (cell, half)
+        for cell in cells
+        if cell.precise is False and len(cell.draws) >= draws and (half := _half(cell, metric))
+    ]
+    by_images = [(cell, half) for cell, half in wide if cell.floor is not None and cell.floor >= precision]
+    by_draws = [each for each in wide if each not in by_images]
+    if by_images:
+        floor, half = max((cell.floor or 0.0, half) for cell, half in by_images)
         yield Notice(
             "not_precise",
-            f"{len(wide)} of {len(cells)} cells are not known to +-{precision:g} after {draws} draws: {named}{more}; "
-            "their draws differ too much: read their intervals, or allow more with --max-draws",
+            f"{len(by_images)} of {len(cells)} cells are not known to +-{precision:g}: {_named(by_images, level)}; the images "
+            f"are the limit: on these {images:,} draws without end would leave +-{floor:.2g}: measure on about "
+            f"{_rounded(images * (half / precision) ** 2)} images (a larger --limit, or other --data)",
         )
+    if by_draws:
+        needed = max(_draws_needed(cell, half, precision) for cell, half in by_draws)
+        yield Notice(
+            "not_precise",
+            f"{len(by_draws)} of {len(cells)} cells are not known to +-{precision:g} after {draws} draws: "
+            f"{_named(by_draws, level)}; the draws are the limit: --max-draws {_rounded(needed)} should do",
+        )
+
+
+def _named(wide: Sequence[tuple[Cell, float]], level: Level) -> str:
+    named = ", ".join(
+        f"{'all layers' if cell.layer is None else f'layer {cell.layer}'} at {level.text(cell.level)}"
+        + (" (cumulative)" if cell.sweep == "cumulative" else "")
+        + f" (+-{half:.2g})"
+        for cell, half in wide[:_NAMED]
+    )
+    return named + (f" and {len(wide) - _NAMED} more" if len(wide) > _NAMED else "")
+
+
+def _draws_needed(cell: Cell, half: float, precision: float) -> float:
+    """The number of draws at which the half-width would be `precision`, its images' part staying as it is."""
+    stays = (cell.floor or 0.0) ** 2
+    return len(cell.draws) * (half**2 - stays) / (precision**2 - stays)
+
+
+def _half(cell: Cell, metric: Metric) -> float:
+    """The half-width of the cell's `sampled` interval; 0 without one."""
+    shown = cell.normalized(metric) or cell.normalized_top1
+    return half_width(shown) if shown and shown.sampled else 0.0
+
+
+def _rounded(count: float) -> str:
+    """A number to two digits, rounded up."""
+    digit = 10 ** max(len(str(int(count))) - 2, 0)
+    return str(int(-(-count // digit) * digit))
 
 
 def _negative_variances(bn: str, cells: Sequence[Cell]) -> Iterator[Notice]:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 from onnxnoise.records import Average, Cell, CleanHits, Estimate, Tally
 from onnxnoise.results.question import Answer, CellKey, Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.tallies import Meeting, by_chunk, meetings
-from onnxnoise.statistics.clustered import Chunks, estimate_chunks, estimate_chunks_accuracy, estimate_layers
+from onnxnoise.statistics.clustered import (
+    Chunks,
+    estimate_chunks,
+    estimate_chunks_accuracy,
+    estimate_layers,
+    share_of_images,
+)
 from onnxnoise.statistics.stopping import half_width
 from onnxnoise.words import METRICS, Metric
 
 
 def answer_chunked(store: RunStore, question: Question) -> Answer | None:
     """The answer from all tallies that are there; cells differ in their draws and chunks. None before a chunk's clean pass."""
-    clean = _clean_chunks(store, question)
+    clean, chunks = _clean_chunks(store, question), _chunks(store, question)
     if not clean:
         return None
     cells: list[Cell] = []
@@ -27,7 +34,7 @@ def answer_chunked(store: RunStore, question: Question) -> Answer | None:
         single: list[list[Meeting]] = []
         for layer in question.layers_of(sweep):
             met = _met(store, (sweep, layer, level), clean, question)
-            planned += max(_wanted(met, question) or 0, len(met))
+            planned += len({meeting.hits.draw for meeting in met}.union(_wanted(met, chunks, question)))
             if met:
                 cells.append(_cell((sweep, layer, level), met, question))
                 if sweep == "single":
@@ -39,17 +46,18 @@ def answer_chunked(store: RunStore, question: Question) -> Answer | None:
     return Answer(_clean_counts(clean, question.images), cells, averages, planned)
 
 
-def next_draws(store: RunStore, question: Question) -> dict[CellKey, int]:
-    """The number of draws that each cell must have before it is looked at again; cells that have enough are absent.
+def next_draws(store: RunStore, question: Question, stream: int | None = None) -> dict[CellKey, list[int]]:
+    """The draws that each cell must have before it is looked at again; cells that have enough are absent.
 
-    The numbers depend on the tallies alone, so any process that goes on with the run file decides the same.
+    `stream` is the only stream to ask for, None for all. The answer depends on the tallies alone, so any process that goes on
+    with the run file decides the same.
     """
-    clean = _clean_chunks(store, question)
-    wanted: dict[CellKey, int] = {}
+    clean, chunks = _clean_chunks(store, question), _chunks(store, question)
+    wanted: dict[CellKey, list[int]] = {}
     for sweep, level in product(question.sweeps, question.levels):
         for layer in question.layers_of(sweep):
-            draws = _wanted(_met(store, (sweep, layer, level), clean, question), question)
-            if draws is not None:
+            draws = _wanted(_met(store, (sweep, layer, level), clean, question), chunks, question, stream)
+            if draws:
                 wanted[sweep, layer, level] = draws
     return wanted
 
@@ -74,13 +82,23 @@ def _met(store: RunStore, key: CellKey, clean: Mapping[int, Tally], question: Qu
     return meetings(tallies, clean, question.images)
 
 
-def _wanted(met: Sequence[Meeting], question: Question) -> int | None:
-    """The answer of `StoppingRule.next` for a cell whose draws so far are `met`; draws after a missing number don't count."""
-    drawn = {meeting.hits.draw for meeting in met}
-    together = next(draw for draw in range(len(drawn) + 1) if draw not in drawn)
-    return question.stopping.next(
-        together, lambda draws: _half_width([each for each in met if each.hits.draw < draws], question.metric)
-    )
+def _chunks(store: RunStore, question: Question) -> int:
+    return sum(chunk.start < question.images for chunk in store.chunks())
+
+
+def _wanted(met: Sequence[Meeting], chunks: int, question: Question, only: int | None = None) -> list[int]:
+    """The draws that a cell, whose draws so far are `met`, needs by `StoppingRule.next` in each stream, or the only one."""
+    drawn = {meeting.hits.draw: meeting for meeting in met}
+    wanted: list[int] = []
+    for stream in range(question.streams) if only is None else (only,):
+        own = question.draws_of(stream, chunks)
+        together = next((count for count, draw in enumerate(own) if draw not in drawn), len(own))
+
+        def width(count: int, own: Sequence[int] = own) -> float:
+            return _half_width([drawn[draw] for draw in own[:count]], question.metric)
+
+        wanted += own[: replace(question.stopping, max_draws=len(own)).next(together, width) or 0]
+    return wanted
 
 
 def _half_width(met: Sequence[Meeting], metric: Metric) -> float:
@@ -97,10 +115,13 @@ def _cell(key: CellKey, met: Sequence[Meeting], question: Question) -> Cell:
     top1, top5 = (_normalized(each) if each else None for each in chunks)
     all1, all5 = (estimate_chunks_accuracy(each) if each else None for each in chunks)
     shown = top5 if question.metric == "top5" and all5 else top1
-    precise = None
+    precise = floor = None
     if question.precision is not None:
         precise = shown is not None and half_width(shown) <= question.precision
-    return Cell(*key, tuple(meeting.hits for meeting in met), top1, top5, all1, all5, precise)
+        if shown is not None and not precise:
+            share = share_of_images((meeting.start, meeting.changes(question.metric)) for meeting in met)
+            floor = None if share is None else half_width(shown) * math.sqrt(share)
+    return Cell(*key, tuple(meeting.hits for meeting in met), top1, top5, all1, all5, precise, floor)
 
 
 def _average(single: Sequence[Sequence[Meeting]], metric: Metric) -> Estimate | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from onnxnoise.records import CHUNKED, DEALT, Average, Cell, CleanHits
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.statistics.stopping import StoppingRule
 from onnxnoise.words import Metric, Sweep
 
@@ -19,7 +21,8 @@ class Question:
     """The part of a run file that is asked for; `layers` are the indices of the `single` and `cumulative` sweeps.
 
     `target` is the share of the clean accuracy that a draw must keep to count in a yield. In a chunked run `draws` is the most
-    that a cell may have, and `precision` the half-width of `sampled` at which the cell stops; None: at the most draws.
+    that a cell may have, and `precision` the half-width of `sampled` at which the cell stops; None: at the most draws. A run that
+    was measured in n shards has n `streams`, each with every n-th chunk and its draws, which are looked at and end apart.
     """
 
     levels: tuple[float, ...]
@@ -30,16 +33,21 @@ class Question:
     metric: Metric
     target: float = 0.95
     precision: float | None = None
+    streams: int = 1
 
     @property
     def stopping(self) -> StoppingRule:
-        """The rule that decides when a cell of a chunked run has draws enough."""
-        return StoppingRule(self.precision or 0.0, self.draws)
+        """The rule that decides when a cell of a chunked run has draws enough, or a stream of it: n of them make it precise."""
+        return StoppingRule((self.precision or 0.0) * math.sqrt(self.streams), self.draws)
 
     @property
     def planned(self) -> int:
         """The number of passes over all images: one for each draw of each cell."""
         return len(self.levels) * self.draws * sum(len(self.layers_of(sweep)) for sweep in self.sweeps)
+
+    def draws_of(self, stream: int, chunks: int) -> list[int]:
+        """The draws of one stream, in order, where the images lie in so many chunks: draw d meets chunk d mod their number."""
+        return [draw for draw in range(self.draws) if draw % chunks % self.streams == stream]
 
     def layers_of(self, sweep: Sweep) -> tuple[int | None, ...]:
         """The layers of a sweep's cells; None stands for the one cell of `all`."""
@@ -54,6 +62,14 @@ class Answer:
     cells: list[Cell]
     averages: list[Average]
     planned: int
+
+
+def streams_of(store: RunStore, shard: tuple[int, int] | None = None) -> int:
+    """The number of streams of a chunked run: that of the shards in which it is, or was, measured; else 1."""
+    told = (run.get("spec", {}).get("shard") for run in store.runs())
+    return (
+        max([shard[1] if shard else 1, *(int(each[1]) for each in told if each)]) if is_chunked(store.identity) else 1
+    )
 
 
 def is_chunked(identity: Mapping[str, Any]) -> bool:

@@ -14,14 +14,16 @@ from onnxnoise.noise.models import level_of
 from onnxnoise.noise.settings import setting_of
 from onnxnoise.records import Result, TallyKey
 from onnxnoise.results.chance import classes_of
-from onnxnoise.results.question import Question, is_chunked
+from onnxnoise.results.question import Question, is_chunked, streams_of
 from onnxnoise.results.run_file.database import is_database
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import over_layers, summarize
-from onnxnoise.spec import DEFAULT_MAX_DRAWS
 from onnxnoise.words import Metric, Sweep
 
 _SWEEPS: tuple[Sweep, ...] = get_args(Sweep)
+
+_FORMER_DRAWS = 64
+"""The most draws of a cell with --precision and no --max-draws, before they followed from the number of images."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,21 @@ def _of_chunked(store: RunStore, metric: Metric) -> list[Question]:
     sweeps = tuple(sweep for sweep in _SWEEPS if any(sweep == name for name, _ in begun))
     levels = tuple(level_of(setting_of(store.identity)).in_order(level for _, level in begun))
     last = _spec(store)
-    most = last.get("max_draws") or (DEFAULT_MAX_DRAWS if last.get("precision") else 1)
-    draws = max([most, *(draw + 1 for _, _, _, draw, _ in done)])
-    images = max((chunk.stop for chunk in store.chunks()), default=0)
+    chunks = store.chunks()
+    draws = max([_most(last), *(draw + 1 for _, _, _, draw, _ in done)])
+    images = max((chunk.stop for chunk in chunks), default=0)
     layers = tuple(store.identity["layers"])
-    return [Question(levels, sweeps, draws, images, layers, metric, precision=last.get("precision"))] if done else []
+    goal = last["goal"] if "goal" in last else last.get("precision")
+    streams = streams_of(store)
+    found = Question(levels, sweeps, draws, images, layers, metric, precision=goal, streams=streams)
+    return [found] if done else []
+
+
+def _most(last: Mapping[str, Any]) -> int:
+    """The most draws of a cell by the last command; files that are older than the default design name a fixed number."""
+    if "most_draws" in last:
+        return int(last["most_draws"])
+    return int(last.get("max_draws") or (_FORMER_DRAWS if last.get("precision") else 1))
 
 
 def _spec(store: RunStore) -> dict[str, Any]:

@@ -38,8 +38,8 @@ class RunHits(Closing):
         self.description: dict[str, Any] = store.description
         if is_chunked(self.identity) and not self.takes_chunked:
             raise RunFileError(
-                f"{self.path}: was made with --precision, so its draws meet different images and can't be paired; "
-                "bench the model without --precision into another file"
+                f"{self.path}: each chunk of its images met draws of its own, so draws can't be paired; bench the model with "
+                "--draws into another file"
             )
         self.noise = setting_of(self.identity)
         self.level = level_of(self.noise)

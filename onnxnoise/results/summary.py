@@ -47,7 +47,15 @@ def summarize(store: RunStore, question: Question) -> Result | None:
         warnings=(
             *(Notice(**each) for each in description["notices"]),
             *chance_notice(hits, clean.images, chance, told),
-            *caveats.notices(setting, answer.clean, cells, draws=question.draws, precision=precision, chunked=chunked),
+            *caveats.notices(
+                setting,
+                answer.clean,
+                cells,
+                metric=question.metric,
+                draws=question.draws,
+                precision=precision,
+                chunked=chunked,
+            ),
         ),
         runs=tuple(store.runs()),
         measured=sum(len(cell.draws) for cell in cells),

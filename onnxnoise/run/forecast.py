@@ -20,13 +20,11 @@ from onnxnoise.run.naming import run_path
 from onnxnoise.run.opening import Cut, Run, ScheduleOf, open_run
 from onnxnoise.run.schedules import Chunked
 from onnxnoise.spec import BenchSpec
+from onnxnoise.statistics.stopping import FEWEST
 
 SCHEMA = "onnxnoise/forecast/1"
 _LAYERS = 8
 """The number of layers that are timed; each of the others is assumed to cost their average."""
-
-_FEWEST_DRAWS = 32
-"""The draws of a cell that stops early, at its second look."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,8 @@ def forecast(
                 cells=decides.cells if decides else _cells(spec, experiment),
                 images=experiment.count,
                 chunks=len(chunks),
-                draws=decides.draws if decides else spec.most_draws,
-                precision=None if decides else spec.precision,
+                draws=decides.draws if decides else run.question.draws,
+                precision=None if decides else spec.goal,
                 budget=spec.budget,
                 least=costs.of(few),
                 most=costs.of(many),
@@ -131,15 +129,14 @@ def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
     schedule = run.schedule
     if not isinstance(schedule, Chunked):
         return run.todo, run.todo
-    spec, question = run.experiment.spec, run.question
-    few = min(_FEWEST_DRAWS, spec.most_draws)
-    many = spec.most_draws
+    question = run.question
     cells = [
         (sweep, layer, level)
         for sweep in question.sweeps
         for layer in ((None,) if sweep == "all" else question.layers)
         for level in question.levels
     ]
+    few, many = schedule.draws(FEWEST), schedule.draws(question.draws)
     return schedule.jobs(dict.fromkeys(cells, few), done), schedule.jobs(dict.fromkeys(cells, many), done)
 
 

@@ -51,7 +51,7 @@ def _unusual(experiment: Experiment) -> Iterator[str]:
         ranges = index_ranges(layers)
         yield f"layers-{ranges}" if len(ranges) <= _LONGEST_RANGES else f"{len(layers)}-layers"
     if experiment.spec.chunked:
-        yield "precision"
+        yield "chunks"
     if experiment.provider.name != "CPUExecutionProvider":
         yield experiment.provider.name.removesuffix("ExecutionProvider").lower()
 

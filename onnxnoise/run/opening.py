@@ -15,8 +15,9 @@ from math import ceil
 from pathlib import Path
 
 from onnxnoise.results.chance import largest_classes
-from onnxnoise.results.question import Question
+from onnxnoise.results.question import Question, streams_of
 from onnxnoise.results.run_file.store import RunStore
+from onnxnoise.run.chunking import chunk_images
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, clean_labels, identity
 from onnxnoise.run.loading import layer_info
@@ -26,14 +27,9 @@ from onnxnoise.run.unattached import without_noise
 from onnxnoise.runtime import session
 from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
-from onnxnoise.statistics.stopping import chunk_images
 
 SHARD_MEMORY = 2 << 30
 """Bytes of memory that a shard's chunks are sized for without --memory: its machine's own memory must not decide."""
-
-
-BUDGET_PRECISION = 0.01
-"""The precision that chunks are sized for in a run with --budget and no --precision."""
 
 
 MOST_PREDICTED = 1000
@@ -72,18 +68,7 @@ def open_run(
     by default as many as the memory here has room for; `cut` makes it fewer, instead of the spec's design. `folder` is where a
     run file of the usual name goes.
     """
-    spec, network = experiment.spec, experiment.subject.network
-    indices = tuple(layer.index for layer in experiment.subject.layers)
-    question = Question(
-        levels=spec.swept,
-        sweeps=spec.sweeps,
-        draws=spec.most_draws,
-        images=experiment.count,
-        layers=indices,
-        metric=experiment.metric,
-        target=spec.target,
-        precision=spec.precision,
-    )
+    spec, network, images = experiment.spec, experiment.subject.network, experiment.count
     description = {
         "model": network.name,
         "dataset": experiment.images.name,
@@ -98,18 +83,37 @@ def open_run(
     store = RunStore.open(path, identity(experiment), description)
     try:
         size = chunk_size or experiment.chunk_size
-        if spec.shard:
-            size = partial(shard_size, experiment, question.images)
         if cut is not None:
             size = partial(_cut, experiment, cut, size)
         elif spec.chunked:
-            size = partial(chunked_size, experiment, question.images, size)
-        chunks = store.lay_down(question.images, size, there=len(experiment.images))
-        schedule = (schedule_of or (Chunked if spec.chunked else Crossed))(question, tuple(shard_of(chunks, spec)))
+            size = partial(chunk_images, experiment, images, partial(anywhere, experiment) if spec.shard else size)
+        elif spec.shard:
+            size = partial(shard_size, experiment, images)
+        chunks = store.lay_down(images, size, there=len(experiment.images))
+        question = Question(
+            levels=spec.swept,
+            sweeps=spec.sweeps,
+            draws=spec.most_draws(len(chunks)),
+            images=images,
+            layers=tuple(layer.index for layer in experiment.subject.layers),
+            metric=experiment.metric,
+            target=spec.target,
+            precision=spec.goal,
+            streams=streams_of(store, spec.shard),
+        )
+        schedule = _schedule(spec, question, chunks, schedule_of)
         return Run(experiment, question, store, schedule, tuple(schedule.round(store)))
     except BaseException:
         store.close()
         raise
+
+
+def _schedule(spec: BenchSpec, question: Question, chunks: Sequence[range], schedule_of: ScheduleOf | None) -> Schedule:
+    if schedule_of is not None:
+        return schedule_of(question, tuple(shard_of(chunks, spec)))
+    if spec.chunked:
+        return Chunked(question, tuple(chunks), spec.shard and spec.shard[0] - 1)
+    return Crossed(question, tuple(shard_of(chunks, spec)))
 
 
 def _cut(experiment: Experiment, cut: Cut, most: Callable[[], int]) -> int:
@@ -118,20 +122,18 @@ def _cut(experiment: Experiment, cut: Cut, most: Callable[[], int]) -> int:
     return max(fixed, min(most(), cut(experiment.count)) // fixed * fixed)
 
 
-def chunked_size(experiment: Experiment, images: int, most: Callable[[], int]) -> int:
-    """The number of images in a chunk of a chunked run: as few as the precision asks for, and no more than fit the memory."""
-    fixed = experiment.subject.network.image.batch or 1
-    wanted = min(most(), chunk_images(images, experiment.spec.precision or BUDGET_PRECISION))
-    return max(fixed, wanted // fixed * fixed)
+def anywhere(experiment: Experiment) -> int:
+    """The number of images that fit into the memory that a shard is measured for, on any machine."""
+    spec = experiment.spec
+    told = replace(spec, memory=spec.memory or SHARD_MEMORY)
+    return replace(experiment, spec=told, provider=find_provider("cpu")).chunk_size()
 
 
 def shard_size(experiment: Experiment, images: int) -> int:
     """The number of images in a chunk of a sharded run, chosen so that all shards have equally many chunks on any machine."""
     spec = experiment.spec
     _, shards = spec.shard or (1, 1)
-    anywhere = replace(spec, memory=spec.memory or SHARD_MEMORY)
-    most = replace(experiment, spec=anywhere, provider=find_provider("cpu")).chunk_size()
-    rounds = ceil(images / (shards * most))
+    rounds = ceil(images / (shards * anywhere(experiment)))
     fixed = experiment.subject.network.image.batch or 1
     return ceil(images / (shards * rounds) / fixed) * fixed
 
@@ -144,8 +146,12 @@ def shard_of(chunks: Sequence[range], spec: BenchSpec) -> Sequence[range]:
     return chunks[number - 1 :: count]
 
 
-def provenance(experiment: Experiment) -> dict[str, object]:
+def provenance(run: Run) -> dict[str, object]:
     """All that somebody needs to repeat the run, besides the digests."""
+    experiment, question = run.experiment, run.question
+    asked: dict[str, object] = {"levels": experiment.spec.swept}
+    if experiment.spec.chunked:
+        asked |= {"goal": question.precision, "most_draws": question.draws}
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -155,7 +161,7 @@ def provenance(experiment: Experiment) -> dict[str, object]:
             "python": platform.python_version(),
         },
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
-        "spec": {**asdict(experiment.spec), "data": _told(experiment.spec.data), "levels": experiment.spec.swept},
+        "spec": {**asdict(experiment.spec), "data": _told(experiment.spec.data), **asked},
         "provider_options": dict(experiment.provider.options),
         "placement": experiment.blank_pass.placement,
         "metric": experiment.metric,

@@ -73,9 +73,9 @@ def measure_shard(spec: BenchSpec, watcher: Watcher | None = None, *, executor: 
     if spec.shard is None:
         raise UsageError("--shard: which one? Write for example --shard 3/8")
     with measured_run(spec, watched_by(watcher), executor=executor) as run:
-        chunks = shard_of(run.store.chunks(), spec)
-        images = run.question.images
-        done = sum(len(c) for c in chunks if c.start < images)
+        images, digests = run.question.images, run.store.digests()
+        chunks = [chunk for chunk in shard_of(run.store.chunks(), spec) if digests[chunk.start] is not None]
+        done = sum(len(chunk) for chunk in chunks if chunk.start < images)
         return Shard(spec.setting, *spec.shard, done, images, run.store.path)
 
 
@@ -130,7 +130,7 @@ def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
     jobs: Sequence[Job] = run.todo
     unchecked = run.experiment.spec.clean_check and not run.experiment.spec.by_clean
     end = time.monotonic() + (run.experiment.spec.budget or inf)
-    run.store.begin({**provenance(run.experiment), "measured_by": workers.members})
+    run.store.begin({**provenance(run), "measured_by": workers.members})
     with Leases(run.store) as leases:
         try:
             prove(run.experiment)

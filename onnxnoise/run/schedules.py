@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,25 +59,35 @@ class Crossed:
 
 @dataclass(frozen=True)
 class Chunked:
-    """The schedule of the chunked design: draw d meets chunk d mod their number; a round takes each cell to its next look."""
+    """The schedule of the chunked design: draw d meets chunk d mod their number; a round takes each cell to its next look.
+
+    `stream` is the one stream of the question's that a shard measures; None for all of them.
+    """
 
     question: Question
     chunks: tuple[range, ...]
+    stream: int | None = None
 
     def about(self, level: Level) -> str:
         question = self.question
         until = "as long as the time allows" if question.precision is None else f"until +-{question.precision:g}"
         most = f", at most {question.draws:,}" if question.draws < UNLIMITED_DRAWS else ""
-        return f"{counted(len(question.levels), level.noun)}, draws {until}{most}"
+        each = f"each on {counted(len(self.chunks[0]), 'image')}"
+        return f"{counted(len(question.levels), level.noun)}, draws {until}{most}, {each}"
 
     def round(self, store: RunStore) -> list[Job]:
-        return self.jobs(next_draws(store, self.question), store.done())
+        return self.jobs(next_draws(store, self.question, self.stream), store.done())
 
-    def jobs(self, draws: Mapping[CellKey, int], done: Collection[TallyKey]) -> list[Job]:
-        """Jobs for the tallies that are not done, of as many first draws of each cell as `draws` says."""
+    def draws(self, most: int) -> list[int]:
+        """The first draws of a cell, at most so many in each stream that is measured."""
+        streams = range(self.question.streams) if self.stream is None else (self.stream,)
+        return [draw for stream in streams for draw in self.question.draws_of(stream, len(self.chunks))[:most]]
+
+    def jobs(self, draws: Mapping[CellKey, Iterable[int]], done: Collection[TallyKey]) -> list[Job]:
+        """Jobs for the tallies that are not done, of each cell's draws."""
         owed: dict[range, list[TallyKey]] = {}
-        for cell, many in draws.items():
-            for draw in range(many):
+        for cell, numbers in draws.items():
+            for draw in numbers:
                 chunk = self.chunks[draw % len(self.chunks)]
                 key = (*cell, draw, chunk.start)
                 if key not in done:

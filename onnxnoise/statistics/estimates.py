@@ -116,8 +116,8 @@ def count(noisy: Iterable[Bits], clean: Bits) -> HitSums:
 def estimate(sums: HitSums, target: float | None = None) -> Estimate:
     """A, its intervals (none with a single draw) and how draws differ, fractions of the clean accuracy; yield at `target`.
 
-    Formulas: top of this file. Intervals end at 0, `fixed` also at the ratio with every image right. Raises ValueError
-    without a clean hit.
+    Formulas: top of this file. Intervals end at 0, and at the ratio with every image right. Raises ValueError without a clean
+    hit.
     """
     mean, fixed, sampled = _with_intervals(sums)
     reached = None if target is None else passing(sums.ratios, target)
@@ -132,10 +132,11 @@ def _with_intervals(sums: HitSums) -> tuple[float, Interval | None, Interval | N
     fixed, sampled = _laws(sums)
     below, above = reaches_95(fixed)
     below_sampled, above_sampled = reaches_95(fixed, sampled)
+    most = sums.images / sums.clean
     return (
         mean,
-        (max(mean - below, 0.0), min(mean + above, sums.images / sums.clean)),
-        (max(mean - below_sampled, 0.0), mean + above_sampled),
+        (max(mean - below, 0.0), min(mean + above, most)),
+        (max(mean - below_sampled, 0.0), min(mean + above_sampled, most)),
     )
 
 
@@ -162,7 +163,6 @@ def estimate_accuracy(sums: HitSums, target: float | None = None) -> Estimate:
     reached = None
     if target is not None and sums.clean:
         reached = replace(passing(sums.ratios, target), target=target * sums.clean / sums.images)
-    sampled = sampled and (sampled[0], min(sampled[1], 1.0))
     return Estimate(mean, fixed, sampled, _deviation(of_all.ratios), min(of_all.ratios), reached)
 
 

@@ -1,40 +1,35 @@
 """The rule by which a cell that is measured to a precision has draws enough.
 
-Looking at an interval after every draw, and stopping when it happens to be narrow, would favour draws that happen to agree:
-a cell whose chips collapse now and then would stop before the first collapse. So a cell is looked at after 16, 32, 48, 64, 96,
-128, ... draws, whatever they show, and stops at the second look in a row that finds it precise: what was an accident of the
-first half or two thirds of its draws shows by then. Measured: stopping at the first such look would leave as few as 93 % of
-the intervals right where draws are skewed, and 80 % where one chip in ten collapses. At the second it is 95 % of both, as many
-as without stopping (tests/test_coverage.py).
+Looking at an interval after every draw from the first on, and stopping when it happens to be narrow, would favour draws that
+happen to agree: a cell whose chips collapse now and then would stop before the first collapse. So a cell gets `FEWEST` draws
+whatever they show; from then on it is looked at every twentieth more of its draws, and stops at the first look that finds it
+precise. So it ends within a few percent of what was asked for. Half of the way to where the last look lets its end expect is gone
+without looking, so that there is enough to do at a time for many processes.
+
+Measured on families with formulas and on hits of real chips (tests/test_coverage.py prints both): of all cells 94 to 97 % of the
+intervals hold the truth, and as many of those that stop early. Stopping so from 16 draws on would leave 82 to 86 % where one chip
+in ten collapses. Where a precision is reached by one cell in ten within the draws allowed, those that reach it are the lucky ones
+and their intervals miss more often: such a cell is named in a warning in nine runs of ten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil, inf
 
 from onnxnoise.records import Estimate
 
-_FIRST = 16
-_IN_A_ROW = 2
-_SMALLEST_CHUNK, _LARGEST_CHUNK = 16, 256
-_PER_PRECISION = 0.5
-"""A chunk's images times the precision, so that a cell that loses hardly a hit is known to half the precision at first look."""
+FEWEST = 32
+"""The draws that every cell gets before its interval is looked at."""
+
+_STEP = 1.05
+"""The number of draws at a look, over that at the look before; the half-width falls by its root."""
 
 
 def half_width(estimate: Estimate) -> float:
     """Half of the length of `sampled`, in the unit of the mean; infinite without one."""
-    return (estimate.sampled[1] - estimate.sampled[0]) / 2 if estimate.sampled else float("inf")
-
-
-def chunk_images(images: int, precision: float) -> int:
-    """The number of images in a chunk, of `images` in all: 50 for a precision of 0.01.
-
-    Many draws on few images beat few draws on many, down to some 16 images, where the fixed cost of a draw begins to count.
-    Few images are cut into 32 chunks, since a cell meets no fewer draws.
-    """
-    wanted = min(max(round(_PER_PRECISION / precision), _SMALLEST_CHUNK), _LARGEST_CHUNK)
-    return max(1, min(wanted, images // (_FIRST * _IN_A_ROW)))
+    return (estimate.sampled[1] - estimate.sampled[0]) / 2 if estimate.sampled else inf
 
 
 @dataclass(frozen=True)
@@ -42,17 +37,7 @@ class StoppingRule:
     """The rule by which a cell stops: when the half-width of `sampled` is at most `precision`, or at `max_draws` draws."""
 
     precision: float
-    max_draws: int = 64
-
-    def schedule(self) -> Iterator[int]:
-        """Numbers of draws after which a cell is looked at: 16, 32, 48, 64, 96, 128, 192, 256, ...; the last is `max_draws`."""
-        look, step = _FIRST, _FIRST
-        while look < self.max_draws:
-            yield look
-            if look >= 4 * step:
-                step *= 2
-            look += step
-        yield self.max_draws
+    max_draws: int
 
     def next(self, draws: int, width: Callable[[int], float]) -> int | None:
         """The number of draws that a cell with `draws` of them needs before it is looked at again; None when it has enough.
@@ -60,11 +45,20 @@ class StoppingRule:
         `width(n)` is the half-width that its first n draws give. The answer depends on nothing else, so a run that was
         interrupted goes on as it would have.
         """
-        precise = 0
-        for look in self.schedule():
+        look = FEWEST
+        while look < self.max_draws:
             if draws < look:
                 return look
-            precise = precise + 1 if width(look) <= self.precision else 0
-            if precise == _IN_A_ROW:
+            found = width(look)
+            if found <= self.precision:
                 return None
-        return None
+            look = self._after(look, found)
+        return self.max_draws if draws < self.max_draws else None
+
+    def _after(self, look: int, width: float) -> int:
+        """The next look: one step on, or half of the way to where the half-width, falling as 1/sqrt(draws), is precise."""
+        step = ceil(look * _STEP)
+        if self.precision <= 0.0 or width == inf:
+            return max(step, 2 * look)
+        expected = look * (width / self.precision) ** 2
+        return max(step, int(look + (min(expected, 2.0 * self.max_draws) - look) / 2.0))

@@ -171,7 +171,7 @@ def test_help_names_every_flag_and_default_of_the_design() -> None:
     assert "-v, --verbose" in text
     default = spec.BenchSpec("m")
     snrs = ",".join(f"{snr:g}" for snr in default.swept)
-    for value in (snrs, ",".join(default.sweeps), default.draws, default.seed, default.provider, default.bn):
+    for value in (snrs, ",".join(default.sweeps), "each chunk of images", default.seed, default.provider, default.bn):
         assert f"default: {value}" in text or f"{value}, the default" in text or f"paper's {value}" in text, value
 
 

@@ -270,7 +270,7 @@ def altered(path: Path, key: str, value: object) -> Path:
         ("seed", "41", ["differ in seed: 40 and 41", "--seed"]),
         ("layers", "[1, 2]", ["layers (--layers)"]),
         ("layers", "3", ["damaged: in its table record the row of identity: layers can't be 3", "measure it again"]),
-        ("design", '"nested"', ["--precision", "can't be paired"]),
+        ("design", '"nested"', ["every draw on every image", "bench both with --draws, or both without"]),
     ],
 )
 def test_what_differs_is_refused(key: str, value: str, words: list[str], runs: list[Path]) -> None:

@@ -65,6 +65,24 @@ def test_shards_joined_are_the_run(files: nets.Files, tmp_path: Path, monkeypatc
     assert not list(tmp_path.glob("*-wal"))
 
 
+def test_shards_of_the_default_design_end_apart_and_are_a_run_together(
+    files: nets.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("bench", files.model, "--data", files.data, "--snr", "20", "--sweep", "all")
+    for number in (1, 2):
+        outcome = onnxnoise(*command, "--out", f"{number}.sqlite", "--shard", f"{number}/2")
+        assert f"shard {number}/2 done: 20 of 40 images" in outcome.out, outcome.err
+    met = [processes.rows(Path(f"{n}.sqlite"), "SELECT draw, start FROM tally WHERE sweep = 'all'") for n in (1, 2)]
+    assert sorted(met[0] + met[1]) == [(draw, draw % 10 * 4) for draw in range(30)]
+    assert {start // 4 % 2 for _, start in met[0]} == {0}
+    joined = onnxnoise("merge", "1.sqlite", "2.sqlite", "-o", "joined.sqlite")
+    assert "is a shard missing?" not in joined.out
+    done = onnxnoise(*command, "--out", "joined.sqlite")
+    assert "complete: nothing is left to measure" in done.err
+    assert "30 draws, each on 4 images" in done.out
+
+
 def test_shards_in_one_file_are_the_run_too(files: nets.Files, tmp_path: Path) -> None:
     out = tmp_path / "run.sqlite"
     for number in (1, 2):
@@ -76,8 +94,9 @@ def test_shards_in_one_file_are_the_run_too(files: nets.Files, tmp_path: Path) -
 
 @pytest.mark.parametrize(("count", "limit"), [(1, 40), (2, 40), (3, 40), (7, 40), (3, 17), (12, 9)])
 @pytest.mark.parametrize("batch", ["N", 4])
+@pytest.mark.parametrize("draws", [3, None])
 def test_every_shard_lays_down_the_same_chunks(
-    count: int, limit: int, batch: int | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    draws: int | None, count: int, limit: int, batch: int | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = nets.bench_files(tmp_path, batch=batch)
     seen, taken = set(), []
@@ -88,6 +107,7 @@ def test_every_shard_lays_down_the_same_chunks(
         )
         out = tmp_path / f"{number}.sqlite"
         spec = BenchSpec(str(files.model), data=str(files.data), shard=(number, count), limit=limit, out=str(out))
+        spec = replace(spec, draws=draws)
         run = open_run(Experiment.opened(spec))
         seen.add(tuple(run.store.chunks()))
         taken += [job.chunk for job in run.todo]
@@ -95,7 +115,7 @@ def test_every_shard_lays_down_the_same_chunks(
     (chunks,) = seen
     assert sorted(taken, key=lambda chunk: chunk.start) == list(chunks)
     assert sorted(position for chunk in chunks for position in chunk) == list(range(limit))
-    least = -(-limit // count)
+    least = -(-limit // count) if draws else 4
     assert least <= max(map(len, chunks)) < least + (batch if isinstance(batch, int) else 1)
 
 

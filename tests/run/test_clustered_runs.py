@@ -70,7 +70,9 @@ class Made:
 
     def next(self, **changed: Any) -> dict[tuple[str, int | None, float], int]:
         with RunStore.existing(self.path) as store:
-            return dict(next_draws(store, self.question(**changed)))
+            found = next_draws(store, self.question(**changed))
+        assert all(draws == list(range(len(draws))) for draws in found.values())
+        return {cell: len(draws) for cell, draws in found.items()}
 
     def expected(self, key: tuple[str, int | None, float], draws: range, images: int = 10**9) -> dict[int, ChunkHits]:
         cell = {}
@@ -139,7 +141,7 @@ def test_a_part_of_a_nested_run(made: Made) -> None:
 
 def test_five_classes_have_no_top5(tmp_path: Path) -> None:
     made = Made(tmp_path / "run.sqlite", chunks=3, classes=5)
-    assert made.next() == {(sweep, layer, snr): 16 for (sweep, layer), snr in itertools.product(KEYS, (10.0, 2.5))}
+    assert made.next() == {(sweep, layer, snr): 32 for (sweep, layer), snr in itertools.product(KEYS, (10.0, 2.5))}
     with RunStore.existing(made.path) as store:
         assert summarize(store, made.question()) is None, "before the first clean pass"
     made.measure(lambda *_: range(3))
@@ -162,8 +164,8 @@ def test_cells_go_on_until_they_are_precise_or_have_the_most(tmp_path: Path) -> 
                 {**{(c.sweep, c.layer, c.snr): len(c.draws) for c in result.cells}, **wanted}.values()
             )
         made.measure(lambda *key: range(wanted.get(key, 0)))
-    assert [set(wanted.values()) for wanted in rounds] == [{16}, {32}, {48}, {64}]
-    assert len(rounds[1]) == 10 > len(rounds[2]) >= len(rounds[3])
+    assert (set(rounds[0].values()), len(rounds[0])) == ({32}, 10)
+    assert all(set(after) <= set(before) for before, after in itertools.pairwise(rounds))
     result = made.result()
     assert result.measured == result.planned
     draws = {(cell.sweep, cell.layer, cell.snr): len(cell.draws) for cell in result.cells}
@@ -172,7 +174,8 @@ def test_cells_go_on_until_they_are_precise_or_have_the_most(tmp_path: Path) -> 
     assert {len(cell.draws) for cell in short} == {64}
     message = next(notice.message for notice in result.warnings if notice.code == "not_precise")
     assert message.startswith(f"{len(short)} of 10 cells are not known to +-0.02 after 64 draws: ")
-    assert "all layers at SNR 2.5" in message
+    assert "all layers at SNR 2.5 (+-" in message
+    assert "; the draws are the limit: --max-draws " in message
 
 
 def test_a_gap_in_the_draws_is_filled_first(made: Made, tmp_path: Path) -> None:
@@ -182,3 +185,21 @@ def test_a_gap_in_the_draws_is_filled_first(made: Made, tmp_path: Path) -> None:
     with RunStore.existing(other.path) as store:
         store.database._connection.execute("DELETE FROM tally WHERE sweep = 'all' AND level = 2.5 AND draw = 20")
     assert other.next(sweeps=("all",), levels=(2.5,)) == {("all", None, 2.5): 32}
+
+
+def test_streams_of_shards_are_looked_at_apart(made: Made, tmp_path: Path) -> None:
+    """Each has every second chunk, 32 draws before its first look, and a precision that two of them together make the whole's."""
+    other = Made(tmp_path / "run.sqlite")
+    cell: tuple[Any, ...] = ("all", None, 2.5)
+    asked = other.question(sweeps=("all",), levels=(2.5,), streams=2, draws=192)
+    with RunStore.existing(other.path) as store:
+        assert next_draws(store, asked) == {cell: [*range(0, 64, 2), *range(1, 64, 2)]}
+        assert next_draws(store, asked, 1) == {cell: list(range(1, 64, 2))}
+    other.measure(lambda *key: range(0, 64, 2) if key == cell else range(0))
+    with RunStore.existing(other.path) as store:
+        found = next_draws(store, asked)[cell]
+        assert found[-32:] == list(range(1, 64, 2)), "the other shard's are lacking"
+        width = half_width(estimate_chunks(other.expected(cell, range(0, 64, 2))))
+        calm = replace(asked, precision=width / 2**0.5 * 1.001)
+        assert next_draws(store, calm) == {cell: list(range(1, 64, 2))}
+        assert len(next_draws(store, replace(asked, precision=width / 2**0.5 * 0.999))[cell]) > 64

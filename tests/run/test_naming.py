@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def named(**changed: object) -> str:
-    return usual_name(Experiment.opened(replace(BenchSpec("tiny.onnx", data="test_batch.bin"), **changed)))
+    return usual_name(Experiment.opened(replace(BenchSpec("tiny.onnx", data="test_batch.bin", draws=3), **changed)))
 
 
 def test_names_differ_where_files_must(folder: Path) -> None:
@@ -40,13 +40,14 @@ def test_names_differ_where_files_must(folder: Path) -> None:
         "relative": named(noise="relative"),
         "relative-channel-all": named(noise="relative", scale="channel", analog="all"),
         "kernels": named(analog="kernels"),
-        "precision": named(precision=0.1, limit=8),
+        "chunks": named(draws=None),
     }
     for part, name in others.items():
         assert re.fullmatch(rf"tiny-cifar10-test-{part}-[0-9a-f]{{8}}\.sqlite", name), name
-    others |= {"images": named(precision=0.1), "data": named(data="other.bin"), "card": named(card="other.toml")}
+    others |= {"images": named(draws=None, limit=8), "data": named(data="other.bin"), "card": named(card="other.toml")}
     assert len({usual, *others.values()}) == len(others) + 1
     assert named(draws=9, snrs=(3.0,), sweeps=("all",), limit=8, metric="top5", target=0.5) == usual
+    assert named(draws=None, precision=0.1, max_draws=9, snrs=(3.0,), sweeps=("all",)) == others["chunks"]
     assert len(named(layers="1,3,5", seed=10**30, noise="relative", bn="clean", sigma_scope="layer").encode()) < 120
 
 

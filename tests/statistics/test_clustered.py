@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +11,15 @@ import pytest
 import scipy.stats
 
 from onnxnoise.records import Estimate, Interval
-from onnxnoise.statistics.clustered import ChunkHits, Chunks, estimate_chunks, estimate_chunks_accuracy, estimate_layers
-from onnxnoise.statistics.stopping import StoppingRule, chunk_images, half_width
+from onnxnoise.statistics.clustered import (
+    ChunkHits,
+    Chunks,
+    estimate_chunks,
+    estimate_chunks_accuracy,
+    estimate_layers,
+    share_of_images,
+)
+from onnxnoise.statistics.stopping import StoppingRule, half_width
 
 THREE = -math.log(0.05)
 INF = float("inf")
@@ -61,7 +68,8 @@ def oracle(cell: Chunks) -> tuple[float, float, float]:
         skewness = third / error**3
         side = t * error + (2 * skewness * (1 + 2 * t**2) / 6 * error if skewness > 0.1 else 0.0)
         sides.append(max(side, unseen))
-    return ratio(cell), max(ratio(cell) - sides[0], 0.0), ratio(cell) + sides[1]
+    top = sum(one.draws * one.images for one in cell.values()) / sum(whole)
+    return ratio(cell), max(ratio(cell) - sides[0], 0.0), max(min(ratio(cell) + sides[1], top), ratio(cell))
 
 
 @pytest.mark.parametrize("number", [2, 4, 5, 16, 64])
@@ -176,41 +184,55 @@ def test_what_can_not_be_estimated_is_refused() -> None:
         estimate_layers([])
 
 
-@pytest.mark.parametrize(
-    ("most", "schedule"),
-    [(8, [8]), (16, [16]), (20, [16, 20]), (64, [16, 32, 48, 64]), (200, [16, 32, 48, 64, 96, 128, 192, 200])],
-)
-def test_looks_are_set_beforehand(most: int, schedule: list[int]) -> None:
-    assert list(StoppingRule(0.01, most).schedule()) == schedule
-    wide = StoppingRule(0.01, most)
-    assert [wide.next(draws, lambda _: 1.0) for draws in range(most)] == [
-        next(s for s in schedule if s > d) for d in range(most)
-    ]
-    assert wide.next(most, lambda _: 1.0) is None
-    assert list(itertools.islice(StoppingRule(0.01, 10**6).schedule(), 14))[-3:] == [1024, 1536, 2048]
+def looks(rule: StoppingRule, width: Callable[[int], float]) -> list[int]:
+    """The looks of a cell, each asked for at every number of draws before it, as after any interruption."""
+    draws, found = 0, list[int]()
+    while (more := rule.next(draws, width)) is not None:
+        assert all(rule.next(between, width) == more for between in range(draws, more))
+        draws = more
+        found.append(more)
+    return found
+
+
+@pytest.mark.parametrize("scale", [0.02, 0.08, 0.3, 2.0])
+def test_a_cell_ends_within_a_tenth_of_the_precision_asked_for(scale: float) -> None:
+    found = looks(StoppingRule(0.01, 10**6), lambda draws: scale / draws**0.5)
+    assert 0.009 < scale / found[-1] ** 0.5 <= 0.01 or found == [32]
+    assert len(found) < 25, "with few interruptions"
+    assert found == sorted(found)
 
 
 @pytest.mark.parametrize(
-    ("widths", "stop"),
+    ("width", "most", "found"),
     [
-        ((0.009, 0.009, 9, 9), 32),
-        ((0.009, 0.011, 0.01, 0.009), 64),
-        ((0.02, 0.01, 0.01, 9), 48),
-        ((0.02, 0.02, 0.02, 0.005), 64),
-        ((INF, INF, INF, INF), 64),
+        (0.0, 189, [32]),
+        (0.0, 20, [20]),
+        (1.0, 32, [32]),
+        (1.0, 50, [32, 50]),
+        (1.0, 500, [32, 500]),
+        (INF, 500, [32, 64, 128, 256, 500]),
     ],
 )
-def test_a_cell_stops_at_the_second_look_in_a_row_that_finds_it_precise(widths: tuple[float, ...], stop: int) -> None:
-    rule = StoppingRule(0.01)
-    at = dict(zip(rule.schedule(), widths, strict=True)).__getitem__
-    draws = 0
-    while (more := rule.next(draws, at)) is not None:
-        assert all(rule.next(between, at) == more for between in range(draws, more)), "as if it had been interrupted"
-        draws = more
-    assert draws == stop
+def test_a_cell_has_32_draws_and_no_more_than_it_may(width: float, most: int, found: list[int]) -> None:
+    assert looks(StoppingRule(0.01, most), lambda _: width) == found
 
 
-def test_chunks_are_small_but_many() -> None:
-    """Enough images for the precision, and 32 chunks wherever there are so many images."""
-    assert [chunk_images(10_000, precision) for precision in (0.001, 0.005, 0.01, 0.02, 0.1)] == [256, 100, 50, 25, 16]
-    assert [chunk_images(images, 0.01) for images in (1, 31, 32, 1000, 1600, 50_000)] == [1, 1, 1, 31, 50, 50]
+def test_without_a_precision_a_cell_gets_all_draws() -> None:
+    assert looks(StoppingRule(0.0, 300), lambda _: 0.001)[-1] == 300
+
+
+def test_the_share_of_the_variance_that_is_the_images() -> None:
+    """Images alone: all draws on a chunk agree. Draws alone: a chunk's two draws differ as much as two chunks do."""
+    random = np.random.default_rng(3)
+    alike, apart, once = list[tuple[int, ChunkHits]](), list[tuple[int, ChunkHits]](), list[tuple[int, ChunkHits]]()
+    for start in range(400):
+        lost = int(random.binomial(20, 0.3))
+        alike += [(start, ChunkHits(20, 20, 1, lost, 0))] * 3
+        apart += [(start, ChunkHits(20, 20, 1, int(random.binomial(20, 0.3)), 0)) for _ in range(3)]
+        once += [(start, ChunkHits(20, 20, 1, lost, 0))]
+    assert share_of_images(alike) == pytest.approx(1.0)
+    assert share_of_images(apart) == pytest.approx(0.0, abs=0.2)
+    assert share_of_images(once) is None, "no chunk met two draws"
+    assert share_of_images([(0, ChunkHits(20, 20, 1, 0, 0)), (1, ChunkHits(20, 20, 1, 0, 0))] * 2) is None, (
+        "nothing varies"
+    )

@@ -75,7 +75,7 @@ def oracle(noisy: Bits, clean: Bits, departures: bool = True) -> Estimate:
     return Estimate(
         mean,
         (max(0.0, mean - fixed[0]), min(images / hits, mean + fixed[1])),
-        (max(0.0, mean - max(fixed[0], sampled[0])), mean + max(fixed[1], sampled[1])),
+        (max(0.0, mean - max(fixed[0], sampled[0])), min(images / hits, mean + max(fixed[1], sampled[1]))),
     )
 
 

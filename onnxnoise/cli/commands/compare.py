@@ -9,7 +9,7 @@ from onnxnoise.cli.options import Printer
 from onnxnoise.errors import UsageError
 from onnxnoise.fields import flag
 from onnxnoise.flags import Given, bench_flags, from_flags
-from onnxnoise.spec import DEFAULT_DRAWS, DEFAULT_SWEEPS
+from onnxnoise.spec import DEFAULT_SWEEPS
 from onnxnoise.words import Sweep
 
 _OF_RUN_FILES = ("snrs", "levels", "metric", "limit")
@@ -43,11 +43,11 @@ class CompareFlags:
     draws: int | None = flag(
         "--draws",
         "N",
-        "Noise realizations a cell",
+        "Every one of N noise realizations (chips) meets every image",
         default=None,
         syntax="whole",
         least=1,
-        by_default=f"{DEFAULT_DRAWS}; of run files all they have",
+        by_default="each chunk of images meets chips of its own; of run files all they have",
     )
     out: str | None = flag(
         "--out", "FOLDER", "The folder for the models' run files; it is made", default=None, by_default="this one"

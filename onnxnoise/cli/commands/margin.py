@@ -18,13 +18,14 @@ class MarginFlags:
     sweep: Sweep = flag(
         "--sweep", None, "Of all layers together, or of each layer alone", default="all", choices=("all", "single")
     )
-    draws: int = flag(
+    draws: int | None = flag(
         "--draws",
         "N",
-        "Noise realizations (chips), the same at every level",
-        default=5,
+        "Every one of N noise realizations (chips) meets every image, at every level",
+        default=None,
         syntax="whole",
         least=1,
+        by_default="each chunk of images meets chips of its own",
     )
     tolerance: float = flag(
         "--tolerance", "SHARE", "How close to the target's level: 0.05 is 5 %", default=0.05, syntax="number"

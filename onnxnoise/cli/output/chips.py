@@ -36,7 +36,8 @@ def written(console: Console, chip: Chip) -> None:
 
 def margins(console: Console, found: Margins) -> None:
     """Print the noise margin of all layers together, or of each layer, the least robust first."""
-    title_lines(console, found, f", {found.draws} draws of seed {found.seed}; {found.provider}")
+    made = "chunks of images with draws of their own" if found.draws is None else f"{found.draws} draws"
+    title_lines(console, found, f", {made} of seed {found.seed}; {found.provider}")
     level = level_of(found.noise)
     wanted = f"{METRIC_TITLES[found.metric]} {found.measure} of at least {found.target:g} of the clean one"
     if found.margins[0].layer is None:

@@ -24,7 +24,7 @@ from onnxnoise.cli.output.terminal import (
 )
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result, WithoutNoise
-from onnxnoise.text import safe
+from onnxnoise.text import counted, safe
 from onnxnoise.words import Metric
 
 SHOWN_LAYERS, _LEAST_SHOWN = 20, 5
@@ -76,6 +76,9 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
     counts = [len(cell.draws) for cell in result.cells] or [0]
     least, most = min(counts), max(counts)
     mean = f"mean of {most if least == most else f'{least} to {most}'} draws" if most > 1 else _ONE_DRAW
+    if result.design == CHUNKED:
+        images = max((draw.images for cell in result.cells for draw in cell.draws), default=0)
+        mean = f"{mean.removeprefix('mean of ')}, each on {counted(images, 'image')}"
     levels = list(dict.fromkeys(cell.level for cell in result.cells))
     single = [cell for cell in result.cells if cell.sweep == "single"]
     if single:
@@ -199,6 +202,8 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
         notes.append("[low, high]: 95 % interval, for other draws and other images like these")
     else:
         notes.append("no intervals with one draw" if mean == _ONE_DRAW else "intervals: in a wider terminal, or --json")
+    if result.design == CHUNKED:
+        notes.append("yield and worst chip: with --draws N, where every draw meets every image")
     for note in notes:
         console.print(Text(note, "dim"), soft_wrap=True)
 

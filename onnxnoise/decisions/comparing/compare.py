@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxnoise.decisions.comparing import ranking
+from onnxnoise.decisions.comparing.chunks import AnyRun
 from onnxnoise.decisions.comparing.ranking import Asked
 from onnxnoise.decisions.comparing.records import QUANTITY_OF, Comparison
 from onnxnoise.errors import UsageError
-from onnxnoise.results.run_hits import RunHits, is_run_file
+from onnxnoise.results.run_hits import is_run_file
 from onnxnoise.run.loading import open_model
 from onnxnoise.run.runner import measured_run
 from onnxnoise.run.unattached import check_attached
@@ -92,7 +93,7 @@ def _check(names: Sequence[str], spec: BenchSpec) -> None:
         if names.count(name) > 1:
             raise UsageError(f"compare: {name} is given twice; a model is no rival of its own")
         if is_run_file(name):
-            RunHits.opened(Path(name)).close()
+            AnyRun.opened(Path(name)).close()
         else:
             opened = open_model(name, bn=spec.bn, analog=spec.setting.analog, output=spec.output)
             check_attached(opened.network, name, allowed=spec.allow_unattached)

@@ -20,6 +20,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
+from onnxnoise.decisions.comparing.chunks import AnyRun, ChunkSide
 from onnxnoise.decisions.comparing.records import (
     QUANTITIES,
     SCALES,
@@ -36,7 +37,7 @@ from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.records import Interval, Notice
 from onnxnoise.results.caveats import FEW_DRAWS
 from onnxnoise.results.chance import chance_notice, chance_of
-from onnxnoise.results.run_hits import RunHits, same_layers
+from onnxnoise.results.run_hits import same_layers
 from onnxnoise.results.summary import kept_header
 from onnxnoise.run.unattached import refused_by_gate
 from onnxnoise.statistics.contrasts import Contrast, Side, contrast
@@ -64,13 +65,13 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
     if len(paths) < 2:
         raise UsageError("compare: needs two models or run files, or more")
     with ExitStack() as stack:
-        runs = [stack.enter_context(RunHits.opened(path)) for path in paths]
+        runs = [stack.enter_context(AnyRun.opened(path)) for path in paths]
         _check_alike(runs)
         images = min([run.images for run in runs] + ([asked.images] if asked.images else []))
         labels = _labels(runs)
-        clean = [run.clean(asked.metric, images) for run in runs]
-        for run, hits in zip(runs, clean, strict=True):
-            if not hits.any():
+        clean = [run.clean_hits(asked.metric, images) for run in runs]
+        for run, (hits, _) in zip(runs, clean, strict=True):
+            if not hits:
                 raise RunFileError(
                     f"{run.path}: no image is classified correctly without noise: there is nothing to compare"
                 )
@@ -91,11 +92,11 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
                     run.identity["seed"],
                     len(run.selected),
                     sum(layer.parameters for layer in run.layers),
-                    int(hits.sum()),
-                    float(hits.mean()),
+                    hits,
+                    hits / count,
                     chance.of(asked.metric) if (chance := chance_of(run.store, images)) else None,
                 )
-                for label, run, hits in zip(labels, runs, clean, strict=True)
+                for label, run, (hits, count) in zip(labels, runs, clean, strict=True)
             ),
             figures=runs[0].noise.with_snr(placings),
             differences=runs[0].noise.with_snr(differences),
@@ -103,17 +104,15 @@ def compare(paths: Sequence[Path], asked: Asked | None = None) -> Comparison:
             warnings=(
                 *(
                     notice
-                    for run, label, hits in zip(runs, labels, clean, strict=True)
-                    for notice in chance_notice(
-                        int(hits.sum()), images, chance_of(run.store, images), asked.metric, label
-                    )
+                    for run, label, (hits, count) in zip(runs, labels, clean, strict=True)
+                    for notice in chance_notice(hits, count, chance_of(run.store, images), asked.metric, label)
                 ),
                 *_warnings(runs, labels, placings, images),
             ),
         )
 
 
-def _check_alike(runs: Sequence[RunHits]) -> None:
+def _check_alike(runs: Sequence[AnyRun]) -> None:
     first = runs[0]
     for run in runs[1:]:
         differing = _difference(first, run)
@@ -122,6 +121,12 @@ def _check_alike(runs: Sequence[RunHits]) -> None:
             raise RunFileError(
                 f"{first.path} and {run.path} differ in {title}: {ours} and {theirs}; their accuracies say nothing "
                 "about each other: bench both alike"
+            )
+        if first.chunked != run.chunked:
+            every, own = (run, first) if first.chunked else (first, run)
+            raise RunFileError(
+                f"{every.path} has every draw on every image (--draws), in {own.path} each chunk of images met draws of its own: "
+                "bench both with --draws, or both without"
             )
         if _whole(first) != _whole(run):
             part, whole = (run, first) if _whole(first) else (first, run)
@@ -132,6 +137,12 @@ def _check_alike(runs: Sequence[RunHits]) -> None:
     for one, other in combinations(runs, 2):
         if one.path.resolve() == other.path.resolve():
             raise UsageError(f"compare: {one.path} is given twice; a model is no rival of its own")
+        if first.chunked and (differing := _dealt(one, other)):
+            title, ours, theirs = differing
+            raise RunFileError(
+                f"{one.path} and {other.path} differ in {title}: {ours} and {theirs}; their images lie in other chunks: bench "
+                "both alike"
+            )
         if same_layers(one, other) and one.identity["seed"] != other.identity["seed"]:
             raise RunFileError(
                 f"{one.path} and {other.path} differ in seed: {one.identity['seed']} and {other.identity['seed']}; models with "
@@ -139,7 +150,7 @@ def _check_alike(runs: Sequence[RunHits]) -> None:
             )
 
 
-def _difference(first: RunHits, second: RunHits) -> tuple[str, str, str] | None:
+def _difference(first: AnyRun, second: AnyRun) -> tuple[str, str, str] | None:
     """The first property in which two runs must agree and don't: its name, and both values; None where they agree."""
     if first.identity["data"] != second.identity["data"]:
         ours, theirs = (f"{run.description['dataset']!r} {run.identity['data'][:8]}" for run in (first, second))
@@ -153,11 +164,23 @@ def _difference(first: RunHits, second: RunHits) -> tuple[str, str, str] | None:
     return found and (found[0], repr(found[1]), repr(found[2]))
 
 
-def _whole(run: RunHits) -> bool:
+def _dealt(one: AnyRun, other: AnyRun) -> tuple[str, str, str] | None:
+    """The first property by which images are dealt to chunks in which two chunked runs differ, and both values."""
+    for title, name in (("order of the images", "order"), ("number of images", "images"), ("seed", "seed")):
+        if one.identity.get(name) != other.identity.get(name):
+            return (
+                title,
+                str(one.identity.get(name, "that of the data")),
+                str(other.identity.get(name, "that of the data")),
+            )
+    return None
+
+
+def _whole(run: AnyRun) -> bool:
     return len(run.selected) == len(run.layers)
 
 
-def _labels(runs: Sequence[RunHits]) -> list[str]:
+def _labels(runs: Sequence[AnyRun]) -> list[str]:
     """A label for each run that tells it from the others: its model's name, else with the digest, else with the run file."""
 
     def distinct(labels: list[str]) -> list[str] | None:
@@ -171,7 +194,7 @@ def _labels(runs: Sequence[RunHits]) -> list[str]:
 class _Rankings:
     """Computes placings and differences, one quantity and level at a time, so that only these hits are in memory."""
 
-    def __init__(self, runs: Mapping[str, RunHits], asked: Asked, images: int) -> None:
+    def __init__(self, runs: Mapping[str, AnyRun], asked: Asked, images: int) -> None:
         self.runs, self.asked, self.images = runs, asked, images
         quantities = [each for each in QUANTITIES if asked.quantities is None or each in asked.quantities]
         self.places = [(quantity, level) for quantity in quantities for level in self._levels(quantity)]
@@ -216,8 +239,11 @@ class _Rankings:
             for label, (each, estimates) in models.items()
         ], differences
 
-    def _side(self, run: RunHits, quantity: Quantity, level: float) -> ModelSide:
-        found = run.side(_sweep(quantity), _cells(run, quantity), level, self.asked.metric, self.images)
+    def _side(self, run: AnyRun, quantity: Quantity, level: float) -> ModelSide:
+        sweep, cells, metric = _sweep(quantity), _cells(run, quantity), self.asked.metric
+        if run.chunked and (chunks := run.chunks(sweep, cells, level, metric, self.asked.draws)):
+            return ModelSide(run, chunks.draws, chunks, chunks.clean)
+        found = None if run.chunked else run.side(sweep, cells, level, metric, self.images)
         if found is None:
             raise RunFileError(
                 f"{run.path}: no draw of the sweep {_sweep(quantity)} at {run.level.text(level)} is complete on "
@@ -225,18 +251,18 @@ class _Rankings:
             )
         draws, side = found
         most = self.asked.draws or len(draws)
-        return ModelSide(run, draws[:most], side.first(most))
+        return ModelSide(run, draws[:most], side.first(most), float(side.clean.mean()))
 
 
 def _sweep(quantity: Quantity) -> Literal["all", "single"]:
     return "all" if quantity == "all" else "single"
 
 
-def _cells(run: RunHits, quantity: Quantity) -> tuple[int | None, ...]:
+def _cells(run: AnyRun, quantity: Quantity) -> tuple[int | None, ...]:
     return (None,) if quantity == "all" else run.selected
 
 
-def _there(run: RunHits) -> str:
+def _there(run: AnyRun) -> str:
     return (
         ", ".join(
             f"{kind} at {run.level.name} {'/'.join(map(run.level.number, run.levels(kind)))}"
@@ -247,8 +273,10 @@ def _there(run: RunHits) -> str:
     )
 
 
-def _own(side: Side) -> dict[Scale, tuple[float, Contrast | None]]:
+def _own(side: Side | ChunkSide) -> dict[Scale, tuple[float, Contrast | None]]:
     found: dict[Scale, tuple[float, Contrast | None]] = {}
+    if isinstance(side, ChunkSide):
+        return {scale: side.own(scale) for scale in SCALES}
     for scale in SCALES:
         value, draws, images, decisions = scaled(side, scale)
         found[scale] = (value, contrast(value, [draws], images, decisions))
@@ -277,11 +305,11 @@ def _placing(
                 tied.append(each.second if each.first == label else each.first)
             elif (each.mean < 0.0) if each.first == label else (each.mean > 0.0):
                 better += 1
-        top = 1.0 / float(model.side.clean.mean()) if scale == "normalized" else 1.0
+        top = 1.0 / model.clean if scale == "normalized" else 1.0
         standings[scale] = Standing(
             mean,
-            None if law is None else _within(law.interval(fixed=True), top),
-            None if law is None else _within(law.interval(), 1.0 if scale == "absolute" else None),
+            None if law is None or model.run.chunked else _within(law.interval(fixed=True), top),
+            None if law is None else _within(law.interval(), top),
             better + 1,
             tuple(sorted(tied, key=labels.index)),
         )
@@ -296,13 +324,13 @@ def _placing(
     )
 
 
-def _within(interval: Interval, top: float | None) -> Interval:
+def _within(interval: Interval, top: float) -> Interval:
     """The interval cut off at 0 and at `top`, as `estimates.estimate` does."""
-    return max(interval[0], 0.0), interval[1] if top is None else min(interval[1], top)
+    return max(interval[0], 0.0), min(interval[1], top)
 
 
 def _warnings(
-    runs: Sequence[RunHits], labels: Sequence[str], placings: Sequence[Placing], images: int
+    runs: Sequence[AnyRun], labels: Sequence[str], placings: Sequence[Placing], images: int
 ) -> Iterator[Notice]:
     fewest = min(placing.draws for placing in placings)
     if fewest == 1:
@@ -321,7 +349,7 @@ def _warnings(
             yield Notice(
                 "unattached", f"{label}: measured without noise on {without}: its accuracy is another network's"
             )
-        if run.images > images:
+        if run.images > images and not run.chunked:
             yield Notice(
                 "fewer_images",
                 f"{label}: only the first {images:,} of its {run.images:,} images, which all have, are used",

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
+from onnxnoise.decisions.comparing.chunks import AnyRun, ChunkSide
 from onnxnoise.decisions.comparing.records import SCALES, Crossing, Difference, Quantity, Scale
 from onnxnoise.noise.base import Level
-from onnxnoise.results.run_hits import RunHits, same_layers
+from onnxnoise.results.run_hits import same_layers
 from onnxnoise.statistics.contrasts import Contrast, Measure, Side, absolute, difference, holm, normalized
 
 ERROR = 0.05
@@ -21,11 +22,12 @@ Found = tuple[float, Contrast | None, bool]
 
 @dataclass(frozen=True)
 class ModelSide:
-    """One model's hits at one level (`side`), with the numbers of their draws."""
+    """One model's hits at one level (`side`), with the numbers of their draws; `clean` is its clean accuracy."""
 
-    run: RunHits
+    run: AnyRun
     draws: list[int]
-    side: Side
+    side: Side | ChunkSide
+    clean: float
 
 
 def scaled(side: Side, scale: Scale) -> Measure:
@@ -37,11 +39,20 @@ def pairs(models: Mapping[str, ModelSide], scale: Scale) -> dict[Pair, Found]:
     found = {}
     for (first, one), (second, other) in combinations(models.items(), 2):
         by_draw = same_layers(one.run, other.run)
-        sides = [one.side, other.side]
+        first_side, second_side = one.side, other.side
+        if isinstance(first_side, ChunkSide) and isinstance(second_side, ChunkSide):
+            value, law = first_side.less(second_side, scale)
+            found[first, second] = (value, law, by_draw and first_side.size == second_side.size)
+            continue
+        assert isinstance(first_side, Side), "run files that are compared are of one design"
+        assert isinstance(second_side, Side), "run files that are compared are of one design"
         if by_draw:
             common = [draw for draw in one.draws if draw in other.draws]
-            sides = [each.side.chosen([each.draws.index(draw) for draw in common]) for each in (one, other)]
-        mine, theirs = (scaled(side, scale) for side in sides)
+            first_side, second_side = (
+                side.chosen([each.draws.index(draw) for draw in common])
+                for side, each in ((first_side, one), (second_side, other))
+            )
+        mine, theirs = scaled(first_side, scale), scaled(second_side, scale)
         found[first, second] = (mine[0] - theirs[0], difference(mine, theirs, by_draw=by_draw), by_draw)
     return found
 

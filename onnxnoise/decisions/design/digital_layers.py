@@ -22,7 +22,9 @@ from onnxnoise.text import counted, safe, shortened
 from onnxnoise.words import Metric
 
 SCHEMA = "onnxnoise/plan/1"
-FRESH_DRAWS = 10
+DRAWS, FRESH_DRAWS = 5, 10
+"""The draws that a plan is chosen on, and those that it is verified on: every one of them meets every image."""
+
 FOLDER = ".plan"
 """The ending of the folder with the run files of a plan's evaluations, one for each set of noisy layers and seed."""
 
@@ -77,7 +79,7 @@ def plan(
 
     Greedy: layers are ranked by the accuracy that noise in them alone costs (also per parameter), the shortest beginning of a
     ranking that meets the target is kept digital, then what turns out not to be needed is given back, largest first. The choice
-    is made on the draws of `spec` and verified on fresh ones; where those miss the target, layers are chosen for a higher one.
+    is made on `spec.draws` draws, by default 5, and verified on fresh ones; where those miss the target, it aims higher.
     No smaller set is ruled out. `max_share` is the largest share of parameters to keep digital; `spec.layers` are the layers that
     bear noise at all; `tell` is told of each evaluation. What is measured goes to the run file, and to a folder beside it that
     ends in `.plan`; the same plan takes it from there.
@@ -93,13 +95,15 @@ def plan(
     stored = only_level(spec)
     if stored == spec.level.silent:
         raise UsageError(f"{spec.level.flag}: {stored:g} is no noise to plan for; name a level with noise")
+    draws = 1 if spec.chain.deterministic else spec.draws or DRAWS
     if not 0 <= max_share <= 1:
         raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
     if fresh_draws < 2:
         raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
+    spec = replace(spec, draws=draws, precision=None, budget=None, max_draws=None)
     experiment = Experiment.opened(replace(spec, sweeps=("all",)))
-    choice = _Choice(experiment, stored, max_share, tell)
-    without = choice.accuracy(experiment.subject.layers, spec.seed, spec.most_draws)
+    choice = _Choice(experiment, stored, max_share, draws, tell)
+    without = choice.accuracy(experiment.subject.layers, spec.seed, draws)
     goal = spec.target
     best: tuple[tuple[NoiseLayer, ...], Estimate, int] | None = None
     for attempt in range(1, _ROUNDS + 1):
@@ -119,7 +123,7 @@ def plan(
         level=stored,
         target=spec.target,
         metric=choice.metric,
-        draws=spec.most_draws,
+        draws=draws,
         fresh_seed=fresh_seed,
         fresh_draws=fresh_draws,
         digital=tuple(layer_info(layer) for layer in digital),
@@ -163,8 +167,10 @@ class _Choice:
     Whatever is measured is kept, in the run file and in a folder beside it, so the same plan goes on where it was stopped.
     """
 
-    def __init__(self, experiment: Experiment, level: float, max_share: float, tell: Callable[[str], None]) -> None:
-        self.experiment, self.level, self.max_share, self.tell = experiment, level, max_share, tell
+    def __init__(
+        self, experiment: Experiment, level: float, max_share: float, draws: int, tell: Callable[[str], None]
+    ) -> None:
+        self.experiment, self.level, self.max_share, self.draws, self.tell = experiment, level, max_share, draws, tell
         self.metric: Metric = experiment.metric
         self._parameters = sum(layer.parameters for layer in experiment.subject.layers)
         self._rankings: list[list[NoiseLayer]] | None = None
@@ -218,7 +224,7 @@ class _Choice:
         spec = self.experiment.spec
 
         def meets(digital: Sequence[NoiseLayer]) -> bool:
-            return self.accuracy(self.others(digital), spec.seed, spec.most_draws).mean >= target
+            return self.accuracy(self.others(digital), spec.seed, self.draws).mean >= target
 
         if meets(()):
             return ()
@@ -312,6 +318,6 @@ def _notices(spec: BenchSpec, digital: Sequence[NoiseLayer], layers: Sequence[No
         return [
             Notice("all_digital", "the target is met only with every layer kept digital: no plan for analog hardware")
         ]
-    if spec.most_draws == 1:
+    if spec.draws == 1:
         return [Notice("one_draw", "the layers were chosen on one draw; use --draws 5 or more")]
     return []

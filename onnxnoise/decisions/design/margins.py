@@ -13,12 +13,13 @@ from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import readable
 from onnxnoise.records import Estimate, Interval, LayerInfo, MeasuredModel, Notice, TallyKey
 from onnxnoise.results.as_json import measured_json
-from onnxnoise.results.question import Question
+from onnxnoise.results.chunked import next_draws
+from onnxnoise.results.question import CellKey, Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.jobs import Job
 from onnxnoise.run.runner import measured_run
-from onnxnoise.run.schedules import CLEAN
+from onnxnoise.run.schedules import CLEAN, Chunked
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import counted
@@ -61,7 +62,8 @@ class Margin:
 class Margins(MeasuredModel):
     """Margins of one model: of all its layers together, or of each layer, in canonical order.
 
-    `range` has the noisiest and the quietest level between which the margins were looked for. `chance` is the accuracy of always
+    `range` has the noisiest and the quietest level between which the margins were looked for. `draws` is the number that met
+    every image at every level, None where each chunk of images met draws of its own. `chance` is the accuracy of always
     giving the same answer over the clean one, in the unit of the target; None where it isn't known.
     """
 
@@ -69,7 +71,7 @@ class Margins(MeasuredModel):
     target: float
     tolerance: float
     range: Interval
-    draws: int
+    draws: int | None
     margins: tuple[Margin, ...]
     warnings: tuple[Notice, ...]
     chance: float | None = None
@@ -111,7 +113,7 @@ def margin(
         raise UsageError(f"--tolerance: {tolerance:g} is out of range; give a share from 0.001 to 1, 0.05 is 5 %")
     if len(spec.sweeps) != 1 or spec.sweeps[0] == "cumulative":
         raise UsageError("--sweep: a margin is of `all` layers together or of each `single` layer; name one of the two")
-    bisection_of = partial(Bisection, level=level, ends=(loud, quiet), tolerance=tolerance)
+    bisection_of = partial(Bisection, level=level, ends=(loud, quiet), tolerance=tolerance, crossed=not spec.chunked)
     with measured_run(spec.at(loud, quiet), watching, schedule_for=lambda _: bisection_of) as run:
         bisection = run.schedule
         assert isinstance(bisection, Bisection)
@@ -128,7 +130,7 @@ def margin(
         target=spec.target,
         tolerance=tolerance,
         range=(loud, quiet),
-        draws=spec.most_draws,
+        draws=None if spec.chunked else spec.most_draws(1),
         margins=spec.setting.with_snr(found),
         warnings=ends_found.warnings,
         chance=ends_found.normalized_chance,
@@ -156,9 +158,17 @@ class Bisection:
     """A run's schedule: each round measures the next level of every curve whose bisection isn't done, by the run file alone."""
 
     def __init__(
-        self, question: Question, chunks: tuple[range, ...], *, level: Level, ends: Interval, tolerance: float
+        self,
+        question: Question,
+        chunks: tuple[range, ...],
+        *,
+        level: Level,
+        ends: Interval,
+        tolerance: float,
+        crossed: bool = True,
     ) -> None:
         self.question, self.chunks, self.level, self.ends, self.tolerance = question, chunks, level, ends, tolerance
+        self.crossed = crossed
         self.curves: list[Curve] = (
             [("all", None)] if question.sweeps == ("all",) else [("single", layer) for layer in question.layers]
         )
@@ -166,13 +176,19 @@ class Bisection:
 
     def about(self, level: Level) -> str:
         loud, quiet = map(level.number, self.ends)
-        return f"{level.name}s from {loud} to {quiet} by bisection, {counted(self.question.draws, 'draw')}"
+        draws = counted(self.question.draws, "draw")
+        return f"{level.name}s from {loud} to {quiet} by bisection, {'' if self.crossed else 'at most '}{draws}"
 
     def round(self, store: RunStore) -> list[Job]:
         done = store.done()
         wanted: list[tuple[Curve, float]] = []
         for curve in self.curves:
             wanted += [(curve, level) for level in dict.fromkeys(self._next(store, curve))]
+        if not self.crossed:
+            owed: dict[CellKey, list[int]] = {}
+            for curve, level in wanted:
+                owed |= next_draws(store, self._asked(curve, level))
+            return Chunked(self.question, self.chunks).jobs(owed, done)
         jobs = []
         for chunk in self.chunks:
             keys: list[TallyKey] = [(*CLEAN, chunk.start)]
@@ -247,13 +263,20 @@ class Bisection:
         estimate = self._at(store, curve, level)
         return estimate is not None and statistic(estimate) >= target
 
+    def _asked(self, curve: Curve, level: float) -> Question:
+        """The question for one point of a curve."""
+        sweep, layer = curve
+        layers = self.question.layers if layer is None else (layer,)
+        return replace(self.question, levels=(level,), sweeps=(sweep,), layers=layers)
+
     def _at(self, store: RunStore, curve: Curve, level: float) -> Estimate | None:
         """The normalized accuracy at a level, None where it is not measured yet."""
         known = self._known[curve]
         if level not in known:
-            sweep, layer = curve
-            layers = self.question.layers if layer is None else (layer,)
-            result = summarize(store, replace(self.question, levels=(level,), sweeps=(sweep,), layers=layers))
+            asked = self._asked(curve, level)
+            if not self.crossed and next_draws(store, asked):
+                return None
+            result = summarize(store, asked)
             if result is None or not result.cells:
                 return None
             (cell,) = result.cells

@@ -151,7 +151,7 @@ def gated_spec(spec: BenchSpec, rules: Rules) -> BenchSpec:
     check_levels(rules, spec.level)
     levels = spec.level.in_order(rule.level for rule in rules.rules)
     sweeps = tuple(sweep for sweep in SWEEPS if sweep in {rule.sweep for rule in rules.rules})
-    return replace(spec.at(*levels), sweeps=sweeps, precision=0.01, allow_unattached=False)
+    return replace(spec.at(*levels), sweeps=sweeps, draws=None, precision=0.01, max_draws=None, allow_unattached=False)
 
 
 def rounds_for(rules: Rules, stack: ExitStack, experiment: Experiment) -> ScheduleOf:

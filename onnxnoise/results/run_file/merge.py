@@ -11,6 +11,7 @@ from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.noise.models import level_of
 from onnxnoise.noise.settings import setting_of
 from onnxnoise.records import Measured, Tally
+from onnxnoise.results.question import is_chunked, streams_of
 from onnxnoise.results.run_file.database import Database
 from onnxnoise.results.run_file.store import RunStore, difference, joined_realized
 
@@ -67,8 +68,19 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             len(target.done()),
             max((chunk.stop for chunk in chunks), default=0),
             len(chunks),
-            tuple(chunk for chunk in chunks if chunk.start not in measured),
+            _lacking(target, chunks, measured),
         )
+
+
+def _lacking(store: RunStore, chunks: Sequence[range], measured: set[int]) -> tuple[range, ...]:
+    """The chunks without any tally; of a chunked run, which leaves out chunks that no cell needs, those of shards without any."""
+    streams = streams_of(store)
+    met = {number % streams for number, chunk in enumerate(chunks) if chunk.start in measured}
+    return tuple(
+        chunk
+        for number, chunk in enumerate(chunks)
+        if chunk.start not in measured and not (is_chunked(store.identity) and number % streams in met)
+    )
 
 
 def _check_layouts(stores: Sequence[RunStore]) -> None:
