@@ -76,7 +76,7 @@ def estimate_chunks_accuracy(chunks: Chunks) -> Estimate:
 
 
 def always_right(chunks: Chunks) -> Chunks:
-    """The same hits, as changes to those of a model that is always right."""
+    """The chunks with the same hits, as changes to those of a model that is always right."""
     return {
         start: ChunkHits(
             one.images, one.images, one.draws, one.draws * one.images - one.whole + one.lost - one.gained, 0
@@ -187,7 +187,7 @@ class _Ratio:
         return cls(value, int(cleans.sum()), int(met.sum()) / whole, starts, residuals)
 
     def in_blocks(self, size: int) -> _Ratio:
-        """The same with blocks of `size` images as clusters, of which each chunk is a part."""
+        """This ratio with blocks of `size` images as clusters, of which each chunk is a part."""
         blocks, place = np.unique(self.starts // size, return_inverse=True)
         residuals = np.array([np.bincount(place, weights=row, minlength=blocks.size) for row in self.residuals])
         return replace(self, starts=blocks, residuals=residuals)
