@@ -76,7 +76,7 @@ def estimate_chunks_accuracy(chunks: Chunks) -> Estimate:
 
 
 def always_right(chunks: Chunks) -> Chunks:
-    """The chunks with the same hits, as changes to those of a model that is always right."""
+    """The chunks with the same hits, as changes to a model that is always right."""
     return {
         start: ChunkHits(
             one.images, one.images, one.draws, one.draws * one.images - one.whole + one.lost - one.gained, 0
