@@ -187,7 +187,7 @@ class _Ratio:
         return cls(value, int(cleans.sum()), int(met.sum()) / whole, starts, residuals)
 
     def in_blocks(self, size: int) -> _Ratio:
-        """This ratio with blocks of `size` images as clusters, of which each chunk is a part."""
+        """A of the same cell, with blocks of `size` images as clusters, of which each chunk is a part."""
         blocks, place = np.unique(self.starts // size, return_inverse=True)
         residuals = np.array([np.bincount(place, weights=row, minlength=blocks.size) for row in self.residuals])
         return replace(self, starts=blocks, residuals=residuals)

@@ -56,6 +56,7 @@ def error_message(console: Console, message: str) -> None:
 _ADVICE = frozenset(
     (
         "few_draws",
+        "rare_collapses",
         "one_draw",
         "card_without_numbers",
         "no_batchnorm",
