@@ -68,8 +68,9 @@ class Python(ByNormals):
         try:
             noisy = function(values, np.random.Generator(bits), level)
         except Exception as error:
-            line = traceback.extract_tb(error.__traceback__)[-1].lineno
-            raise NoiseFileError(f"{where} failed in line {line}: {type(error).__name__}: {error}") from error
+            lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == self._path]
+            place = f" in line {lines[-1]}" if lines else ""  # none where it doesn't take the three arguments
+            raise NoiseFileError(f"{where} failed{place}: {type(error).__name__}: {error}") from error
         asked = f"it must return float32 values of shape {values.shape}, those of its weights"
         if not isinstance(noisy, np.ndarray):
             raise NoiseFileError(f"{where} returned {type(noisy).__name__}, no array; {asked}")

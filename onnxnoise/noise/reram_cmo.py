@@ -58,7 +58,7 @@ class ReramCmo(ByNormals):
                 log = math.log(level)
                 g += np.float64(0.04201137 * log + 0.41183342) * z2
                 g -= 0.08900206 * log
-                read = np.log10(g)
+                read = np.log10(np.maximum(g, 1.0))  # of what decayed below 0 there is no logarithm
                 read *= 0.0277316483 * math.sqrt(math.log((level + 1e-6) / 2e-6))
                 read *= z3
                 g += read

@@ -233,3 +233,10 @@ def test_a_quiet_level_leaves_the_weights() -> None:
         chain = chain_of(NoiseSetting(steps=parse_chain(text)))
         noisy = chain.at(Weights(w, 1.0), chain.draw(40, 0, 1, 0, w.shape), chain.level.silent)
         assert noisy.tobytes() == w.tobytes(), text
+
+
+def test_a_device_that_decays_to_nothing_is_read_as_the_smallest() -> None:
+    chain = chain_of(NoiseSetting(steps=parse_chain("reram-cmo")))
+    w = np.array([[0, 1]], np.float32)
+    drawn = (tuple(np.full(w.shape, z, np.float32) for z in (0, -9, 1)),)
+    np.testing.assert_array_equal(chain.at(Weights(w, 1.0), drawn, 31536000.0)[0, 0], 0)

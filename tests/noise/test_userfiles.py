@@ -119,6 +119,10 @@ def nan(weights, rng, level): weights[0] = np.nan; return weights
 def failing(weights, rng, level):
     return 1 / 0
 number = 3
+def inside(weights, rng, level):
+
+    return np.broadcast_shapes((2,), (3,))
+def two(weights, rng): return weights
 """
 
 
@@ -142,6 +146,8 @@ def test_a_function_draws_from_the_steps_stream_anew_at_every_level(tmp_path: Pa
         ("nothing", "returned NoneType, no array"),
         ("nan", "returned 6 values that are not finite, of 24, at level 0.5"),
         ("failing", "failed in line 10: ZeroDivisionError"),
+        ("inside", "failed in line 14: ValueError"),
+        ("two", "two failed: TypeError: two() takes 2 positional arguments but 3 were given"),
         ("halve", "has no function halve; it has failing, flat, halved"),
         ("number", "has no function number"),
     ],
