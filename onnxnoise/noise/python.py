@@ -67,7 +67,7 @@ class Python(ByNormals):
         where = f"{self._path}: {self._name}"
         try:
             noisy = function(values, np.random.Generator(bits), level)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # else its sys.exit(0) would be the exit code of a gate that passes
             lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == self._path]
             place = f" in line {lines[-1]}" if lines else ""  # none where it doesn't take the three arguments
             raise NoiseFileError(f"{where} failed{place}: {type(error).__name__}: {error}") from error
