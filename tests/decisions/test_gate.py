@@ -395,6 +395,16 @@ def test_a_run_measured_otherwise_than_the_rules_ask_is_refused(run: Path, setti
     refused(gated(run), 3, word, "[bench]")
 
 
+def test_a_run_with_noise_in_some_layers_passes_no_rule_about_all(files: nets.Files) -> None:
+    asked = ("--layers", "2-3", "--snr", "1000", "--draws", 3, "--out", "some.sqlite")
+    onnxnoise("bench", files.model, "--data", files.data, *asked)
+    for about in ({}, {"layer": "worst"}, {"layer": "conv"}, {"sweep": "single"}, {"layer": "1-3"}):
+        rules(rule(name="a", snr=1000, min=0.2, **about))
+        refused(gated(Path("some.sqlite")), 3, "some.sqlite", "noise in 2 of 5 layers (--layers)", "'a'")
+    rules(rule(name="a", snr=1000, min=0.2, layer="2-3"))
+    assert gated(Path("some.sqlite")).code == 0
+
+
 def test_an_unfinished_run_is_not_gated(run: Path, tmp_path: Path) -> None:
     part = tmp_path / "part.sqlite"
     shutil.copy(run, part)

@@ -12,7 +12,7 @@ from pathlib import Path
 from onnxnoise.decisions.gating.draws import GatedRun
 from onnxnoise.decisions.gating.records import GateVerdict
 from onnxnoise.decisions.gating.rounds import Rounds
-from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places
+from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places, title
 from onnxnoise.decisions.gating.rules import Rules, bench_spec, check_levels, find_rules, load_rules
 from onnxnoise.errors import DataError, RunFileError
 from onnxnoise.noise.settings import setting_of
@@ -28,6 +28,7 @@ from onnxnoise.run.opening import ScheduleOf
 from onnxnoise.run.runner import measured_run
 from onnxnoise.run.unattached import refused_by_gate
 from onnxnoise.run.watching import Watching, unwatched
+from onnxnoise.selection import Selectable
 from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics.betting import chunk_images
 from onnxnoise.words import SWEEPS
@@ -81,6 +82,7 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
             )
         _check_chance(run, rules, wanted)
         layers = [layer for layer in run.layers if layer.index in run.selected]
+        _check_layers(run, rules, layers)
         digest = run.identity["data"]
         cases = [
             Case(rule, places(rule, layers), opened_baseline(rule, run.noise, digest, wanted, stack))
@@ -108,6 +110,21 @@ def _check_settings(run: GatedRun, rules: Rules) -> None:
             raise RunFileError(
                 f"{run.path}: was measured with {key} = {there[key]}, but [bench] in the rules asks for {asked[key]}; "
                 "bench it as the rules ask, or change them"
+            )
+
+
+def _check_layers(run: GatedRun, rules: Rules, noisy: Sequence[Selectable]) -> None:
+    """Raise RunFileError where a rule is about layers that had no noise in the run: `noisy` are those that had.
+
+    Noise in the layers that `bench --layers` chose says nothing about noise in all of them.
+    """
+    if len(noisy) == len(run.layers):
+        return
+    for rule in rules.rules:
+        if rule.sweep != "single" or places(rule, noisy) != places(rule, run.layers):
+            raise RunFileError(
+                f"{run.path}: has noise in {len(noisy)} of {len(run.layers)} layers (--layers), but {title(rule)} is about others, "
+                "too; bench it without --layers, or give the rule only layers of these, with sweep = 'single'"
             )
 
 
