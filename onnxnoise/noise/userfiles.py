@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from onnxnoise.errors import NoiseFileError
+from onnxnoise.files import read_file
 
 _LARGEST = 64 << 20
 """The most bytes that such a file may have."""
@@ -25,12 +26,12 @@ class UserFile:
     def read(cls, path: Path) -> UserFile:
         """The file as it is now. Raises NoiseFileError where it can't be read."""
         try:
-            if path.is_file() and path.stat().st_size > _LARGEST:
-                raise NoiseFileError(f"{path}: has more than {_LARGEST >> 20} MB; is it the file of a noise model?")
-            content = path.read_bytes()
+            content = read_file(path, _LARGEST)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise NoiseFileError(f"{path}: can't be read: {why}; --noise names it") from error
+        if len(content) > _LARGEST:
+            raise NoiseFileError(f"{path}: has more than {_LARGEST >> 20} MB; is it the file of a noise model?")
         return cls(path.absolute(), content, hashlib.sha256(content).hexdigest())
 
 

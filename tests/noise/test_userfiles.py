@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -179,6 +180,14 @@ def test_a_step_without_its_file_is_a_usage_error(text: str, tmp_path: Path, mon
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoiseFileError, match=r"absent\.csv: can't be read"):
         parse_chain(f"table:{tmp_path / 'absent.csv'}")
+
+
+@pytest.mark.parametrize("text", ["table:pipe", "python:pipe:f"])
+def test_what_is_no_regular_file_is_never_read(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with pytest.raises(NoiseFileError, match=r"pipe: can't be read: it is a named pipe"):
+        parse_chain(text)
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:

@@ -123,8 +123,8 @@ def _check_layers(run: GatedRun, rules: Rules, noisy: Sequence[Selectable]) -> N
     for rule in rules.rules:
         if rule.sweep != "single" or places(rule, noisy) != places(rule, run.layers):
             raise RunFileError(
-                f"{run.path}: has noise in {len(noisy)} of {len(run.layers)} layers (--layers), but {title(rule)} is about others, "
-                "too; bench it without --layers, or give the rule only layers of these, with sweep = 'single'"
+                f"{run.path}: has noise in {len(noisy)} of {len(run.layers)} layers (--layers), but {title(rule)} is about "
+                "others, too; bench it without --layers, or give the rule only layers of these, with sweep = 'single'"
             )
 
 
