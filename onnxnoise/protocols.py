@@ -59,7 +59,8 @@ PROTOCOLS = {
             "white noise in units of one sigma_w a layer, batch norms as one layer",
             {"noise": ("gaussian",), "bn": ("group",), "sigma_scope": ("layer",)},
             source="Fagbohungbe and Qian, Benchmarking Inference Performance of Deep Learning Models on Analog Devices",
-            constants="SNR = sigma_w / sigma_noise: 100, 10, 5, 2.5, 1.67, 1, noise of 1, 10, 20, 40, 60 and 100 %",
+            constants="SNR = sigma_w / sigma_noise: 100, 10, 5, 2.5, 1.67, 1, noise of 1, 10, 20, 40, 60 and 100 %; "
+            "3 draws, each on all images, unless told otherwise",
             omits="devices: no drift, no noise that depends on the weight, no converters",
             figures="their Fig. 2 to 10 and Table III",
         ),

@@ -17,7 +17,7 @@ from onnxnoise.words import PAPER_SNRS
 DAY, YEAR = 86400.0, 365 * 86400.0
 KERNELS = {"analog": "kernels"}
 SPELLED: dict[str, dict[str, Any]] = {
-    "paper": {"sigma_scope": "layer", "bn": "group"},
+    "paper": {"sigma_scope": "layer", "bn": "group", "draws": 3},
     "afm": {"noise": "afm", "scale": "tile:512", **KERNELS},
     "rasch2023": {
         "noise": "pcm",
