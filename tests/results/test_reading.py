@@ -87,7 +87,7 @@ def test_reading_beside_a_run_that_writes(tmp_path: Path) -> None:
 def test_every_row_is_verified(tmp_path: Path) -> None:
     made = RunFile(tmp_path / "run.sqlite", sweeps=("all",), asked={"draws": 3})
     with RunStore.existing(made.path) as store:
-        assert store.verify() == 2 + 1 + 3 + 3 * (1 + 2 * 3)
+        assert store.verify() == 3 + 1 + 3 + 3 * (1 + 2 * 3), "records, the run, chunks, tallies"
     content = made.path.read_bytes().replace(b"conv1.weight", b"conv2.weight")
     made.path.write_bytes(content)
     with (

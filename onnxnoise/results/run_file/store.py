@@ -135,10 +135,12 @@ class RunStore(Closing):
 
     def check_images(self, start: int, sha256: str) -> None:
         """Remember the digest of a chunk's pixels and labels; refuse other images in the same place."""
-        if self.digests().get(start) is None:
+        kept = self.digests().get(start)
+        if kept is None:
             with self.database.transaction():
                 self.database.add_digests({start: sha256})
-        if self.digests().get(start, sha256) != sha256:
+            kept = self.digests().get(start, sha256)  # another process may have been faster
+        if kept != sha256:
             raise RunFileError(
                 f"{self.path}: the images from number {start} on are not those it was measured with "
                 "(changed files, or another Pillow decodes them differently); name another file with --out"
