@@ -225,7 +225,7 @@ class BenchSpec:
     out: str | None = flag(
         "--out",
         "FILE",
-        "Run file, whose folder is made; the same command continues it, and draws, SNRs, sweeps and limit may grow",
+        "Run file, whose folder is made; the same command continues it, and levels, sweeps and draws may grow",
         default=None,
         by_default="MODEL, what is unusual, and 8 digits, here",
         at="bench gate margin plan",

@@ -42,8 +42,8 @@ KIND_SHAPES = (
 HEAT_COLORS = ("#1d1147", "#51127c", "#832681", "#c83e73", "#fc8961", "#fec98d", "#fcfdbf")  # magma, worst first
 HEAT_COLORS_DARK = (
     "#5b2bb0",
-    "#7c2f9e",
-    "#a13a90",
+    "#86359f",
+    "#a9408f",
     "#d0477a",
     "#fc8961",
     "#fec98d",

@@ -97,12 +97,13 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
     realized_table(console, result)
 
 
-def next_steps(console: Console, run_file: str) -> None:
-    """Print the commands that go on from a finished run."""
+def next_steps(console: Console, run_file: str, *, chunked: bool) -> None:
+    """Print the commands that go on from a finished run; a chunked one can't get other images or crossed draws."""
     file = shlex.quote(run_file)
+    more = "levels, sweeps or --max-draws" if chunked else "--draws, levels, sweeps or images"
     console.print(
         f"kept in {safe(run_file)}: `onnxnoise show {safe(file)}` prints this again, `onnxnoise report {safe(file)}` makes a "
-        "page of it, and the same command with more --draws, levels or sweeps goes on",
+        f"page of it, and the same command with more {more} goes on",
         soft_wrap=not console.is_terminal,
     )
 

@@ -14,7 +14,7 @@ from onnxnoise.decisions.gating.records import GateVerdict
 from onnxnoise.decisions.gating.rounds import Rounds
 from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places, title
 from onnxnoise.decisions.gating.rules import Rules, bench_spec, check_levels, find_rules, load_rules
-from onnxnoise.errors import DataError, RunFileError
+from onnxnoise.errors import DataError, RunFileError, UsageError
 from onnxnoise.noise.settings import setting_of
 from onnxnoise.protocols import PROTOCOLS
 from onnxnoise.records import Notice, Verdict
@@ -111,6 +111,13 @@ def _check_settings(run: GatedRun, rules: Rules) -> None:
                 f"{run.path}: was measured with {key} = {there[key]}, but [bench] in the rules asks for {asked[key]}; "
                 "bench it as the rules ask, or change them"
             )
+    clean_asked, clean_there = asked.get("labels") == "clean", run.identity.get("labels") == "clean"
+    if clean_asked != clean_there:
+        says = ("the clean model's own answers", "the data's own labels")
+        raise RunFileError(
+            f"{run.path}: was measured with {says[not clean_there]} for labels, but [bench] in the rules asks for "
+            f'{says[not clean_asked]}; bench it as the rules ask, or change them (labels = "clean")'
+        )
 
 
 def _check_layers(run: GatedRun, rules: Rules, noisy: Sequence[Selectable]) -> None:
@@ -166,6 +173,11 @@ def gate_forecast(spec: BenchSpec, rules: Rules) -> Forecast:
 def gated_spec(spec: BenchSpec, rules: Rules) -> BenchSpec:
     """The spec of the run that a gate measures; raises InputError for a rule whose level isn't one of the noise."""
     check_levels(rules, spec.level)
+    if spec.chain.deterministic:
+        raise UsageError(
+            f"gate: nothing of {spec.setting.chain} is random, so there are no chips whose draws could be evidence; "
+            "bench shows its accuracy, one draw is every chip; add a random step to gate it"
+        )
     levels = spec.level.in_order(rule.level for rule in rules.rules)
     sweeps = tuple(sweep for sweep in SWEEPS if sweep in {rule.sweep for rule in rules.rules})
     return replace(spec.at(*levels), sweeps=sweeps, draws=None, precision=0.01, max_draws=None, allow_unattached=False)
