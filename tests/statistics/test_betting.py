@@ -275,3 +275,31 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def repeated(truth: float, images: int, random: np.random.Generator, gap: float = 0.0) -> bool:
+    """Whether a gate passes chips that are all alike: every later round meets what the first one met."""
+    size = chunk_images(images)
+    starts = range(0, images - size + 1, size)
+    draws = most_draws(images)
+    hits = random.random(images) < truth
+    shares = np.array([hits[start : start + size].mean() for start in starts])
+    which = np.arange(draws) % len(starts)
+    gains = shares[which][None]
+    bets = Bets(
+        0.0, gains, np.ones_like(gains), 0.0, 1.0, starts=tuple(starts[i] for i in which), sizes=(float(size),) * draws
+    )
+    return most(bets.above(truth - gap)) >= TWENTY
+
+
+@pytest.mark.parametrize("images", [20, 60, 100, 1000])
+@pytest.mark.parametrize("truth", [0.95, 0.8, 0.6])
+def test_images_that_come_again_prove_nothing_that_they_did_not_say_at_first(truth: float, images: int) -> None:
+    random, runs = np.random.default_rng([17, images]), 400
+    most_false = 0.05 + 2.5 * (0.05 * 0.95 / runs) ** 0.5
+    assert np.mean([repeated(truth, images, random) for _ in range(runs)]) <= most_false
+
+
+def test_where_the_images_agree_later_rounds_count() -> None:
+    random = np.random.default_rng(18)
+    assert np.mean([repeated(0.9, 1000, random, gap=0.05) for _ in range(50)]) > 0.9

@@ -113,11 +113,12 @@ class Case:
         if rule.baseline is not None:
             return self._over_baseline(run, place, found)
         hits, kept = found.shares(found.hits, found.clean)
+        again = (found.starts, tuple(found.sizes) if found.starts else (), 1.0 - rule.confidence)
         if rule.relative_to == CLEAN:
-            return Bets(accuracy / clean, hits, kept, highest=1.0 / clean, at_once=found.crossed)
+            return Bets(accuracy / clean, hits, kept, 0.0, 0.0, 1.0 / clean, found.crossed, *again)
         value, floor = (accuracy - clean, -1.0) if rule.from_clean else (accuracy, 0.0)
         gains = hits - kept if rule.from_clean else hits
-        return Bets(value, gains, np.ones_like(gains), floor, 1.0, at_once=found.crossed)
+        return Bets(value, gains, np.ones_like(gains), floor, 1.0, math.inf, found.crossed, *again)
 
     def _draws(self, run: GatedRun, place: Place, images: int) -> Draws | None:
         rule = self.rule
@@ -162,7 +163,8 @@ class Case:
         elif base.crossed:
             base = base.on_chunks_of(found, run.order(run.laid_down))
         hits, theirs = found.shares(found.hits, base.hits)
-        return Bets(found.accuracy / base.accuracy, hits, theirs)
+        again = (found.starts, tuple(found.sizes), 1.0 - rule.confidence)
+        return Bets(found.accuracy / base.accuracy, hits, theirs, 0.0, 0.0, math.inf, False, *again)
 
     def judged(self) -> RuleVerdict:
         """The rule with its verdict; the place with that verdict and the lowest value decides."""
