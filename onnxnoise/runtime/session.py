@@ -156,7 +156,7 @@ class Session:
     def run_within(self, seconds: float, feeds: Mapping[str, Value]) -> dict[str, Value]:
         """Run as `run` does, but Ctrl-C or an OvertimeError after `seconds` ends it."""
         runs = Runs()
-        made = attended(lambda: self.run(feeds))
+        made = attended(lambda: self.run(feeds, runs=runs))
         try:
             return made.result(None if seconds == inf else seconds)
         except TimeoutError:
