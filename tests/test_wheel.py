@@ -71,6 +71,7 @@ def test_contents(wheel: Path) -> None:
     assert sorted((source | data) - names) == []
     assert sorted(name for name in names if "dist-info" not in name and name not in source | data) == [
         "onnxnoise/ARCHITECTURE.md",
+        "onnxnoise/STATISTICS.md",
         "onnxnoise/py.typed",
         "onnxnoise/reports/page.css",
         "onnxnoise/reports/page.html",
