@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -103,10 +104,12 @@ def _trials(console: Console, heading: str, trials: Sequence[Trial]) -> None:
     print_table(console, table, 0)
 
 
-def drafted(console: Console, target: str, model: str) -> None:
+def drafted(console: Console, target: str, model: str, data: str | None) -> None:
     """Print where the card was written, and what comes next."""
+    images = "" if data is None else f" --data {shlex.quote(data)}"
+    command = f"onnxnoise bench {shlex.quote(model)} --card {shlex.quote(target)}{images}"
     console.print(
-        f"written: {safe(target)}; read it, answer what is open, then: onnxnoise bench {safe(model)} --card {safe(target)}",
+        f"written: {safe(target)}; read it, answer what is open, then: {safe(command)}",
         soft_wrap=True,
     )
 
