@@ -104,6 +104,7 @@ app.add_typer(noise.noise, name="noise", short_help=noise.noise.info.help)
 def main() -> None:
     """The `onnxnoise` command."""
     logging.getLogger().addHandler(logging.NullHandler())  # what libraries log is not for who must act
+    _interrupts.clear()
     for number in (signal.SIGINT, signal.SIGTERM):  # what schedulers send ends a run as Ctrl-C does
         if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job never hears Ctrl-C
             signal.signal(number, _interrupt)
