@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 
@@ -27,7 +25,7 @@ from onnxnoise.model.shapes import infer_shapes, infer_types
 from onnxnoise.records import ImageInput, Shape
 from onnxnoise.runtime import session
 from onnxnoise.runtime.optimizer import normalize
-from onnxnoise.runtime.protos import nested, reads
+from onnxnoise.runtime.protos import nested, reads, values
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +42,8 @@ class Classifier:
     """A normalized network: nodes in an executable order, constants by name, the image input and the logits' name.
 
     `classes` is None where the file doesn't say. `shapes` has the values whose rank could be inferred. `origins` names the
-    weights in each constant that normalizing computed. `raw` is the graph as read, with the marks that normalizing removes.
+    weights in each constant that normalizing computed. `raw` is the graph as read, with the marks that normalizing removes; its
+    external tensors lie in `folder`.
     `fixed` says which node fixes the batch size of a graph that declares none.
     """
 
@@ -61,6 +60,7 @@ class Classifier:
     shapes: Mapping[str, Shape]
     origins: Mapping[str, tuple[str, ...]]
     raw: onnx.ModelProto
+    folder: Path
     fixed: FixedBatch | None = None
 
     def behind(self, constant: str) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
         optimized = normalize(ready.model, file.folder, str(path))
     except ModelError as error:
         raise ModelError(_explained(str(error), file.stub, path)) from error
-    constants = _values(optimized, file.folder)
+    constants = _constants(optimized, file.folder)
     image = image_input(optimized, constants, path)
     # a node of the message itself would keep all its tensors in memory
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in optimized.graph.node if n.op_type != "Constant"]
@@ -116,6 +116,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
         shapes=shapes,
         origins=ready.origins,
         raw=file.stub,
+        folder=file.folder,
         fixed=fixed,
     )
     refuse_mixing(classifier)
@@ -135,17 +136,9 @@ def _explained(message: str, stub: onnx.ModelProto, path: Path) -> str:
     return message
 
 
-def _values(model: onnx.ModelProto, folder: Path) -> dict[str, Array]:
+def _constants(model: onnx.ModelProto, folder: Path) -> dict[str, Array]:
     """Every initializer's value by name, read-only; external tensors are read straight from their file."""
-    values: dict[str, Array] = {}
-    for tensor in model.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            values[tensor.name] = np.array(onnx.numpy_helper.to_array(tensor))  # the message must not stay in memory
-            continue
-        where = {entry.key: entry.value for entry in tensor.external_data}
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        flat = np.fromfile(folder / where["location"], dtype, prod(tensor.dims), offset=int(where.get("offset", 0)))
-        values[tensor.name] = flat.reshape(tuple(tensor.dims))
-    for value in values.values():
+    found = {tensor.name: values(tensor, folder) for tensor in model.graph.initializer}
+    for value in found.values():
         value.flags.writeable = False
-    return values
+    return found

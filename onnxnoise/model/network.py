@@ -101,7 +101,7 @@ def find_layers(classifier: Classifier) -> Network:
     owners = Counter(
         name for candidate in candidates for name in {shown(place) for place in candidate.members.values()}
     )
-    stored = StoredCodes(classifier.raw, classifier.path.parent)
+    stored = StoredCodes(classifier.raw, classifier.folder)
     layers: list[NoiseLayer] = []
     for index, candidate in enumerate(candidates, 1):
         tensors = []

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime as ort
 
 from onnxnoise.runtime.base import CPU
+from onnxnoise.runtime.protos import values
 from onnxnoise.runtime.session import session_options
 
 Floats = npt.NDArray[np.float32]
@@ -107,12 +108,12 @@ def _read(model: onnx.ModelProto, folder: Path, first: Mapping[str, int], sizes:
     missing = dict(first)
     layouts: dict[str, Layout] = {}
     for tensor in model.graph.initializer:
-        values = _values(tensor, folder)
-        marks = values.view(np.uint32).ravel() if values.dtype == np.float32 else np.zeros(0, np.uint32)
+        stored = values(tensor, folder)
+        marks = stored.view(np.uint32).ravel() if stored.dtype == np.float32 else np.zeros(0, np.uint32)
         is_mark = (marks >= _FIRST_MARK) & (marks < _MOST_MARKS)
         if not is_mark.any():
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+                tensor.CopyFrom(onnx.numpy_helper.from_array(stored, tensor.name))
             continue
         index = int(marks[is_mark].min()) - _FIRST_MARK
         source = next((name for name, start in first.items() if start <= index < start + sizes[name]), None)
@@ -130,15 +131,6 @@ def _read(model: onnx.ModelProto, folder: Path, first: Mapping[str, int], sizes:
     for name, layout in layouts.items():
         model.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(layout.shape)))
     return LaidOut(model.SerializeToString(), layouts)
-
-
-def _values(tensor: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return onnx.numpy_helper.to_array(tensor)
-    where = {entry.key: entry.value for entry in tensor.external_data}
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    offset, shape = int(where.get("offset", 0)), tuple(tensor.dims)
-    return np.array(np.memmap(folder / where["location"], dtype, "r", offset, shape))
 
 
 def _whole(places: npt.NDArray[np.uint32], size: int) -> bool:

@@ -1,11 +1,18 @@
-"""Answers small questions about ONNX nodes: an attribute, the graphs inside, the names that are read."""
+"""Answers small questions about ONNX nodes and tensors: an attribute, the names that are read, the values in a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import prod
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
+
+_HALF_BYTES = frozenset((onnx.TensorProto.INT4, onnx.TensorProto.UINT4))
+"""Types of which a file has two in a byte."""
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -39,3 +46,17 @@ def reads(node: onnx.NodeProto) -> list[str]:
             inner.update(child.output)
         names += [output.name for output in graph.output if output.name not in inner]
     return names
+
+
+def values(tensor: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
+    """A tensor's values as an array of its own; external data is read from its file, which is named relative to `folder`."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return np.array(onnx.numpy_helper.to_array(tensor))  # the message must not stay in memory
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    file, offset, size = folder / where["location"], int(where.get("offset", 0)), prod(tensor.dims)
+    if tensor.data_type in _HALF_BYTES:
+        packed = np.fromfile(file, np.uint8, (size + 1) // 2, offset=offset).tobytes()
+        inside = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=packed)
+        return np.asarray(onnx.numpy_helper.to_array(inside))
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return np.fromfile(file, dtype, size, offset=offset).reshape(tuple(tensor.dims))

@@ -107,3 +107,57 @@ def test_a_file_of_floats_has_no_codes(tmp_path: Path) -> None:
     path = graphs.saved(nets.residual(nets.weights()), tmp_path, "floats.onnx")
     network = noise_layers(load_classifier(path), "group")
     assert not any(tensor.codes for layer in network.layers for tensor in layer.tensors)
+
+
+def wide(folder: Path, kind: int, **blocks: int) -> tuple[Path, Array, Array, Array]:
+    """A file with a dense layer of 256 x 300 weights, its codes, scales (more than 1024 bytes) and zero points (in blocks, too)."""
+    rng = np.random.default_rng(7)
+    low, high = (-8, 8) if kind == TensorProto.INT4 else (-128, 128)
+    rows = (256 // blocks["block_size"], 300) if blocks else (300,)
+    codes, zeros = rng.integers(low, high, (256, 300)), rng.integers(low // 4, high // 4, rows)
+    scale = rng.uniform(0.001, 0.02, rows).astype(np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], axis=0 if blocks else 1, **blocks),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "wide",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 256, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 300])],
+        [
+            numpy_helper.from_array(codes.astype(helper.tensor_dtype_to_np_dtype(kind)), "q"),
+            numpy_helper.from_array(scale, "s"),
+            numpy_helper.from_array(zeros.astype(helper.tensor_dtype_to_np_dtype(kind)), "z"),
+        ],
+    )
+    path = folder / "wide.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
+    return path, codes, scale, zeros
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize(("kind", "blocks"), [(TensorProto.INT8, {}), (TensorProto.INT4, {"block_size": 16})])
+def test_large_scales_and_zero_points_are_read_from_a_file_or_its_link(
+    linked: bool, kind: int, blocks: dict[str, int], tmp_path: Path
+) -> None:
+    path, codes, scale, zeros = wide(tmp_path, kind, **blocks)
+    if linked:  # as in the cache of Hugging Face
+        for folder in ("blobs", "snapshot"):
+            (tmp_path / folder).mkdir()
+        path.rename(tmp_path / "blobs" / "0123abc")
+        path = tmp_path / "snapshot" / path.name
+        path.symlink_to(Path("../blobs/0123abc"))
+    network = noise_layers(load_classifier(path), "group", "kernels")
+    (layer,) = network.layers
+    (tensor,) = layer.tensors
+    assert tensor.codes is not None
+    scales, zero_points = (np.broadcast_to(each, codes.shape) for each in (tensor.codes.scale, tensor.codes.zero))
+    weights = network.constants[tensor.value]
+    for i, j in ((0, 0), (15, 299), (16, 0), (100, 77), (255, 299)):
+        place = (i // 16, j) if blocks else (j,)
+        assert scales[i, j] == scale[place]
+        assert zero_points[i, j] == zeros[place]
+        assert weights[i, j] == np.float32(codes[i, j] - zeros[place]) * scale[place]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from onnxnoise.records import Codes
-from onnxnoise.runtime.protos import attribute, nested
+from onnxnoise.runtime.protos import attribute, nested, values
 
 Array = npt.NDArray[Any]
 
@@ -65,7 +63,7 @@ class StoredCodes:
         tensor = self._tensors.get(name)
         if tensor is None:
             return None
-        numbers = self._numbers(tensor)
+        numbers = values(tensor, self._folder)
         axis = int(attribute(node, "axis", 1)) % max(1, len(shape))
         block = int(attribute(node, "block_size", 0))
         if numbers.size == 1:
@@ -75,13 +73,3 @@ class StoredCodes:
         if numbers.ndim == 1 and numbers.size == shape[axis]:
             return numbers.reshape([-1 if i == axis else 1 for i in range(len(shape))])
         return None
-
-    def _numbers(self, tensor: onnx.TensorProto) -> Array:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            return np.asarray(onnx.numpy_helper.to_array(tensor))
-        where: Mapping[str, str] = {entry.key: entry.value for entry in tensor.external_data}
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        flat = np.fromfile(
-            self._folder / where["location"], dtype, prod(tensor.dims), offset=int(where.get("offset", 0))
-        )
-        return flat.reshape(tuple(tensor.dims))
