@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from onnxnoise.errors import NoiseFileError
+from onnxnoise.functions import functions_of, line_of, module_of
 from onnxnoise.noise.base import ByNormals, Drawn, Level, Weights
 from onnxnoise.noise.userfiles import unchanged
 from onnxnoise.records import Floats
+from onnxnoise.text import did_you_mean
 
 _LEVEL = Level(
     name="level",
@@ -68,8 +68,8 @@ class Python(ByNormals):
         try:
             noisy = function(values, np.random.Generator(bits), level)
         except (Exception, SystemExit) as error:  # else its sys.exit(0) would be the exit code of a gate that passes
-            lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == self._path]
-            place = f" in line {lines[-1]}" if lines else ""  # none where it doesn't take the three arguments
+            line = line_of(self._path, error)
+            place = f" in line {line}" if line else ""  # none where it doesn't take the three arguments
             raise NoiseFileError(f"{where} failed{place}: {type(error).__name__}: {error}") from error
         asked = f"it must return float32 values of shape {values.shape}, those of its weights"
         if not isinstance(noisy, np.ndarray):
@@ -86,20 +86,18 @@ class Python(ByNormals):
 
 @lru_cache(maxsize=16)
 def _function(path: str, sha256: str, name: str) -> Callable[..., Any]:
-    module = ModuleType("onnxnoise_user_noise")
-    module.__file__ = path
+    code = unchanged(path, sha256)
     try:
-        exec(compile(unchanged(path, sha256), path, "exec"), module.__dict__)
-    except NoiseFileError:
-        raise
+        module = module_of(path, code)
     except (Exception, SystemExit) as error:
-        raise NoiseFileError(f"{path}: can't be run: {type(error).__name__}: {error}") from error
+        line = line_of(path, error)
+        at = f", line {line}" if line else ""
+        raise NoiseFileError(f"{path}{at}: can't be run: {type(error).__name__}: {error}") from error
     found = getattr(module, name, None)
     if not callable(found):
-        there = sorted(each for each, value in vars(module).items() if callable(value) and not each.startswith("_"))
-        raise NoiseFileError(
-            f"{path}: has no function {name}; " + (f"it has {', '.join(there[:8])}" if there else "it has none")
-        )
+        there = sorted(functions_of(module))
+        known = f"it has {', '.join(there[:8])}" if there else "it has none"
+        raise NoiseFileError(f"{path}: has no function {name}; {known}{did_you_mean(name, there)}")
     return found  # type: ignore[no-any-return]
 
 

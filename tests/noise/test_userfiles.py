@@ -164,6 +164,25 @@ def test_a_function_that_returns_no_weights_is_refused(name: str, said: str, tmp
     assert (w == 1).all()
 
 
+def test_a_file_may_define_dataclasses_and_import_the_files_beside_it(tmp_path: Path) -> None:
+    written(tmp_path, "import numpy as np\nSIZE = np.float32(2)\n", "beside_my_noise.py")
+    code = """
+from __future__ import annotations
+from dataclasses import dataclass
+from beside_my_noise import SIZE
+
+@dataclass(frozen=True)
+class Cell:
+    size: float
+
+def doubled(weights, rng, level):
+    return weights * Cell(SIZE).size
+"""
+    chain = chain_from(f"python:{written(tmp_path, code, 'my.py')}:doubled")
+    w = np.linspace(-1, 1, 12).reshape(3, 4).astype(np.float32)
+    np.testing.assert_array_equal(chain.at(Weights(w, 1.0), chain.draw(40, 0, 1, 0, w.shape), 0.5), w * 2)
+
+
 def test_code_that_does_not_run_is_refused(tmp_path: Path) -> None:
     chain = chain_from(f"python:{written(tmp_path, 'def f(:', 'my.py')}:f")
     with pytest.raises(NoiseFileError, match="can't be run: SyntaxError"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.pairs import Given, PairImages, open_pairs
 from onnxnoise.errors import DataError
 from onnxnoise.files import read_file
+from onnxnoise.functions import functions_of, line_of, module_of
 from onnxnoise.text import did_you_mean
 from onnxnoise.words import PYTHON
 
@@ -46,22 +45,15 @@ def open_function(path: Path, dataset: Dataset, spec: InputSpec) -> PairImages:
 
 
 def _function(file: str, code: bytes, name: str) -> Callable[[], Any]:
-    """The function `name` of a file, which is run as a module of its own, with the files beside it importable."""
-    module = types.ModuleType(f"onnxnoise_data_{hashlib.sha256(code).hexdigest()[:12]}")
-    module.__file__ = str(Path(file).absolute())
-    sys.modules[module.__name__] = module
-    folder = str(Path(file).absolute().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
     try:
-        exec(compile(code, file, "exec"), module.__dict__)
+        module = module_of(file, code)
     except (Exception, SystemExit) as error:
-        line = getattr(error, "lineno", None)
+        line = line_of(file, error)
         at = f", line {line}" if line else ""
         raise DataError(f"{file}{at}: raises {type(error).__name__} when it is run: {error}") from error
     found = getattr(module, name, None)
     if not callable(found):
-        functions = [each for each, value in vars(module).items() if isinstance(value, types.FunctionType)]
+        functions = functions_of(module)
         what = "is no function" if hasattr(module, name) else f"isn't there{did_you_mean(name, functions)}"
         raise DataError(f"{file}: {name} {what}; its functions are {', '.join(functions[:20]) or 'none'}")
     return found  # type: ignore[no-any-return]
