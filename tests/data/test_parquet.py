@@ -106,6 +106,21 @@ def test_shards_of_a_folder_s_split() -> None:
     assert read(opened("e"))[0] == [50, 51, 52, 53]
 
 
+def test_a_name_has_one_number_in_all_shards() -> None:
+    """Rows sorted by class: no shard has all names, and each number is a name's place among those of all files."""
+    for number, words in enumerate((["go", "go", "stop"], ["stop", "yield", "yield"])):
+        written(Path(f"d/test-{number:05}-of-00002.parquet"), table(3, labels=words))
+    assert read(opened("d"))[1] == [0, 0, 1, 1, 2, 2]
+    assert read(opened("d", NAMES))[1] == [2, 2, 1, 1, 0, 0]
+    with pytest.raises(DataError, match=r"d: column label: has 3 class names \(go, stop, yield\), but signs has 2"):
+        opened("d", 2)  # as many as each shard has
+    with pytest.raises(DataError, match=r"d: column label: class name 'yield' is none of the 2"):
+        opened("d", ["stop", "go"])
+    written(Path("d/test-00001-of-00002.parquet"), table(3))
+    with pytest.raises(DataError, match=r"test-00001.*has other columns or class names than .*test-00000"):
+        opened("d")
+
+
 @pytest.mark.parametrize(
     ("made", "expected"),
     [

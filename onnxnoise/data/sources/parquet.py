@@ -40,12 +40,16 @@ _ROWS, _BUFFER = 16, 1 << 20
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file: `image`, `inner` the field of its struct or None where it holds the bytes; `label`; class names."""
+    """The columns of a file: `image`, `inner` the field of its struct or None where it holds the bytes; `label`; class names.
+
+    `in_words` says that labels are names themselves, not numbers.
+    """
 
     image: str
     inner: str | None
     label: str
     names: tuple[str, ...]
+    in_words: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +113,10 @@ def has_parquet(path: Path, _: Dataset) -> bool:
 def open_parquet(data: Path, dataset: Dataset, spec: InputSpec) -> ParquetImages:
     """The images of a Parquet file, of the shards of a folder's one split, or of all that a pattern stands for.
 
-    A label is the column's number; with names in the schema and in the card, the position of its name in the card. The digest
-    is of the files' sizes, their row groups and the labels. Raises UsageError without pyarrow, and DataError for files that
-    can't be used, naming column or row.
+    A label is the column's number; with names in the schema and in the card, the position of its name in the card; of a column
+    of names without any in the card, the position among the sorted names of all files. The digest is of the files' sizes,
+    their row groups and the labels. Raises UsageError without pyarrow, and DataError for files that can't be used, naming
+    column or row.
     """
     files = _files(data)
     digest, labels, columns, counts, groups = hashlib.sha256(), [], None, [], []
@@ -126,13 +131,11 @@ def open_parquet(data: Path, dataset: Dataset, spec: InputSpec) -> ParquetImages
         counts.append(len(values))
         groups.append(begins)
         digest.update(about)
-        labels.append(_numbers(file, values, columns))
+        labels.append(values)
     if columns is None or not sum(counts):
         raise DataError(f"{data}: has no images")
     starts = (0, *accumulate(counts))
-    truth = np.concatenate(
-        [_labels(file, values, columns, dataset) for file, values in zip(files, labels, strict=True)]
-    )
+    truth = _labels(data, files, labels, columns, dataset)
     digest.update(truth.astype("<i8").tobytes())
     return ParquetImages(
         name=dataset.name,
@@ -184,6 +187,8 @@ def _opened(file: Path) -> tuple[Columns, list[Any], bytes, tuple[int, ...]]:
         ]
         if len(labels) != opened.metadata.num_rows:
             raise DataError(f"{file}: has {opened.metadata.num_rows} rows, but {len(labels)} labels")
+        if None in labels:
+            raise DataError(f"{file}: row {labels.index(None)} has no {columns.label}")
         begins = [0]
         about = [file.stat().st_size, opened.metadata.num_rows]
         for number in range(opened.num_row_groups):
@@ -234,7 +239,11 @@ def _columns(file: Path, schema: Any) -> Columns:
     kind = schema.field(usable[0]).type
     names = features.get(labels[0], {}).get("names") or ()
     return Columns(
-        usable[0], "bytes" if pyarrow.types.is_struct(kind) else None, labels[0], tuple(str(name) for name in names)
+        image=usable[0],
+        inner="bytes" if pyarrow.types.is_struct(kind) else None,
+        label=labels[0],
+        names=tuple(str(name) for name in names),
+        in_words=not pyarrow.types.is_integer(_values(pyarrow, schema.field(labels[0]).type)),
     )
 
 
@@ -256,36 +265,31 @@ def _is_binary(arrow: Any, kind: Any) -> bool:
 
 
 def _is_label(arrow: Any, kind: Any) -> bool:
-    if arrow.types.is_dictionary(kind):
-        kind = kind.value_type
+    kind = _values(arrow, kind)
     return bool(arrow.types.is_integer(kind) or arrow.types.is_string(kind) or arrow.types.is_large_string(kind))
 
 
-def _numbers(file: Path, values: list[Any], columns: Columns) -> list[Any]:
-    """The labels, none of them missing."""
-    if None in values:
-        raise DataError(f"{file}: row {values.index(None)} has no {columns.label}")
-    return values
+def _values(arrow: Any, kind: Any) -> Any:
+    """The type of a column's values, in a dictionary or not."""
+    return kind.value_type if arrow.types.is_dictionary(kind) else kind
 
 
-def _labels(file: Path, values: list[Any], columns: Columns, dataset: Dataset) -> Labels:
-    """The labels of a file from 0: numbers, or the positions of names."""
-    where = f"{file}: column {columns.label}"
-    if values and isinstance(values[0], str):
-        found = by_name(sorted({*values}) if not dataset.names else list(dict.fromkeys(values)), dataset, where)
-        return np.array([found[value] for value in values], np.int64)
-    numbers = np.array(values, np.int64) if values else np.empty(0, np.int64)
-    if not columns.names:
-        return checked(numbers, dataset, where, lambda row: f"row {row}")
-    own = Dataset(dataset.name, len(columns.names))
-    if not dataset.names and own.classes != dataset.classes:
-        by_name(columns.names, dataset, where)
-    numbers = checked(numbers, own, where, lambda row: f"row {row}")
-    if not dataset.names:
-        by_name(columns.names, dataset, where)
-        return numbers
-    labels = by_name(columns.names, dataset, where)
-    return np.array([labels[name] for name in columns.names], np.int64)[numbers]
+def _labels(
+    data: Path, files: Sequence[Path], written: Sequence[list[Any]], columns: Columns, dataset: Dataset
+) -> Labels:
+    """The labels of all files from 0: numbers, or the positions of names; a name has one number in all files."""
+    if columns.in_words:
+        words = [word for values in written for word in values]
+        found = by_name(sorted({*words}), dataset, f"{data}: column {columns.label}")
+        return np.array([found[word] for word in words], np.int64)
+    own = Dataset(dataset.name, len(columns.names)) if columns.names else dataset
+    found = by_name(columns.names, dataset, f"{files[0]}: column {columns.label}") if columns.names else {}
+    numbers = [
+        checked(np.array(values, np.int64), own, f"{file}: column {columns.label}", lambda row: f"row {row}")
+        for file, values in zip(files, written, strict=True)
+    ]
+    truth = np.concatenate(numbers)
+    return np.array([found[name] for name in columns.names], np.int64)[truth] if found else truth
 
 
 def _inside(folder: Path, deep: int = 3) -> list[Path]:
