@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxnoise.engine.layer_noise import in_memory
+from onnxnoise.engine.layer_noise import Host, LayerSource
 from onnxnoise.records import NoiseLayer, NoiseSetting, Realized
 
 Array = npt.NDArray[Any]
@@ -43,9 +43,10 @@ def realized(
     over all values of a layer that bear noise).
     """
     for layer in layers:
+        source = LayerSource.of(layer, constants, setting)
         found: dict[float, list[_Sums]] = {level: [] for level in levels}
         for draw in range(max(levels.values(), default=0)):
-            noise = in_memory(layer, constants, setting, draw)
+            noise = source.draw(draw, Host())
             for level, draws in levels.items():
                 if draw < draws:
                     noisy, _ = noise.at(level)
