@@ -143,7 +143,9 @@ def clean_labels(experiment: Experiment, images: int) -> Labels:
     """The clean model's own top-1 (images,) of the first images."""
     chunk = decoded(experiment.images, range(images))
     network, batches = experiment.subject.network, experiment.batches(chunk.pixels)
-    with ChunkSweep(network, experiment.noise, experiment.provider, batches, chunk.labels, 0) as sweep:
+    with ChunkSweep(
+        network, experiment.noise, experiment.provider, batches, chunk.labels, 0, pieces=experiment.pieces
+    ) as sweep:
         return sweep.take_clean_labels()
 
 
