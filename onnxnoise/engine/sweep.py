@@ -104,6 +104,7 @@ class ChunkSweep:
         self._types = self.pieces.types_of(self.images[0]())
         self._rest = _Rest(-1, [])
         self._outputs: Sequence[Future[_Output]] = ()
+        self._labelled: _Started | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -118,16 +119,15 @@ class ChunkSweep:
 
     def take_clean_labels(self) -> Labels:
         """Make the clean model's own top-1 the labels (images,) of all passes after; ties go to the lowest class."""
-        whole = self._piece(0, self.cutter.end, prepacked=True)
-        self._started("clean", None, Variant(float("inf"), 0), 0, self.images, [whole])
+        self._labelled = self._clean()
         logits = np.concatenate([output.result().logits for output in self._outputs])[: len(self.labels)]
         self.labels = logits.argmax(axis=1)
         return self.labels
 
     def clean(self) -> Tally:
-        """Run the chunk without noise."""
-        whole = self._piece(0, self.cutter.end, prepacked=True)
-        return self._started("clean", None, Variant(float("inf"), 0), 0, self.images, [whole]).collect()
+        """Run the chunk without noise; the first time after `take_clean_labels` its pass is judged instead."""
+        started, self._labelled = self._labelled or self._clean(), None
+        return started.collect()
 
     def single(self, todo: Todo) -> Iterator[list[Tally]]:
         """Measure noise in one layer at a time; yields the tallies of the variants of each layer index of `todo`."""
@@ -150,6 +150,11 @@ class ChunkSweep:
     def all(self, variants: Sequence[Variant], layers: Sequence[NoiseLayer]) -> Iterator[list[Tally]]:
         """Measure noise in all `layers` at once; yields a list of one tally for each variant."""
         return self._told(self._all(variants, layers))
+
+    def _clean(self) -> _Started:
+        """Start the pass without noise."""
+        whole = self._piece(0, self.cutter.end, prepacked=True)
+        return self._started("clean", None, Variant(float("inf"), 0), 0, self.images, [whole])
 
     def _recalibrated(
         self,

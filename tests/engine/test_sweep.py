@@ -170,6 +170,23 @@ def labels(weights: nets.Weights, images: Array) -> Array:
     return nets.labelled(nets.residual(weights), images)
 
 
+def test_the_pass_that_gives_the_labels_is_the_clean_one_too(
+    weights: nets.Weights, images: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = network(nets.residual(weights), tmp_path)
+    passes: list[int] = []
+    run = values.Piece.run
+    monkeypatch.setattr(values.Piece, "run", lambda *given, **more: (passes.append(0), run(*given, **more))[1])
+    with chunk_sweep(net, images, np.zeros(IMAGES, np.int64)) as chunk:
+        labels = chunk.take_clean_labels()
+        tally, again = chunk.clean(), chunk.clean()
+    assert len(passes) == 2 * len(chunk.images)
+    own = graphs.run(nets.residual(weights), images).argmax(axis=1)
+    np.testing.assert_array_equal(labels, own)
+    assert tally == again
+    assert np.unpackbits(np.frombuffer(tally.top1, np.uint8)).sum() == IMAGES
+
+
 @pytest.mark.parametrize(
     ("policy", "scope"),
     [
