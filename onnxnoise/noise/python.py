@@ -59,14 +59,11 @@ class Python(ByNormals):
         """The weights that the function returns; raises NoiseFileError where it fails, or returns anything else than weights."""
         function = _function(self._path, self._sha256, self._name)
         counter, key = drawn
-        bits = np.random.Philox(0)
-        state: Any = bits.state
-        state["state"] = {"counter": counter, "key": key}
-        bits.state = state
+        random = np.random.Generator(np.random.Philox(counter=counter, key=key))
         values = np.array(weights.values, np.float32, order="C")
         where = f"{self._path}: {self._name}"
         try:
-            noisy = function(values, np.random.Generator(bits), level)
+            noisy = function(values, random, level)
         except (Exception, SystemExit) as error:  # else its sys.exit(0) would be the exit code of a gate that passes
             line = line_of(self._path, error)
             place = f" in line {line}" if line else ""  # none where it doesn't take the three arguments
