@@ -190,10 +190,15 @@ class NoiseModel(Protocol):
     alone: bool
     """Whether it puts weights on devices of another kind than a differential pair, so that no other device step can follow."""
 
+    drifts: bool
+    """Whether its level is a time and level 0 is right after programming, before drift and reading."""
+
     level: Level
     formula: str
     source: str
     omits: str
+
+    def __init__(self, **parameters: Any) -> None: ...
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
         """The random arrays of one draw; always all of them in the same order, so that all levels of a draw are one chip."""
@@ -209,21 +214,12 @@ class ByNormals:
     scale = "tensor"
     deterministic = False
     alone = False
+    drifts = False
     normals = 1
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
         """The arrays of unit normals, float32, one after the other."""
         return tuple(random.standard_normal(shape, dtype=np.float32) for _ in range(self.normals))
-
-
-@runtime_checkable
-class Drifting(NoiseModel, Protocol):
-    """A noise model of devices that drift: its level is a time, and level 0 is right after programming, before drift and reading.
-
-    `drifts` is True.
-    """
-
-    drifts: bool
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.base import Drawn, Drifting, Level, NoiseModel, Weights
+from onnxnoise.noise.base import Drawn, Level, NoiseModel, Weights
 from onnxnoise.noise.normals import stream
 from onnxnoise.noise.pairs import OnPairs, Pair
 from onnxnoise.noise.steps import made_of, step_of, texts_of
@@ -80,11 +80,11 @@ class Chain:
     @property
     def drifts(self) -> bool:
         """Whether one of the steps drifts, so that what was programmed is known beside what is read."""
-        return any(_drifts(link.model) for link in self.links)
+        return any(link.model.drifts for link in self.links)
 
     def programmed(self, weights: Weights, drawn: tuple[Drawn, ...], level: float) -> Floats:
         """The noisy values as `at` gives them, but with each drifting step right after programming: before drift and reading."""
-        now = (0.0 if _drifts(link.model) else level if link.level is None else link.level for link in self.links)
+        now = (0.0 if link.model.drifts else level if link.level is None else link.level for link in self.links)
         return self._through(weights, drawn, tuple(now))
 
     def _through(self, weights: Weights, drawn: tuple[Drawn, ...], levels: tuple[float, ...]) -> Floats:
@@ -176,10 +176,6 @@ def parse_chain(text: str, sha256s: Sequence[str] | None = None) -> tuple[NoiseS
 def _size(values: Floats) -> float:
     """The mean of |w|, at least 1e-4 as in AIHWKIT's global drift compensation."""
     return max(float(np.abs(values).mean(dtype=np.float64)), 1e-4)
-
-
-def _drifts(model: NoiseModel) -> bool:
-    return isinstance(model, Drifting) and model.drifts
 
 
 def drifts(setting: NoiseSetting) -> bool:

@@ -46,12 +46,10 @@ class OnPairs(ByNormals, ABC):
 
     Its `normals` are of the plus devices and of the minus devices in turn. In a chain the pair is kept from one such step to the
     next. Conductances are shares of G here: each sigma of these models grows with G, so G itself, the parameter `gmax` in
-    microsiemens, cancels. `drifts` says that the level is a time and that level 0 is right after programming, before drift and
-    read noise.
+    microsiemens, cancels.
     """
 
     place: Place = "devices"
-    drifts = False
 
     def __init__(self, gmax: float) -> None:
         if not 0 < gmax < 1e6:

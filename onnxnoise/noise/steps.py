@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -25,11 +24,11 @@ _FILE = re.compile(r"(.*?)((?:,\s*\w+\s*=[^,=]*)*)", re.DOTALL)
 """A file and its parameters."""
 
 
-def model_class(name: str) -> Callable[..., NoiseModel]:
+def model_class(name: str) -> type[NoiseModel]:
     """The class of a noise model, made with the step's parameters by name; raises UsageError for a model that is not known."""
     if name not in MODELS:
         raise UsageError(f"--noise: {quoted(name)} is not known{did_you_mean(name, MODELS)}; use {', '.join(MODELS)}")
-    found: Callable[..., NoiseModel] = import_module(f"onnxnoise.noise.{name.replace('-', '_')}").MODEL
+    found: type[NoiseModel] = import_module(f"onnxnoise.noise.{name.replace('-', '_')}").MODEL
     return found
 
 
@@ -119,7 +118,7 @@ def _with_times(step: NoiseStep) -> NoiseStep:
 
 
 def _level_name(name: str) -> str:
-    return str(import_module(f"onnxnoise.noise.{name.replace('-', '_')}").MODEL.level.name).lower()
+    return model_class(name).level.name.lower()
 
 
 def _with_level(step: NoiseStep, takes: tuple[str, ...]) -> NoiseStep:
