@@ -10,7 +10,7 @@ import onnx
 
 from onnxnoise.errors import ModelError
 from onnxnoise.model.protobuf import all_nodes
-from onnxnoise.runtime.protos import attribute
+from onnxnoise.runtime.protos import attribute, named
 
 _OLDEST = 7
 """The oldest opset that ONNX Runtime runs."""
@@ -85,7 +85,7 @@ def _switch_off(node: onnx.NodeProto, path: Path) -> None:
         return
     if node.op_type == "Dropout":
         raise ModelError(
-            f"{path}: exported in training mode: Dropout {node.name or node.output[0]!r} drops values at random (is_test is 0); "
+            f"{path}: exported in training mode: {named(node)} drops values at random (is_test is 0); "
             "export the inference graph"
         )
     kept = [each for each in node.attribute if each.name != "is_test"]

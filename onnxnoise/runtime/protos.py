@@ -20,6 +20,11 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
+def named(node: onnx.NodeProto) -> str:
+    """A node as messages call it: its operator, and its name or, where it has none, that of its first value."""
+    return f"{node.op_type} {node.name or next(iter(node.output), '')!r}"
+
+
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs in a node's attributes: the branches of an If, the body of a Loop."""
     for each in node.attribute:

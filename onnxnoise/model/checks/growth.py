@@ -15,7 +15,7 @@ from onnxnoise.model.checks.bounds import Bounds, exactly, known_bounds
 from onnxnoise.model.graph import SHAPE_OF
 from onnxnoise.model.shapes import printed
 from onnxnoise.records import Shape
-from onnxnoise.runtime.protos import attribute
+from onnxnoise.runtime.protos import attribute, named
 
 _GROWTH = 512 << 20
 """The most bytes that the constants of a graph may take beyond the tensors that they are made of."""
@@ -67,7 +67,7 @@ def check_growth(model: onnx.ModelProto, shapes: Mapping[str, Shape], path: Path
         work += prod(shape) * (max(given[0], default=1) if product else _PER_ELEMENT)
         if work > _WORK:
             raise ModelError(
-                f"{path}: {node.op_type} {node.name or node.output[0]!r} computes with constants of shapes "
+                f"{path}: {named(node)} computes with constants of shapes "
                 f"{' and '.join(printed(each) for each in given[:2])}; with all that is computed from constants before it, that "
                 "would take minutes; the file is broken or made to do harm: export it with this computed"
             )

@@ -12,7 +12,7 @@ from onnxnoise.errors import ModelError
 from onnxnoise.model.checks.mixing import mixing_node
 from onnxnoise.model.files.file import ModelFile
 from onnxnoise.model.protobuf import all_nodes, all_tensors, graphs, read_names
-from onnxnoise.runtime.protos import attribute, nested, reads, subgraphs
+from onnxnoise.runtime.protos import attribute, named, nested, reads, subgraphs
 
 if TYPE_CHECKING:
     from onnxnoise.model.classifier import Classifier
@@ -136,8 +136,8 @@ def refuse_chance(
         if node.domain not in ("", "com.microsoft"):
             continue
         if node.op_type in _RANDOM:
-            named = node if node.name else next((each for each in all_nodes(raw) if each.op_type in _RANDOM), node)
-            raise ModelError(training_mode(path, named, "draws random numbers (stochastic depth or noise left on?)"))
+            known = node if node.name else next((each for each in all_nodes(raw) if each.op_type in _RANDOM), node)
+            raise ModelError(training_mode(path, known, "draws random numbers (stochastic depth or noise left on?)"))
         if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] and node.input[2] not in constants:
             raise ModelError(training_mode(path, node, "drops values at random where its third operand says so"))
 
@@ -152,7 +152,7 @@ def refuse_mixing(classifier: Classifier) -> None:
         raise ModelError(training_mode(classifier.path, mixing, "takes its statistics from all images of a batch"))
     if mixing is not None:
         raise ModelError(
-            f"{classifier.path}: {mixing.op_type} {mixing.name or mixing.output[0]!r} computes over all images of a batch, so an "
+            f"{classifier.path}: {named(mixing)} computes over all images of a batch, so an "
             "image's class would depend on the images beside it; export it so that it works along the classes"
         )
 
@@ -160,6 +160,6 @@ def refuse_mixing(classifier: Classifier) -> None:
 def training_mode(path: Path, node: onnx.NodeProto, fault: str) -> str:
     """The message for a node that only a training graph has."""
     return (
-        f"{path}: exported in training mode: {node.op_type} {node.name or node.output[0]!r} {fault}, so an image's class "
+        f"{path}: exported in training mode: {named(node)} {fault}, so an image's class "
         "would depend on more than the image; call model.eval() (or build the inference graph) and export again"
     )

@@ -13,7 +13,7 @@ import onnx
 from onnxnoise.model.checks.mixing import BatchFinder
 from onnxnoise.model.graph import SHAPE_OF, Graph
 from onnxnoise.records import Shape
-from onnxnoise.runtime.protos import attribute
+from onnxnoise.runtime.protos import attribute, named
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def fixed_batch(
     for node in nodes:
         images = _images(node, finder, graph, image) if not node.domain else None
         if images is not None:
-            return FixedBatch(images, f"{node.op_type} {node.name or node.output[0]!r}")
+            return FixedBatch(images, named(node))
         finder.mixes(node)
     return None
 

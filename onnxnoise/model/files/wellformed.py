@@ -14,7 +14,7 @@ import onnx
 from onnxnoise.errors import ModelError
 from onnxnoise.model.graph import QUANTIZE
 from onnxnoise.model.protobuf import all_nodes, graphs
-from onnxnoise.runtime.protos import attribute, nested
+from onnxnoise.runtime.protos import attribute, named, nested
 
 _BROKEN = "the file is broken, export it again"
 
@@ -29,7 +29,7 @@ def check_unique(stub: onnx.ModelProto, path: Path) -> None:
             )
     for node in all_nodes(stub):
         if (name := _twice(each.name for each in node.attribute)) is not None:
-            raise ModelError(f"{path}: {_named(node)} has two attributes {name!r}; {_BROKEN}")
+            raise ModelError(f"{path}: {named(node)} has two attributes {name!r}; {_BROKEN}")
     for function in stub.functions:
         if not function.opset_import:
             raise ModelError(
@@ -50,7 +50,7 @@ def check_types(model: onnx.ModelProto, types: Mapping[str, int], path: Path) ->
             kind = f"tensor({onnx.TensorProto.DataType.Name(element).lower()})" if element else ""
             if kind and any(each.startswith("tensor(") for each in expected.types) and kind not in expected.types:
                 raise ModelError(
-                    f"{path}: operand {expected.name!r} of {_named(node)} is {name!r}, a {kind}, "
+                    f"{path}: operand {expected.name!r} of {named(node)} is {name!r}, a {kind}, "
                     f"which {node.op_type} does not take; {_BROKEN}"
                 )
 
@@ -65,16 +65,12 @@ def check_axes(stub: onnx.ModelProto, path: Path) -> None:
         rank, axis = ranks.get(node.input[0]), attribute(node, "axis", 1)
         if rank is not None and not -rank <= axis < rank and any(each.name == "axis" for each in node.attribute):
             raise ModelError(
-                f"{path}: {_named(node)} works along axis {axis} of {node.input[0]!r}, which has {rank} dimensions; {_BROKEN}"
+                f"{path}: {named(node)} works along axis {axis} of {node.input[0]!r}, which has {rank} dimensions; {_BROKEN}"
             )
 
 
 def _twice(names: Iterable[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1 and name), None)
-
-
-def _named(node: onnx.NodeProto) -> str:
-    return f"{node.op_type} {node.name or next(iter(node.output), '')!r}"
 
 
 @cache
