@@ -21,7 +21,7 @@ from onnxnoise.model.graph import Graph, needed
 from onnxnoise.model.layers.fused_attention import split_attention
 from onnxnoise.model.prepare import prepared
 from onnxnoise.model.repeats import stored_once
-from onnxnoise.model.shapes import infer_shapes, infer_types
+from onnxnoise.model.shapes import infer
 from onnxnoise.records import ImageInput, Shape
 from onnxnoise.runtime import session
 from onnxnoise.runtime.optimizer import normalize
@@ -87,7 +87,7 @@ def load_classifier(path: Path, *, output: str | None = None, classes: Classes =
     # a node of the message itself would keep all its tensors in memory
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in optimized.graph.node if n.op_type != "Constant"]
     metadata = {p.key: p.value for p in file.stub.metadata_props}
-    shapes, types = infer_shapes(optimized), infer_types(optimized)
+    shapes, types = infer(optimized)
     graph = Graph(nodes, constants, shapes)
     logits, columns = find_logits(
         optimized.graph.output, graph, image.name, path, output, lambda: classes(metadata), types

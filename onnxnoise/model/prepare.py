@@ -18,7 +18,7 @@ from onnxnoise.model.files.wellformed import check_types
 from onnxnoise.model.opsets import current
 from onnxnoise.model.passes.tensor_outputs import only_tensors
 from onnxnoise.model.protobuf import read_names
-from onnxnoise.model.shapes import infer_shapes, infer_types
+from onnxnoise.model.shapes import infer
 from onnxnoise.runtime.protos import nested
 
 if TYPE_CHECKING:
@@ -69,16 +69,17 @@ def prepared(file: ModelFile) -> Prepared:
         first = ir.serde.serialize_model(model)
         check_inputs(first, file.path)
         refuse_dropout(first, file.path)
-        check_types(first, infer_types(first, values=False), file.path)
-        check_growth(first, infer_shapes(first, values=False), file.path)
+        certain, types = infer(first, values=False)
+        check_types(first, types, file.path)
+        check_growth(first, certain, file.path)
         if control_flow.lift_bodies(first):
             model = ir.serde.deserialize_model(first)
             ir.external_data.set_base_dir(model.graph, file.folder)
             common.RemoveUnusedNodesPass()(model)
             first = ir.serde.serialize_model(model)
-        known = infer_shapes(first)
+        known, types = infer(first)
         if any(node.op_type == "CastLike" for node in nested(first.graph.node)):
-            shapes.name_casts(model, infer_types(first))
+            shapes.name_casts(model, types)
         in_order.rewrite(model, known)
         proto = ir.serde.serialize_model(model)
         behind = origins.origins(model)

@@ -1,4 +1,4 @@
-"""Shapes of a graph's values, inferred without its weights' payload."""
+"""Shapes and types of a graph's values, inferred without its weights' payload."""
 
 from __future__ import annotations
 
@@ -25,25 +25,18 @@ def printed(shape: Shape | None) -> str:
     return "unknown" if shape is None else "x".join("?" if d is None else str(d) for d in shape)
 
 
-def infer_shapes(model: onnx.ModelProto, *, values: bool = True) -> dict[str, Shape]:
-    """The shape of every value whose rank is known, by name; empty where inference fails on the graph.
+def infer(model: onnx.ModelProto, *, values: bool = True) -> tuple[dict[str, Shape], dict[str, int]]:
+    """The shape of every value whose rank is known and the ONNX element type of every tensor whose type is, both by name.
 
-    With `values` shape arithmetic is computed too, which can be made to fill the memory (see `growth`).
+    Where inference fails on the graph, only the types of initializers are known. With `values` shape arithmetic is computed too,
+    which can be made to fill the memory (see `growth`).
     """
     inferred = _inferred(model, values=values)
-    found = {} if inferred is None else _value_shapes(inferred)
-    return {name: shape for name, shape in found.items() if shape is not None}
-
-
-def infer_types(model: onnx.ModelProto, *, values: bool = True) -> dict[str, int]:
-    """The ONNX element type of every tensor whose type is known, by name."""
-    inferred = _inferred(model, values=values)
-    made = {} if inferred is None else {info.name: info.type.tensor_type.elem_type for info in _infos(inferred)}
-    return made | {tensor.name: tensor.data_type for graph in graphs(model.graph) for tensor in graph.initializer}
-
-
-def _value_shapes(model: onnx.ModelProto) -> dict[str, Shape | None]:
-    return {info.name: dims(info) for info in _infos(model)}
+    infos = [] if inferred is None else _infos(inferred)
+    shapes = {info.name: dims(info) for info in infos}
+    types = {info.name: info.type.tensor_type.elem_type for info in infos}
+    types |= {tensor.name: tensor.data_type for graph in graphs(model.graph) for tensor in graph.initializer}
+    return {name: shape for name, shape in shapes.items() if shape is not None}, types
 
 
 def _infos(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -55,7 +48,7 @@ def _infos(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     ]
 
 
-def _inferred(model: onnx.ModelProto, *, values: bool = True) -> onnx.ModelProto | None:
+def _inferred(model: onnx.ModelProto, *, values: bool) -> onnx.ModelProto | None:
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = light.graph
     graph.name = "light"

@@ -13,7 +13,7 @@ import onnx
 
 from onnxnoise.model.checks.bounds import Bounds, exactly, known_bounds
 from onnxnoise.model.protobuf import graphs
-from onnxnoise.model.shapes import infer_shapes
+from onnxnoise.model.shapes import infer
 from onnxnoise.records import Shape
 from onnxnoise.runtime.protos import attribute, nested, subgraphs
 
@@ -41,7 +41,7 @@ def lift_bodies(model: onnx.ModelProto) -> bool:
         bodies = [node for node in model.graph.node if node.op_type in ("If", "Loop") and _reads_any(node, weights)]
         if not bodies:
             break
-        shapes = infer_shapes(model)
+        shapes, _ = infer(model)
         lifting = _Lifting(model, shapes, known_bounds(model, shapes))
         nodes: list[onnx.NodeProto] = []
         for node in model.graph.node:
