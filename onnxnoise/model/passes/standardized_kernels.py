@@ -22,16 +22,21 @@ def compute_standardized(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
     `(x - mean) / sqrt(variance + epsilon) * scale + bias`, mean and variance over all dimensions but the second: so torch's
     exporters write weight standardization.
     """
+    norms = [
+        node for node in model.graph if node.op_type == "BatchNormalization" and not node.domain and _is_training(node)
+    ]
+    if not norms:
+        return
     known = constants(model)
     opset = model.opset_imports.get("", 1)
-    for node in list(model.graph):
-        x = node.inputs[0] if node.op_type == "BatchNormalization" and not node.domain else None
+    for node in norms:
+        x = node.inputs[0]
         shape = None if x is None else _shape(x, shapes)
         if x is None or x not in known or shape is None or len(shape) < 2:
             continue
         scale, bias = node.inputs[1:3]
         epsilon = node.attributes.get("epsilon")
-        if scale is None or bias is None or not _is_training(node):
+        if scale is None or bias is None:
             continue
         write = _Writer(opset, [axis for axis in range(len(shape)) if axis != 1])
         centered = write.add("Sub", x, write.mean(x))
