@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxnoise.model.origins import constants
-from onnxnoise.model.passes.nodes import made_by
+from onnxnoise.model.passes.nodes import made_by, put
 
 _NEUTRAL = {"Add": 0, "Mul": 1}
 _SAME = ("Cast", "CastLike", "Identity")
@@ -22,11 +22,7 @@ def expand_parameters(model: ir.Model) -> None:
             if shape is None or parameter is None or not known.get(parameter):
                 continue
             expanded = ir.node("Expand", [parameter, shape], name=node.name)
-            model.graph.insert_after(node, expanded)
-            name = node.outputs[0].name
-            ir.convenience.replace_all_uses_with(node.outputs[0], expanded.outputs[0], replace_graph_outputs=True)
-            model.graph.remove(node, safe=True)
-            expanded.outputs[0].name = name
+            put(model.graph, node, expanded)
             break
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnxnoise.model.origins import constants
-from onnxnoise.model.passes.nodes import all_graphs, made_by
+from onnxnoise.model.passes.nodes import all_graphs, made_by, put
 from onnxnoise.records import Shape
 
 
@@ -23,11 +23,7 @@ def name_casts(model: ir.Model, types: Mapping[str, int]) -> None:
             if like is None or not (to := types.get(like.name or "")):
                 continue
             cast = ir.node("Cast", [node.inputs[0]], attributes={"to": to}, name=node.name)
-            graph.insert_after(node, cast)
-            name = node.outputs[0].name
-            ir.convenience.replace_all_uses_with(node.outputs[0], cast.outputs[0], replace_graph_outputs=True)
-            graph.remove(node, safe=True)
-            cast.outputs[0].name = name
+            put(graph, node, cast)
 
 
 def fold_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> None:
@@ -68,12 +64,8 @@ def fold_sequences(model: ir.Model) -> None:
         start = int(lengths[:place].sum()) if sizes.shape else place * int(lengths[0])
         axis = split.attributes.get("axis")
         bounds = (start, start + int(lengths[place if sizes.shape else 0]), axis.as_int() if axis else 0)
-        name = node.outputs[0].name
         limits = [ir.node("Constant", [], attributes={"value_ints": [bound]}) for bound in bounds]
         part = ir.node("Slice", [split.inputs[0], *(limit.outputs[0] for limit in limits)])
-        model.graph.insert_after(node, [*limits, part])
-        node.outputs[0].replace_all_uses_with(part.outputs[0])
-        model.graph.remove(node, safe=True)
-        part.outputs[0].name = name
+        put(model.graph, node, *limits, part)
     common.LiftConstantsToInitializersPass(size_limit=0, lift_all_constants=True)(model)
     common.RemoveUnusedNodesPass()(model)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from onnxnoise.model.graph import LAYOUT, QUANTIZE
 from onnxnoise.model.origins import constants
+from onnxnoise.model.passes.nodes import put
 
 _LAYERS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 _SCALES = frozenset(("Mul", "Div"))
@@ -32,11 +33,7 @@ def add_subtracted_biases(model: ir.Model) -> None:
             continue
         negated = ir.node("Neg", [subtracted])  # the optimizer computes it
         added = ir.node("Add", [node.inputs[0], negated.outputs[0]], name=node.name)
-        model.graph.insert_after(node, [negated, added])
-        name = node.outputs[0].name
-        ir.convenience.replace_all_uses_with(node.outputs[0], added.outputs[0], replace_graph_outputs=True)
-        model.graph.remove(node, safe=True)
-        added.outputs[0].name = name
+        put(model.graph, node, negated, added)
 
 
 def _is_layer(value: ir.Value | None, known: Mapping[ir.Value | None, frozenset[str]]) -> bool:
