@@ -101,10 +101,6 @@ class Level:
         """Levels sorted, the least noise first, each once."""
         return sorted(set(levels), key=self.order)
 
-    def quieter(self, level: float, than: float) -> bool:
-        """Whether `level` is less noise than another one."""
-        return self.order(level) < self.order(than)
-
     def times(self, level: float, factor: float) -> float:
         """The level of `factor` times as much noise."""
         return level / factor if self.less == "larger" else level * factor

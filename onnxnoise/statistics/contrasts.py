@@ -1,4 +1,4 @@
-"""A difference or ratio of hits, paired by image and by draw: its variance, intervals and p-values at any confidence.
+"""A difference of hits, paired by image and by draw: its variance, intervals and p-values at any confidence.
 
 A contrast T is estimated from one or more terms, each an array x_dj of a draw d and an image j (linearized where T is a ratio),
 and a term y_j of the images alone, such as the clean hits. Draws and images are random; the terms meet the same images, so
@@ -52,36 +52,20 @@ class Contrast:
     def interval(self, confidence: float = 0.95, *, fixed: bool = False) -> Interval:
         """The two-sided interval, symmetric in probability; at 95 % that of `estimates.estimate`, but not cut off at 0 or 1."""
         error = 1.0 - confidence
-        return self._around(reaches((self.fixed,) if fixed else self._laws, error / 2.0, error))
-
-    def bounds(self, error: float) -> Interval:
-        """Two one-sided bounds, each of which fails to hold the truth with probability `error`."""
-        return self._around(reaches(self._laws, error, error))
-
-    def p_above(self, limit: float) -> float:
-        """The smallest error at which the truth is known to be above `limit`: that of `bounds` with its lower end at `limit`."""
-        return self._p(BELOW, self.value - limit)
-
-    def p_below(self, limit: float) -> float:
-        """The smallest error at which the truth is known to be below `limit`."""
-        return self._p(ABOVE, limit - self.value)
+        below, above = reaches((self.fixed,) if fixed else self._laws, error / 2.0, error)
+        return self.value - below, self.value + above
 
     def p_zero(self) -> float:
         """Two-sided p-value of "the truth is 0": the smallest error at which `interval` does not contain 0."""
-        return min(1.0, self._p(BELOW if self.value > 0.0 else ABOVE, abs(self.value), tails=2.0))
+        if not self.value:
+            return 1.0
+        end: End = BELOW if self.value > 0.0 else ABOVE
+        distance = abs(self.value)
+        return min(1.0, max(max(2.0 * law.tail(end, distance), law.by_chance(distance)) for law in self._laws))
 
     @property
     def _laws(self) -> tuple[Law, Law]:
         return self.fixed, self.sampled
-
-    def _around(self, reach: tuple[float, float]) -> Interval:
-        return self.value - reach[0], self.value + reach[1]
-
-    def _p(self, end: End, distance: float, tails: float = 1.0) -> float:
-        """The smallest error at which a bound at this end reaches `distance`, for one or for two tails; 1 for none."""
-        if distance <= 0.0:
-            return 1.0
-        return max(max(tails * law.tail(end, distance), law.by_chance(distance)) for law in self._laws)
 
 
 def contrast(value: float, terms: Sequence[Array], images: Array, decisions: float) -> Contrast | None:
@@ -181,20 +165,8 @@ def difference(first: Measure, second: Measure, *, by_draw: bool) -> Contrast | 
     With `by_draw` both must have the same draws, in the same order. None where one has a single draw.
     """
     value, images = first.value - second.value, first.images - second.images
-    return contrast(value, _paired(first.hits, second.hits, by_draw), images, min(first.decisions, second.decisions))
-
-
-def ratio(first: Side, second: Side, *, by_draw: bool) -> Contrast | None:
-    """The accuracy of `first` over that of `second` (above 0) on the same images, linearized; `by_draw` as in `difference`."""
-    base = second.mean
-    value = first.mean / base
-    terms = _paired(first.each / base, second.each * (value / base), by_draw)
-    return contrast(value, terms, np.zeros(first.clean.size), base * first.clean.size)
-
-
-def _paired(first: Array, second: Array, by_draw: bool) -> list[Array]:
-    """The terms of `first` - `second`: one where they met the same noise."""
-    return [first - second] if by_draw else [first, -second]
+    terms = [first.hits - second.hits] if by_draw else [first.hits, -second.hits]
+    return contrast(value, terms, images, min(first.decisions, second.decisions))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from itertools import chain, combinations
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import pytest
 from scipy.special import ndtri
 
-from onnxnoise.statistics.contrasts import Contrast, Side, absolute, contrast, difference, holm, normalized, ratio
+from onnxnoise.statistics.contrasts import Contrast, Side, absolute, contrast, difference, holm, normalized
 from onnxnoise.statistics.estimates import accuracy, average
 
 Array = npt.NDArray[Any]
@@ -114,20 +115,6 @@ def test_the_variance_is_the_one_over_repetitions(by_draw: bool) -> None:
     assert np.mean(estimates) == pytest.approx(np.var(values), rel=0.08)
 
 
-def test_a_ratio_s_law_is_that_of_its_linearization() -> None:
-    one, clean = some_hits(1, 6, 400, 1)
-    other, _ = some_hits(1, 8, 400, 2)
-    first, second = side_of(one, clean), side_of(other, clean)
-    found = ratio(first, second, by_draw=False)
-    step = 1e-6
-    a, b = one.mean(), other.mean()
-    slopes = ((a + step) / b - a / b) / step, (a / (b + step) - a / b) / step
-    by_hand = slow_variance([one[0] * slopes[0], other[0] * slopes[1]], np.zeros(400))
-    assert found is not None
-    assert found.value == pytest.approx(a / b)
-    assert found.sampled.variance == pytest.approx(by_hand, rel=1e-4)
-
-
 def some_contrasts() -> list[Contrast]:
     found = []
     for seed in range(12):
@@ -139,14 +126,11 @@ def some_contrasts() -> list[Contrast]:
 
 
 @pytest.mark.parametrize("error", [0.3, 0.05, 0.01, 0.0005])
-def test_p_values_are_where_intervals_and_bounds_end(error: float) -> None:
-    for each in some_contrasts():
-        low, high = each.interval(1.0 - error)
-        assert (each.p_zero() <= error) == (not low <= 0.0 <= high)
-        for limit in np.linspace(each.value - 0.5, each.value + 0.5, 41):
-            low, high = each.bounds(error)
-            assert (each.p_above(limit) <= error) == (low >= limit)
-            assert (each.p_below(limit) <= error) == (high <= limit)
+def test_p_values_are_where_intervals_end(error: float) -> None:
+    for found in some_contrasts():
+        for each in (found, *(replace(found, value=float(value)) for value in np.linspace(-0.5, 0.5, 41))):
+            low, high = each.interval(1.0 - error)
+            assert (each.p_zero() <= error) == (not low <= 0.0 <= high)
 
 
 def test_one_draw_tells_nothing() -> None:
