@@ -38,8 +38,8 @@ from onnxnoise.cli.output.progress import LiveProgress
 from onnxnoise.data.cards import Card, bundled_names, load_bundled, load_card
 from onnxnoise.decisions.comparing.ranking import Asked, compare
 from onnxnoise.decisions.comparing.records import to_json
+from onnxnoise.decisions.reporting import report
 from onnxnoise.errors import OnnxNoiseError, UsageError
-from onnxnoise.reports.writing import report
 from onnxnoise.run.runner import bench
 from onnxnoise.spec import BenchSpec
 from onnxnoise.words import Sweep

@@ -72,7 +72,8 @@ def _head(found: Sequence[View]) -> list[str]:
 
 def _answer(found: Sequence[View], ranking: Ranking | None) -> list[str]:
     """The section that comes first: the ranking of several runs with its ties and crossings, and a few sentences on each run."""
-    parts = ["<section id=answer>", f"<h2>{'The ranking' if len(found) > 1 else 'The answer'}</h2>"]
+    ranked = ranking is not None and ranking.refused is None
+    parts = ["<section id=answer>", f"<h2>{'The ranking' if ranked else 'The answer'}</h2>"]
     if ranking is not None:
         if ranking.refused is not None:
             parts.append(f"<p class=note>Not ranked: {escape(safe(ranking.refused))}</p>")

@@ -81,6 +81,9 @@ def test_runs_that_can_t_be_ranked_say_why(runs: list[RunFile], tmp_path: Path) 
     other = RunFile(tmp_path / "other.sqlite", model="other", bn="affine", names=runs[0].names, snrs=SNRS)
     report([runs[0].path, other.path], tmp_path / "two.md")
     assert "Not ranked: " in (tmp_path / "two.md").read_text()
+    text = page(seen(runs[0], other), "", ranked([(run.model, run.path) for run in (runs[0], other)], "top1"))
+    assert text.index("<h2>The answer</h2>") < text.index("Not ranked: ")
+    assert "The ranking" not in text
 
 
 @pytest.mark.skipif(not any(map(shutil.which, BROWSERS)), reason="no Chromium here")
