@@ -533,6 +533,10 @@ class Average:
     top5: Estimate | None
     snr: float | None = None
 
+    def of(self, metric: Metric) -> Estimate | None:
+        """The average by a metric."""
+        return self.top5 if metric == "top5" else self.top1
+
 
 @dataclass(frozen=True)
 class Realized:

@@ -57,6 +57,11 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def ranged(mean: float, ends: tuple[float, float] | None, form: str = ".3f") -> str:
+    """A number and the ends of its interval, each as `form` formats it: `0.912 [0.890, 0.934]`; the number alone without ends."""
+    return f"{mean:{form}}" if ends is None else f"{mean:{form}} [{ends[0]:{form}}, {ends[1]:{form}}]"
+
+
 def three(values: tuple[float, float, float] | None, shown: str = "{:.3f}") -> str:
     """Three numbers side by side, each as `shown` formats it; a dash where there are none."""
     return "-" if values is None else "  ".join(shown.format(value).replace("-0.000", "0.000") for value in values)

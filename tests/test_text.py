@@ -1,6 +1,6 @@
 """What messages keep of the names in them."""
 
-from onnxnoise.text import shortened_paths
+from onnxnoise.text import ranged, shortened_paths
 
 
 def test_a_sentence_of_our_own_stays_whole() -> None:
@@ -15,3 +15,9 @@ def test_a_name_that_nobody_reads_loses_its_middle() -> None:
         assert len(message) < 200
         assert "…" in message
         assert message.endswith(": file name too long")
+
+
+def test_a_number_comes_with_the_ends_of_its_interval_where_it_has_one() -> None:
+    assert ranged(0.91249, (0.89, 1.0)) == "0.912 [0.890, 1.000]"
+    assert ranged(0.91249, None) == "0.912"
+    assert ranged(0.5, (0.25, 0.75), ".1%") == "50.0% [25.0%, 75.0%]"

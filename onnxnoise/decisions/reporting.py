@@ -7,12 +7,13 @@ from pathlib import Path
 
 from onnxnoise.decisions.comparing import ranking, wording
 from onnxnoise.decisions.comparing.ranking import Asked
-from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Quantity, Standing
+from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Quantity
 from onnxnoise.errors import OnnxNoiseError
 from onnxnoise.noise.models import level_of
 from onnxnoise.reports import writing
 from onnxnoise.reports.ranked import Ranking, Row
 from onnxnoise.results.reading import OpenedRun
+from onnxnoise.text import ranged
 from onnxnoise.words import Metric
 
 
@@ -69,10 +70,5 @@ def _rows(found: Comparison, quantity: Quantity, names: Mapping[str, str]) -> It
         here = [placing for placing in placings if placing.level == value]
         for placing in sorted(here, key=lambda each: -wording.first_standing(each).mean):
             rank = wording.rank(wording.first_standing(placing))
-            accuracies = _said(placing.absolute), _said(placing.normalized)
+            accuracies = (ranged(each.mean, each.sampled) for each in (placing.absolute, placing.normalized))
             yield Row(level.text(value), names[placing.model], rank, *accuracies)
-
-
-def _said(found: Standing) -> str:
-    mean = f"{found.mean:.3f}"
-    return mean if found.sampled is None else f"{mean} [{found.sampled[0]:.3f}, {found.sampled[1]:.3f}]"

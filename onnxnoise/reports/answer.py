@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from onnxnoise.records import Estimate
 from onnxnoise.reports.views import METRIC_TITLES, View, mean_of_layer
 from onnxnoise.results.falls import first_at
-from onnxnoise.text import shortened
+from onnxnoise.text import ranged, shortened
 
 _NAMED = 3
 _LOSS = 0.01
@@ -71,5 +71,4 @@ def _layers(view: View) -> Iterator[str]:
 
 
 def _share(estimate: Estimate) -> str:
-    ends = "" if estimate.sampled is None else f" [{estimate.sampled[0]:.1%}, {estimate.sampled[1]:.1%}]"
-    return f"{estimate.mean:.1%}{ends}"
+    return ranged(estimate.mean, estimate.sampled, ".1%")

@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxnoise.records import Cell, Estimate
 from onnxnoise.reports.views import View, level_of
-from onnxnoise.text import shortened
+from onnxnoise.text import ranged, shortened
 
 Datum = dict[str, Any]
 """A row that a chart draws: values by field, as Vega takes them."""
@@ -51,19 +51,16 @@ def scaled(value: float | None, scale: int) -> float | None:
 
 def said(estimate: Estimate | None) -> str:
     """A normalized accuracy as people read it: mean [interval]."""
-    if estimate is None:
-        return "not defined"
-    return f"{estimate.mean:.3f}" + (
-        f" [{estimate.sampled[0]:.3f}, {estimate.sampled[1]:.3f}]" if estimate.sampled else ""
-    )
+    return _said(estimate, ".3f")
 
 
 def said_accuracy(estimate: Estimate | None) -> str:
     """An accuracy in percent as people read it: mean [interval]."""
-    if estimate is None:
-        return "not defined"
-    mean = f"{estimate.mean:.2%}"
-    return f"{mean} [{estimate.sampled[0]:.2%}, {estimate.sampled[1]:.2%}]" if estimate.sampled else mean
+    return _said(estimate, ".2%")
+
+
+def _said(estimate: Estimate | None, form: str) -> str:
+    return "not defined" if estimate is None else ranged(estimate.mean, estimate.sampled, form)
 
 
 def both_said(normalized: Estimate | None, accuracy: Estimate | None) -> Datum:

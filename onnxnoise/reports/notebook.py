@@ -10,7 +10,7 @@ from onnxnoise.records import Estimate, Result
 from onnxnoise.reports.answer import answer
 from onnxnoise.reports.views import METRIC_TITLES, View
 from onnxnoise.results.reading import OpenedRun
-from onnxnoise.text import safe, shortened
+from onnxnoise.text import ranged, safe, shortened
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BELOW = 420, 200, 40, 10, 20, 34
 """Pixels: the drawing, and the space around its axes."""
@@ -35,10 +35,7 @@ def result_html(result: Result) -> str:
 
 
 def _said(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    ends = "" if estimate.sampled is None else f" [{estimate.sampled[0]:.3f}, {estimate.sampled[1]:.3f}]"
-    return f"{estimate.mean:.3f}{ends}"
+    return "-" if estimate is None else ranged(estimate.mean, estimate.sampled)
 
 
 def _curve(view: View, whole: dict[float, Estimate | None]) -> str:

@@ -11,7 +11,7 @@ from onnxnoise.reports.answer import answer
 from onnxnoise.reports.ranked import HEADINGS, Ranking
 from onnxnoise.reports.views import METRIC_TITLES, View, level_of, mean_of_layer
 from onnxnoise.results.falls import cumulative, first_at, first_at_chance
-from onnxnoise.text import counted
+from onnxnoise.text import counted, ranged
 
 _LAYERS = 15
 """The most layers of one run in a table, the least robust first."""
@@ -162,7 +162,4 @@ def _accuracy(view: View, cell: Cell) -> str:
 
 
 def _ratio(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    ends = "" if estimate.sampled is None else f" [{estimate.sampled[0]:.3f}, {estimate.sampled[1]:.3f}]"
-    return f"{estimate.mean:.3f}{ends}"
+    return "-" if estimate is None else ranged(estimate.mean, estimate.sampled)

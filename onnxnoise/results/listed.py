@@ -78,7 +78,5 @@ def _headline(result: Result) -> tuple[str | None, dict[float, Estimate]]:
     whole = {cell.level: each for cell in result.cells if cell.sweep == "all" and (each := cell.normalized(metric))}
     if whole:
         return "all layers", whole
-    averages = {
-        each.level: estimate for each in result.a_avr if (estimate := each.top5 if metric == "top5" else each.top1)
-    }
+    averages = {each.level: estimate for each in result.a_avr if (estimate := each.of(metric))}
     return ("A_avr", averages) if averages else (None, {})

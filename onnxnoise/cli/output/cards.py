@@ -10,13 +10,15 @@ from rich.console import Console
 from rich.text import Text
 
 from onnxnoise.cli.output.terminal import plain_table, print_table
-from onnxnoise.text import safe
+from onnxnoise.text import ranged, safe
 
 if TYPE_CHECKING:
     from onnxnoise.decisions.leaderboard import Compared
     from onnxnoise.run.card_check import Finding
     from onnxnoise.run.new_card import NewCard
     from onnxnoise.run.trying import Trial
+
+_AGREES = {True: Text("agrees"), False: Text("differs", "red"), None: Text("not said", "dim")}
 
 
 def card_list(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> None:
@@ -47,14 +49,13 @@ def reproduced(console: Console, figures: Sequence[Compared]) -> None:
     table = plain_table()
     for heading in ("", "card", "now", ""):
         table.add_column(heading, no_wrap=True)
-    words = {True: Text("agrees"), False: Text("differs", "red"), None: Text("not said", "dim")}
     for each in figures:
-        table.add_row(each.what, _span(each.card), _span(each.found), words[each.agrees])
+        table.add_row(each.what, _span(each.card), _span(each.found), _AGREES[each.agrees])
     print_table(console, table, 0)
 
 
 def _span(span: tuple[float, float, float] | None) -> str:
-    return "-" if span is None else f"{span[0]:.3g} [{span[1]:.3g}, {span[2]:.3g}]"
+    return "-" if span is None else ranged(span[0], span[1:], ".3g")
 
 
 def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -> None:
@@ -63,9 +64,8 @@ def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -
     table = plain_table()
     for heading in ("", "card", "file", ""):
         table.add_column(heading, no_wrap=True)
-    words = {True: Text("agrees"), False: Text("differs", "red"), None: Text("not said", "dim")}
     for each in found:
-        table.add_row(safe(each.what), _said(each.card), _said(each.file), words[each.agrees])
+        table.add_row(safe(each.what), _said(each.card), _said(each.file), _AGREES[each.agrees])
     print_table(console, table, 0)
     for each in found:
         if each.agrees is not True and each.why:

@@ -14,7 +14,7 @@ from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Placin
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import agreement_said
-from onnxnoise.text import safe
+from onnxnoise.text import ranged, safe
 
 _SHORTEST, _LONGEST = 10, 40
 _ROOM_FOR_INTERVALS = 72
@@ -82,10 +82,7 @@ def _rank(standing: Standing) -> Text:
 
 
 def _mean(standing: Standing, intervals: bool) -> str:
-    mean = f"{standing.mean:.3f}"
-    if not intervals or standing.sampled is None:
-        return mean
-    return f"{mean} [{standing.sampled[0]:.3f}, {standing.sampled[1]:.3f}]"
+    return ranged(standing.mean, standing.sampled if intervals else None)
 
 
 def _crossings(console: Console, comparison: Comparison) -> None:

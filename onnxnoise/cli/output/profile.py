@@ -23,8 +23,8 @@ from onnxnoise.cli.output.terminal import (
     title_lines,
 )
 from onnxnoise.noise.models import headline, level_of
-from onnxnoise.records import CHUNKED, Average, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result, WithoutNoise
-from onnxnoise.text import counted, safe
+from onnxnoise.records import CHUNKED, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result, WithoutNoise
+from onnxnoise.text import counted, ranged, safe
 from onnxnoise.words import Metric
 
 SHOWN_LAYERS, _LEAST_SHOWN = 20, 5
@@ -110,7 +110,7 @@ def next_steps(console: Console, run_file: str, *, chunked: bool) -> None:
 
 def _reached(result: Result, metric: Metric) -> str:
     """A sentence about how precise the cells of a chunked run got."""
-    found = [_normalized(cell, metric) for cell in result.cells]
+    found = [cell.normalized(metric) for cell in result.cells]
     widths = sorted((each.sampled[1] - each.sampled[0]) / 2 for each in found if each and each.sampled)
     if not widths:
         return "no interval yet"
@@ -137,7 +137,7 @@ def _single_table(
     rows: dict[int, dict[float, float]] = defaultdict(dict)
     for cell in cells:
         if cell.layer is not None:
-            estimate = _normalized(cell, metric)
+            estimate = cell.normalized(metric)
             rows[cell.layer] |= {} if estimate is None else {cell.level: estimate.mean}
     ranked = sorted(rows, key=lambda index: fmean(rows[index].values() or [1.0]))
     hurt = [index for index in ranked if any(f"{mean:.2f}" < "1.00" for mean in rows[index].values())]
@@ -188,10 +188,10 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
         row = [swept.number(level), *([swept.percent_text(level)] if swept.sized else [])]
         if whole:
             cell = whole.get(level)
-            row += [_accuracy(cell, metric), _shown(_normalized(cell, metric), intervals)] if cell else ["-", "-"]
+            row += [_accuracy(cell, metric), _shown(cell.normalized(metric), intervals)] if cell else ["-", "-"]
         if averages:
             average = averages.get(level)
-            row.append(_shown(_average(average, metric), intervals) if average else "-")
+            row.append(_shown(average.of(metric), intervals) if average else "-")
         table.add_row(*row)
     print_table(console, table, 0)
     _chance(console, result, metric)
@@ -210,18 +210,7 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
 
 
 def _shown(estimate: Estimate | None, intervals: bool) -> str:
-    if estimate is None:
-        return "-"
-    mean = f"{estimate.mean:.3f}"
-    return f"{mean} [{estimate.sampled[0]:.3f}, {estimate.sampled[1]:.3f}]" if intervals and estimate.sampled else mean
-
-
-def _normalized(cell: Cell, metric: Metric) -> Estimate | None:
-    return cell.normalized_top5 if metric == "top5" and cell.normalized_top5 is not None else cell.normalized_top1
-
-
-def _average(average: Average, metric: Metric) -> Estimate:
-    return average.top5 if metric == "top5" and average.top5 is not None else average.top1
+    return "-" if estimate is None else ranged(estimate.mean, estimate.sampled if intervals else None)
 
 
 def _accuracy(cell: Cell, metric: Metric) -> str:
