@@ -158,3 +158,17 @@ def test_functions_that_can_t_be_used(folder: Path, data: str, words: tuple[str,
     Path("broken.py").write_text("\ndef images(:\n")
     Path("own.toml").write_text(Path("own.toml").read_text().replace("255", "1"))
     refused(onnxnoise(*COMMAND[:-2], "--data", data), 3, *words)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("python:large.py:images", r"^large\.py: has more than 1 MiB; .*in files beside it"),
+        ("python:a\0b.py:images", "can't be read: embedded null byte"),
+    ],
+)
+def test_a_file_that_is_too_large_or_has_no_possible_name_is_not_run(folder: Path, data: str, expected: str) -> None:
+    """What is past the limit must not be cut off and the rest run."""
+    Path("large.py").write_text(CODE + "#" * (1 << 20) + "\nraise RuntimeError\n")
+    with pytest.raises(DataError, match=expected):
+        hits(data)

@@ -38,8 +38,12 @@ def open_function(path: Path, dataset: Dataset, spec: InputSpec) -> PairImages:
         )
     try:
         code = read_file(file, MAX_BYTES)
-    except OSError as error:
-        raise DataError(f"{file}: can't be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: can't be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(code) > MAX_BYTES:
+        raise DataError(
+            f"{file}: has more than {MAX_BYTES >> 20} MiB; a Python file has less: keep images and numbers in files beside it"
+        )
     identity = hashlib.sha256(code + b"\0" + name.encode()).digest()
     return open_pairs(Given(_function(file, code, name), f"{file}:{name}"), dataset, spec, identity)
 
