@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from support import nets
 from support.command import onnxnoise, refused
 
 from onnxnoise import BenchSpec, bench
+from onnxnoise.data.cards import load_card
+from onnxnoise.data.dealing import dealt
+from onnxnoise.data.images import open_images
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.records import Result
 from onnxnoise.run.runner import bench as run
+from onnxnoise.spec import OwnData
 
 CODE = """
 import numpy as np
@@ -85,6 +90,43 @@ def test_arrays_and_collections_in_python_have_the_hits_of_a_file(folder: Path) 
     result = hits(list(zip(floats, y, strict=True)), out="c.sqlite")
     assert (result.clean, result.cells) == (expected.clean, expected.cells)
     assert result.runs[0]["spec"]["data"] == "data given in Python"  # type: ignore[index]
+
+
+def test_images_of_a_collection_are_looked_up_those_of_an_iterable_read_from_the_first(folder: Path) -> None:
+    """Which images are read, for ranges that go on, jump ahead and go back, and dealt in a random order."""
+    x, y = nets.pictures(40), np.load("y.npy")
+    seen: list[int] = []
+
+    class Listed(Set):
+        def __getitem__(self, number: int) -> tuple[Any, Any]:
+            seen.append(number)
+            return x[number], y[number]
+
+    class Iterated:
+        def __len__(self) -> int:
+            return 40
+
+        def __iter__(self) -> Iterator[tuple[Any, Any]]:
+            for number in range(40):
+                seen.append(number)
+                yield x[number], y[number]
+
+    ranges = [range(30, 33), range(33, 34), range(37, 39), range(4, 6)]
+    asked = [position for each in ranges for position in each]
+    for data, in_order, expected in ((Listed(), False, asked), (Iterated(), True, [*range(39), *range(6)])):
+        source = open_images(OwnData(data), load_card(Path("own.toml")))
+        assert (source.in_order, seen) == (in_order, list(range(40)))
+        seen.clear()
+        chunks = list(source.chunks(ranges, threads=2))
+        np.testing.assert_array_equal(np.concatenate([chunk.pixels for chunk in chunks]), x[asked])
+        assert seen == expected
+        seen.clear()
+        mixed = dealt(source, 40, 3)
+        (chunk,) = mixed.chunks([range(8)], threads=2)
+        np.testing.assert_array_equal(chunk.pixels, x[mixed.positions[:8]])
+        highest = int(mixed.positions[:8].max())
+        assert seen == (list(range(highest + 1)) if in_order else sorted(mixed.positions[:8]))
+        seen.clear()
 
 
 @pytest.mark.parametrize(

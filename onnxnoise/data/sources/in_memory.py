@@ -29,7 +29,7 @@ def open_in_memory(data: Any, dataset: Dataset, spec: InputSpec) -> ImageSource:
             f"data is a {type(data).__name__}: give a path, a tuple of two arrays (x, y), or a collection of pairs (image, "
             "label) with a length that can be read more than once, as a list or a data set, not a generator"
         )
-    return open_pairs(Given(lambda: data, "data"), dataset, spec)
+    return open_pairs(Given(lambda: data, "data", held=True), dataset, spec)
 
 
 def _array(given: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:

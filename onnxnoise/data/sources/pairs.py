@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from threading import Lock
 from typing import Any
 
@@ -18,7 +19,7 @@ from onnxnoise.data.pixels.preprocess import from_array
 from onnxnoise.data.pixels.stream import stream
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.data.sources.labels import checked
-from onnxnoise.data.sources.rows import axes_of, check_finite, check_scale
+from onnxnoise.data.sources.rows import axes_of, check_finite, check_scale, turned
 from onnxnoise.errors import DataError, OnnxNoiseError
 from onnxnoise.machine import cores
 from onnxnoise.records import ImageChunk, Pixels
@@ -28,40 +29,60 @@ MOST_IMAGES = 10_000_000
 
 
 class Given:
-    """A collection of pairs, which can be read again and again: `collection` itself, or what a function makes anew."""
+    """A collection of pairs, which can be read again and again, as `make` gives it.
 
-    def __init__(self, make: Callable[[], Any], where: str) -> None:
-        self.make, self.where = make, where
+    It is made anew by a user's function, or `held`: one that is there already.
+    """
 
-    def pairs(self, first: int = 0) -> Iterator[tuple[Array, int]]:
-        """(image, label) of each image from number `first` on. Raises DataError, naming it, for whatever is none."""
-        due = first
+    def __init__(self, make: Callable[[], Any], where: str, *, held: bool = False) -> None:
+        self.make, self.where, self.held = make, where, held
+
+    @property
+    def in_order(self) -> bool:
+        """Whether images should be asked for from first to last and all together: no number finds one, or all are made anew."""
+        return not (self.held and _has_numbers(self.make()))
+
+    def pairs(self, positions: Iterable[int] | None = None) -> Iterator[tuple[Array, int]]:
+        """(image, label) of the images at these positions, by default of all; it ends where there is no such image.
+
+        The images of a list or a data set are looked up; others are read from the first on, again for each step back. Raises
+        DataError, naming it, for whatever is no pair.
+        """
+        due = 0
         try:
-            for number, pair in self._from(first):
-                yield self._image(pair, number)
-                due = number + 1
+            made = self.make()
+            if _has_numbers(made):
+                for due in range(len(made)) if positions is None else positions:
+                    if due >= len(made):
+                        return
+                    yield self._image(made[due], due)
+                return
+            each = self._each(made)
+            for position in count() if positions is None else positions:
+                if position < due:
+                    due, each = 0, self._each(self.make())
+                for pair in each:
+                    due += 1
+                    if due > position:
+                        yield self._image(pair, position)
+                        break
+                else:
+                    return
         except OnnxNoiseError:
             raise
         except (Exception, SystemExit) as error:
             raise DataError(f"{self.where}: image {due} raises {_named(error)}") from error
 
-    def _from(self, first: int) -> Iterator[tuple[int, Any]]:
-        made = self.make()
-        length = len(made) if hasattr(made, "__len__") else None
-        if length is not None and hasattr(made, "__getitem__") and not isinstance(made, dict):
-            for number in range(first, length):
-                yield number, made[number]
-            return
-        count = 0
-        for number, pair in enumerate(made):
-            count = number + 1
-            if count > MOST_IMAGES or (length is not None and count > length):
+    def _each(self, made: Any) -> Iterator[Any]:
+        """The pairs that an iterable gives, as many as its length, where it has one."""
+        length, given = len(made) if hasattr(made, "__len__") else None, 0
+        for given, pair in enumerate(made, 1):
+            if given > MOST_IMAGES or (length is not None and given > length):
                 more = f"its length, {length}" if length is not None else f"{MOST_IMAGES:,}: does it end?"
                 raise DataError(f"{self.where}: gives more images than {more}")
-            if number >= first:
-                yield number, pair
-        if length is not None and count < length:
-            raise DataError(f"{self.where}: its length is {length}, but it gives {count} images")
+            yield pair
+        if length is not None and given < length:
+            raise DataError(f"{self.where}: its length is {length}, but it gives {given} images")
 
     def _image(self, pair: Any, number: int) -> tuple[Array, int]:
         where = f"{self.where}: image {number}"
@@ -76,6 +97,11 @@ class Given:
                 "not in batches"
             )
         return image, int(label.reshape(()))
+
+
+def _has_numbers(made: Any) -> bool:
+    """Whether a collection gives an image for its number, as lists and PyTorch's data sets do."""
+    return hasattr(made, "__len__") and hasattr(made, "__getitem__") and not isinstance(made, dict)
 
 
 def _named(error: BaseException) -> str:
@@ -97,7 +123,7 @@ class PairImages(ImageSource):
 
     @property
     def in_order(self) -> bool:
-        return True
+        return self.given.in_order
 
     @property
     def is_picture(self) -> bool:
@@ -127,31 +153,23 @@ class PairImages(ImageSource):
 
     def _prepared(self, numbered: tuple[int, Array]) -> Pixels:
         number, image = numbered
+        where = f"{self.given.where}: image {number}"
+        axes = axes_of(image.shape, image.dtype, self.spec, f"{where}: is {image.dtype} {image.shape}")
         try:
-            return _prepared(image, self.spec, f"{self.given.where}: image {number}")
+            return from_array(np.ascontiguousarray(turned(image[None], axes or (0, 1))[0]), self.spec)
         except DataError as error:
-            raise DataError(f"{self.given.where}: image {number}: {error}") from None
+            raise DataError(f"{where}: {error}") from None
 
     def _images(self, ranges: Sequence[range]) -> Iterator[tuple[int, Array]]:
-        at, pairs = 0, iter(self.given.pairs())
-        for position in (position for positions in ranges for position in positions):
-            if position < at:
-                at, pairs = position, iter(self.given.pairs(position))
-            pair = None
-            while at <= position:
-                pair, at = next(pairs, None), at + 1
+        pairs = self.given.pairs(chain.from_iterable(ranges))
+        for position in chain.from_iterable(ranges):
+            pair = next(pairs, None)
             if pair is None or _sum(pair[0]) != self.sums[position]:
                 raise DataError(
                     f"{self.given.where}: image {position} is another one than the first time: the code must give the same "
                     "images in the same order each time (no shuffling, no random augmentation)"
                 )
             yield position, pair[0]
-
-
-def _prepared(image: Array, spec: InputSpec, where: str) -> Pixels:
-    axes = axes_of(image.shape, image.dtype, spec, f"{where}: is {image.dtype} {image.shape}")
-    turned = np.ascontiguousarray(image.transpose(axes))
-    return from_array(turned if turned.ndim == 3 else turned[..., None], spec)
 
 
 def _sum(image: Array) -> int:
@@ -168,14 +186,15 @@ def open_pairs(given: Given, dataset: Dataset, spec: InputSpec, identity: bytes 
     labels: list[int] = []
     sums: list[int] = []
     first: Array | None = None
-    picture, largest = False, 0.0
+    first_axes: tuple[int, ...] | None = None
+    largest = 0.0
     for number, (image, label) in enumerate(given.pairs()):
         where = f"{given.where}: image {number}"
         found = f"{where}: is {image.dtype} {image.shape}"
         axes = axes_of(image.shape, image.dtype, spec, found)
         if first is None:
-            first, picture = image, axes is not None
-        if image.dtype != first.dtype or ((not picture or spec.size is None) and image.shape != first.shape):
+            first, first_axes = image, axes
+        if image.dtype != first.dtype or ((axes is None or spec.size is None) and image.shape != first.shape):
             raise DataError(
                 f"{found}, unlike the first, {first.dtype} {first.shape}; all must have one type and one shape"
             )
@@ -189,9 +208,8 @@ def open_pairs(given: Given, dataset: Dataset, spec: InputSpec, identity: bytes 
         raise DataError(f"{given.where}: gives no images")
     if first.dtype.kind == "f":
         check_scale(largest, spec, given.where)
-    if picture and spec.size is None:
-        high, wide = (first.shape[axis] for axis in (axes_of(first.shape, first.dtype, spec, "") or (0, 1))[:2])
-        spec = replace(spec, size=(high, wide))
+    if first_axes is not None and spec.size is None:
+        spec = replace(spec, size=(first.shape[first_axes[0]], first.shape[first_axes[1]]))
     truth = checked(np.array(labels, np.int64), dataset, given.where)
     kind = "<f4" if first.dtype.kind == "f" else first.dtype.str
     return PairImages(
@@ -201,6 +219,6 @@ def open_pairs(given: Given, dataset: Dataset, spec: InputSpec, identity: bytes 
         spec=spec,
         labels=truth + spec.label_offset,
         given=given,
-        numbers=None if picture else (first.shape, kind),
+        numbers=None if first_axes is not None else (first.shape, kind),
         sums=tuple(sums),
     )

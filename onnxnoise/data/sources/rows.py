@@ -239,16 +239,16 @@ class ArrayImages(ImageSource):
     def _prepared(self, block: Array, pool: ThreadPoolExecutor) -> Array | list[Pixels]:
         if self.axes is None:
             return block
-        turned = _turned(block, self.axes)
+        pixels = turned(block, self.axes)
         height, width, channels = self.shape
         same = (
             (width, height)
-            == (turned.shape[2], turned.shape[1])
-            == resized(turned.shape[2], turned.shape[1], self.spec)
+            == (pixels.shape[2], pixels.shape[1])
+            == resized(pixels.shape[2], pixels.shape[1], self.spec)
         )
-        if same and turned.shape[3] in (channels, 1):
-            return turned  # one channel is repeated
-        return list(pool.map(self._resized, turned))
+        if same and pixels.shape[3] in (channels, 1):
+            return pixels  # one channel is repeated
+        return list(pool.map(self._resized, pixels))
 
     def _resized(self, image: Pixels) -> Pixels:
         try:
@@ -257,10 +257,10 @@ class ArrayImages(ImageSource):
             raise DataError(f"{self.images.where}: {error}") from None
 
 
-def _turned(block: Array, axes: tuple[int, ...]) -> Array:
+def turned(block: Array, axes: tuple[int, ...]) -> Array:
     """Rows of pixels as (rows, height, width, channels)."""
-    turned = block.transpose(0, *(axis + 1 for axis in axes))
-    return turned if turned.ndim == 4 else turned[..., None]
+    pixels = block.transpose(0, *(axis + 1 for axis in axes))
+    return pixels if pixels.ndim == 4 else pixels[..., None]
 
 
 def open_rows(images: Rows, labels: Labels, dataset: Dataset, spec: InputSpec, name: str | None = None) -> ArrayImages:
@@ -277,12 +277,12 @@ def open_rows(images: Rows, labels: Labels, dataset: Dataset, spec: InputSpec, n
     if axes is None:
         described = repr((images.dtype.str, images.shape))
     else:
-        described = repr((images.shape[0], *_turned(np.empty((0, *images.shape[1:])), axes).shape[1:]))
+        described = repr((images.shape[0], *turned(np.empty((0, *images.shape[1:])), axes).shape[1:]))
     digest = hashlib.sha256(described.encode())
     largest, row = 0.0, 0
     with images.opened() as read:
         for block in read(range(images.shape[0])):
-            digest.update(block.data if axes is None else np.ascontiguousarray(_turned(block, axes)).data)
+            digest.update(block.data if axes is None else np.ascontiguousarray(turned(block, axes)).data)
             if block.dtype.kind == "f":
                 largest = max(largest, check_finite(block, images.where, row))
             row += len(block)
