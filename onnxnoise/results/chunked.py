@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from itertools import product
 
-from onnxnoise.records import Average, Cell, CleanHits, Estimate, Tally
+from onnxnoise.records import Average, Cell, CleanHits, Estimate, Tally, TallyKey
 from onnxnoise.results.question import Answer, CellKey, Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.tallies import Meeting, by_chunk, meetings
@@ -20,6 +21,9 @@ from onnxnoise.statistics.clustered import (
 )
 from onnxnoise.statistics.stopping import half_width
 from onnxnoise.words import METRICS, Metric
+
+Widths = dict[tuple[CellKey, int], float]
+"""The half-widths that looks have found: by the cell, and the last of the draws that were looked at."""
 
 
 def answer_chunked(store: RunStore, question: Question) -> Answer | None:
@@ -34,7 +38,9 @@ def answer_chunked(store: RunStore, question: Question) -> Answer | None:
         single: list[list[Meeting]] = []
         for layer in question.layers_of(sweep):
             met = _met(store, (sweep, layer, level), clean, question)
-            planned += len({meeting.hits.draw for meeting in met}.union(_wanted(met, chunks, question)))
+            drawn = {meeting.hits.draw: meeting for meeting in met}
+            wanted = _wanted(drawn, chunks, question, partial(_half_width, drawn, question.metric))
+            planned += len(drawn.keys() | wanted)
             if met:
                 cells.append(_cell((sweep, layer, level), met, question))
                 if sweep == "single":
@@ -46,20 +52,62 @@ def answer_chunked(store: RunStore, question: Question) -> Answer | None:
     return Answer(_clean_counts(clean, question.images), cells, averages, planned)
 
 
-def next_draws(store: RunStore, question: Question, stream: int | None = None) -> dict[CellKey, list[int]]:
+def next_draws(
+    store: RunStore,
+    question: Question,
+    stream: int | None = None,
+    *,
+    done: Collection[TallyKey] | None = None,
+    widths: Widths | None = None,
+) -> dict[CellKey, list[int]]:
     """The draws that each cell must have before it is looked at again; cells that have enough are absent.
 
     `stream` is the only stream to ask for, None for all. The answer depends on the tallies alone, so any process that goes on
-    with the run file decides the same.
+    with the run file decides the same. Who asks again and again gives `done`, the keys that it has read already, and `widths`,
+    which keeps what earlier looks found: tallies never change, so a look is taken once, and its tallies are read once.
     """
-    clean, chunks = _clean_chunks(store, question), _chunks(store, question)
+    done = store.done() if done is None else done
+    looks = _Looks(store, question, {} if widths is None else widths)
+    chunks = _chunks(store, question)
     wanted: dict[CellKey, list[int]] = {}
-    for sweep, level in product(question.sweeps, question.levels):
-        for layer in question.layers_of(sweep):
-            draws = _wanted(_met(store, (sweep, layer, level), clean, question), chunks, question, stream)
-            if draws:
-                wanted[sweep, layer, level] = draws
+    for cell, drawn in _drawn(done, question).items():
+        draws = _wanted(drawn, chunks, question, partial(looks.width, cell), stream)
+        if draws:
+            wanted[cell] = draws
     return wanted
+
+
+def _drawn(done: Collection[TallyKey], question: Question) -> dict[CellKey, set[int]]:
+    """The draws of each cell that are there, with their chunks' clean passes."""
+    clean = {start for sweep, _, _, _, start in done if sweep == "clean" and start < question.images}
+    drawn: dict[CellKey, set[int]] = {cell: set() for cell in question.cells}
+    for sweep, layer, level, draw, start in done:
+        cell = sweep, layer, level
+        if start in clean and draw < question.draws and cell in drawn:
+            drawn[cell].add(draw)
+    return drawn
+
+
+class _Looks:
+    """The looks at cells: `kept` has those that were taken, and only for a new one a cell's tallies are read."""
+
+    def __init__(self, store: RunStore, question: Question, kept: Widths) -> None:
+        self.store, self.question, self.kept = store, question, kept
+        self._met: dict[CellKey, dict[int, Meeting]] = {}
+
+    @cached_property
+    def _clean(self) -> dict[int, Tally]:
+        return _clean_chunks(self.store, self.question)
+
+    def width(self, cell: CellKey, draws: Sequence[int]) -> float:
+        """The half-width that the first draws of one stream of a cell give together."""
+        look = cell, draws[-1]
+        if look not in self.kept:
+            if cell not in self._met:
+                met = _met(self.store, cell, self._clean, self.question)
+                self._met = {cell: {meeting.hits.draw: meeting for meeting in met}}
+            self.kept[look] = _half_width(self._met[cell], self.question.metric, draws)
+        return self.kept[look]
 
 
 def _clean_chunks(store: RunStore, question: Question) -> dict[int, Tally]:
@@ -86,23 +134,31 @@ def _chunks(store: RunStore, question: Question) -> int:
     return sum(chunk.start < question.images for chunk in store.chunks())
 
 
-def _wanted(met: Sequence[Meeting], chunks: int, question: Question, only: int | None = None) -> list[int]:
-    """The draws that a cell, whose draws so far are `met`, needs by `StoppingRule.next` in each stream, or the only one."""
-    drawn = {meeting.hits.draw: meeting for meeting in met}
+def _wanted(
+    drawn: Collection[int],
+    chunks: int,
+    question: Question,
+    width: Callable[[Sequence[int]], float],
+    only: int | None = None,
+) -> list[int]:
+    """The draws that a cell, which has those `drawn`, needs by `StoppingRule.next` in each stream, or the only one.
+
+    `width` tells the half-width that some of the draws give together.
+    """
     wanted: list[int] = []
     for stream in range(question.streams) if only is None else (only,):
         own = question.draws_of(stream, chunks)
         together = next((count for count, draw in enumerate(own) if draw not in drawn), len(own))
 
-        def width(count: int, own: Sequence[int] = own) -> float:
-            return _half_width([drawn[draw] for draw in own[:count]], question.metric)
+        def first(count: int, own: Sequence[int] = own) -> float:
+            return width(own[:count])
 
-        wanted += own[: replace(question.stopping, max_draws=len(own)).next(together, width) or 0]
+        wanted += own[: replace(question.stopping, max_draws=len(own)).next(together, first) or 0]
     return wanted
 
 
-def _half_width(met: Sequence[Meeting], metric: Metric) -> float:
-    found = _normalized(by_chunk(met, metric))
+def _half_width(drawn: Mapping[int, Meeting], metric: Metric, draws: Sequence[int]) -> float:
+    found = _normalized(by_chunk([drawn[draw] for draw in draws], metric))
     return half_width(found) if found else math.inf
 
 

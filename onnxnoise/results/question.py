@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from onnxnoise.records import CHUNKED, DEALT, Average, Cell, CleanHits
@@ -43,10 +44,18 @@ class Question:
     @property
     def planned(self) -> int:
         """The number of passes over all images: one for each draw of each cell."""
-        return len(self.levels) * self.draws * sum(len(self.layers_of(sweep)) for sweep in self.sweeps)
+        return self.draws * len(self.cells)
 
-    def draws_of(self, stream: int, chunks: int) -> list[int]:
+    @property
+    def cells(self) -> list[CellKey]:
+        """The cells, by sweep, level and layer."""
+        pairs = product(self.sweeps, self.levels)
+        return [(sweep, layer, level) for sweep, level in pairs for layer in self.layers_of(sweep)]
+
+    def draws_of(self, stream: int, chunks: int) -> Sequence[int]:
         """The draws of one stream, in order, where the images lie in so many chunks: draw d meets chunk d mod their number."""
+        if self.streams == 1:
+            return range(self.draws)
         return [draw for draw in range(self.draws) if draw % chunks % self.streams == stream]
 
     def layers_of(self, sweep: Sweep) -> tuple[int | None, ...]:

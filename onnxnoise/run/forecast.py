@@ -18,7 +18,7 @@ from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job, decoded
 from onnxnoise.run.naming import run_path
 from onnxnoise.run.opening import Cut, Run, ScheduleOf, open_run
-from onnxnoise.run.schedules import Chunked
+from onnxnoise.run.schedules import Chunked, jobs
 from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics.stopping import FEWEST
 
@@ -103,7 +103,7 @@ def forecast(
                 dataset=experiment.images.name,
                 provider=experiment.provider.name,
                 layers=len(experiment.subject.layers),
-                cells=decides.cells if decides else _cells(spec, experiment),
+                cells=decides.cells if decides else len(run.question.cells),
                 images=experiment.count,
                 chunks=len(chunks),
                 draws=decides.draws if decides else run.question.draws,
@@ -120,24 +120,14 @@ def to_json(told: Forecast) -> str:
     return measured_json(SCHEMA, told)
 
 
-def _cells(spec: BenchSpec, experiment: Experiment) -> int:
-    return len(spec.swept) * sum(1 if sweep == "all" else len(experiment.subject.layers) for sweep in spec.sweeps)
-
-
 def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
     """The jobs that are left: (the fewest possible, the most possible)."""
     schedule = run.schedule
     if not isinstance(schedule, Chunked):
         return run.todo, run.todo
-    question = run.question
-    cells = [
-        (sweep, layer, level)
-        for sweep in question.sweeps
-        for layer in ((None,) if sweep == "all" else question.layers)
-        for level in question.levels
-    ]
-    few, many = schedule.draws(FEWEST), schedule.draws(question.draws)
-    return schedule.jobs(dict.fromkeys(cells, few), done), schedule.jobs(dict.fromkeys(cells, many), done)
+    asked = (dict.fromkeys(run.question.cells, schedule.draws(most)) for most in (FEWEST, run.question.draws))
+    few, many = (jobs(schedule.chunks, draws, done) for draws in asked)
+    return few, many
 
 
 class _Costs:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from onnxnoise.noise.base import Level
 from onnxnoise.records import TallyKey
-from onnxnoise.results.chunked import next_draws
+from onnxnoise.results.chunked import Widths, next_draws
 from onnxnoise.results.question import CellKey, Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.jobs import Job
@@ -61,12 +61,14 @@ class Crossed:
 class Chunked:
     """The schedule of the chunked design: draw d meets chunk d mod their number; a round takes each cell to its next look.
 
-    `stream` is the one stream of the question's that a shard measures; None for all of them.
+    `stream` is the one stream of the question's that a shard measures; None for all of them. `widths` keeps what the looks of
+    earlier rounds found.
     """
 
     question: Question
     chunks: tuple[range, ...]
     stream: int | None = None
+    widths: Widths = field(default_factory=dict, compare=False, repr=False)
 
     def about(self, level: Level) -> str:
         question = self.question
@@ -76,25 +78,27 @@ class Chunked:
         return f"{counted(len(question.levels), level.noun)}, draws {until}{most}, {each}"
 
     def round(self, store: RunStore) -> list[Job]:
-        return self.jobs(next_draws(store, self.question, self.stream), store.done())
+        done = store.done()
+        return jobs(self.chunks, next_draws(store, self.question, self.stream, done=done, widths=self.widths), done)
 
     def draws(self, most: int) -> list[int]:
         """The first draws of a cell, at most so many in each stream that is measured."""
         streams = range(self.question.streams) if self.stream is None else (self.stream,)
         return [draw for stream in streams for draw in self.question.draws_of(stream, len(self.chunks))[:most]]
 
-    def jobs(self, draws: Mapping[CellKey, Iterable[int]], done: Collection[TallyKey]) -> list[Job]:
-        """Jobs for the tallies that are not done, of each cell's draws."""
-        owed: dict[range, list[TallyKey]] = {}
-        for cell, numbers in draws.items():
-            for draw in numbers:
-                chunk = self.chunks[draw % len(self.chunks)]
-                key = (*cell, draw, chunk.start)
-                if key not in done:
-                    owed.setdefault(chunk, []).append(key)
-        clean = {chunk: (*CLEAN, chunk.start) for chunk in owed}
-        return [
-            Job(chunk, (*([clean[chunk]] if clean[chunk] not in done else []), *owed[chunk]))
-            for chunk in self.chunks
-            if chunk in owed
-        ]
+
+def jobs(chunks: Sequence[range], draws: Mapping[CellKey, Iterable[int]], done: Collection[TallyKey]) -> list[Job]:
+    """Jobs for the tallies of each cell's draws that are not done, by chunk, with the clean passes that they lack."""
+    owed: dict[range, list[TallyKey]] = {}
+    for cell, numbers in draws.items():
+        for draw in numbers:
+            chunk = chunks[draw % len(chunks)]
+            key = (*cell, draw, chunk.start)
+            if key not in done:
+                owed.setdefault(chunk, []).append(key)
+    clean = {chunk: (*CLEAN, chunk.start) for chunk in owed}
+    return [
+        Job(chunk, (*([clean[chunk]] if clean[chunk] not in done else []), *owed[chunk]))
+        for chunk in chunks
+        if chunk in owed
+    ]

@@ -19,7 +19,7 @@ from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.jobs import Job
 from onnxnoise.run.runner import measured_run
-from onnxnoise.run.schedules import CLEAN, Chunked
+from onnxnoise.run.schedules import CLEAN, jobs
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import counted
@@ -188,14 +188,14 @@ class Bisection:
             owed: dict[CellKey, list[int]] = {}
             for curve, level in wanted:
                 owed |= next_draws(store, self._asked(curve, level))
-            return Chunked(self.question, self.chunks).jobs(owed, done)
-        jobs = []
+            return jobs(self.chunks, owed, done)
+        crossed = []
         for chunk in self.chunks:
             keys: list[TallyKey] = [(*CLEAN, chunk.start)]
             for (sweep, layer), level in wanted:
                 keys += [(sweep, layer, level, draw, chunk.start) for draw in range(self.question.draws)]
-            jobs.append(Job(chunk, tuple(key for key in keys if key not in done)))
-        return [job for job in jobs if job.keys]
+            crossed.append(Job(chunk, tuple(key for key in keys if key not in done)))
+        return [job for job in crossed if job.keys]
 
     def margin(self, store: RunStore, curve: Curve, layers: Mapping[int, LayerInfo]) -> Margin:
         """The margin of one curve, once its bisection is done."""

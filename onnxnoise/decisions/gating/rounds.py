@@ -13,7 +13,7 @@ from onnxnoise.results.question import CellKey
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job
-from onnxnoise.run.schedules import CLEAN
+from onnxnoise.run.schedules import jobs
 from onnxnoise.statistics.betting import most_draws
 from onnxnoise.text import counted
 from onnxnoise.words import SWEEPS
@@ -60,20 +60,12 @@ class Rounds:
 
     def _jobs(self, draws: int, done: set[TallyKey]) -> list[Job]:
         """The jobs for the first draws of all cells that open places need, by chunk."""
-        owed: dict[range, list[TallyKey]] = {}
-        for cell in self._cells():
-            for draw in range(draws):
-                chunk = self.chunks[draw % len(self.chunks)]
-                if (key := (*cell, draw, chunk.start)) not in done:
-                    owed.setdefault(chunk, []).append(key)
-        clean = {chunk: (*CLEAN, chunk.start) for chunk in owed}
-        first = {chunk: [] if clean[chunk] in done else [clean[chunk]] for chunk in owed}
-        return [Job(chunk, (*first[chunk], *owed[chunk])) for chunk in self.chunks if chunk in owed]
+        return jobs(self.chunks, dict.fromkeys(self._cells(), range(draws)), done)
 
     def look(self, store: RunStore) -> None:
         """Count the evidence that is there, of rules that have any, and the time that the open rules took."""
         still = [case for case in self.cases if case.open]
-        run = GatedRun(store) if store.done() else None
+        run = GatedRun(store) if still and store.done() else None
         for case in still:
             if run is not None:
                 case.look(run, self.images, partial=True)
