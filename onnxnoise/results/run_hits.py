@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,22 +26,15 @@ from onnxnoise.words import Metric, Sweep
 class RunHits(Closing):
     """An open run file, to be read; `images` is the number that the clean pass has covered. Use `opened` in a `with` statement.
 
-    Raises RunFileError for a file that can't be read, one without a clean pass, and a chunked run, whose draws don't meet the
-    same images.
+    In a chunked run, whose draws don't meet the same images, those are the images of the chunks that were met. Raises
+    RunFileError for a file that can't be read, and one without a clean pass.
     """
-
-    takes_chunked: ClassVar[bool] = False
-    """Whether chunked runs are read too."""
 
     def __init__(self, store: RunStore) -> None:
         self.store, self.path = store, store.path
         self.identity: dict[str, Any] = store.identity
         self.description: dict[str, Any] = store.description
-        if is_chunked(self.identity) and not self.takes_chunked:
-            raise RunFileError(
-                f"{self.path}: each chunk of its images met draws of its own, so draws can't be paired; bench the model with "
-                "--draws into another file"
-            )
+        self.chunked = is_chunked(self.identity)
         self.noise = setting_of(self.identity)
         self.level = level_of(self.noise)
         self.layers: tuple[LayerInfo, ...] = tuple(layer_info(each) for each in self.description["layers"])
@@ -51,10 +45,19 @@ class RunHits(Closing):
             raise RunFileError(
                 f"{self.path}: has no complete clean pass; run its `onnxnoise bench` again to go on with it"
             )
-        self._cells: dict[tuple[str, float], set[int | None]] = {}
-        for sweep, layer, level, _, _ in store.done():
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, float], set[int | None]]:
+        """The layers with a tally, by sweep and level."""
+        cells: dict[tuple[str, float], set[int | None]] = {}
+        for sweep, layer, level, _, _ in self.store.done():
             if sweep != "clean":
-                self._cells.setdefault((sweep, level), set()).add(layer)
+                cells.setdefault((sweep, level), set()).add(layer)
+        return cells
+
+    @cached_property
+    def _clean_by_start(self) -> dict[int, Tally]:
+        return {tally.start: tally for tally in self._clean}
 
     @classmethod
     def opened(cls, path: Path) -> Self:
@@ -63,12 +66,14 @@ class RunHits(Closing):
             return cls(store)
 
     def _covered(self) -> list[Tally]:
-        """The clean tallies from the first image on, up to the first gap."""
+        """The clean tallies from the first image on, up to the first gap; of a chunked run, all of them."""
         covered: list[Tally] = []
+        end = 0
         for tally in self.store.tallies("clean"):
-            if tally.start != sum(each.images for each in covered):
+            if tally.start != end and not self.chunked:
                 break
             covered.append(tally)
+            end += tally.images
         return covered
 
     @property

@@ -130,11 +130,12 @@ def _joined(tallies: Sequence[Tally], name: str, images: int) -> Bits:
     if not any(parts):
         return np.zeros(0, np.bool_)
     if any(tally.images % 8 for tally in tallies[:-1]):
-        return np.concatenate([_unpacked(part, tally.images) for part, tally in zip(parts, tallies, strict=True)])[
+        return np.concatenate([unpacked(part, tally.images) for part, tally in zip(parts, tallies, strict=True)])[
             :images
         ]
-    return _unpacked(b"".join(parts), images)
+    return unpacked(b"".join(parts), images)
 
 
-def _unpacked(packed: bytes, images: int) -> Bits:
+def unpacked(packed: bytes, images: int) -> Bits:
+    """The bits (images,) that a tally keeps packed."""
     return np.unpackbits(np.frombuffer(packed, np.uint8), count=images).view(np.bool_)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from onnxnoise.engine.sweep import ChunkSweep
 from onnxnoise.records import Tally, Variant
+from onnxnoise.results.tallies import unpacked
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import decoded
 
@@ -107,8 +108,8 @@ def _best(experiment: Experiment) -> int:
     cost = spent / len(noisy) / an_image - _IMAGES
     cells: dict[tuple[int | None, float], list[npt.NDArray[np.bool_]]] = {}
     for tally in noisy:
-        cells.setdefault((tally.layer, tally.level), []).append(_bits(tally))
-    found = variances([np.array(each) for each in cells.values()], _bits(clean[0]))
+        cells.setdefault((tally.layer, tally.level), []).append(unpacked(tally.top1, tally.images))
+    found = variances([np.array(each) for each in cells.values()], unpacked(clean[0].top1, clean[0].images))
     return best_size(min(max(cost, _COSTS[0]), _COSTS[1]), *found)
 
 
@@ -118,7 +119,3 @@ def _timed(passes: Callable[[], Iterable[Sequence[Tally]]], experiment: Experime
     began = clock()
     tallies = list(chain.from_iterable(passes()))
     return tallies, clock() - began
-
-
-def _bits(tally: Tally) -> npt.NDArray[np.bool_]:
-    return np.unpackbits(np.frombuffer(tally.top1, np.uint8), count=tally.images).view(np.bool_)

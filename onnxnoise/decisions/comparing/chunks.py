@@ -6,11 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import lcm
-from typing import ClassVar
 
 from onnxnoise.decisions.comparing.records import Scale
-from onnxnoise.records import Tally
-from onnxnoise.results.question import is_chunked
 from onnxnoise.results.run_hits import RunHits
 from onnxnoise.results.tallies import by_chunk, meetings
 from onnxnoise.statistics.clustered import Chunks, always_right, contrast_layers
@@ -19,21 +16,12 @@ from onnxnoise.words import Metric, Sweep
 
 
 class AnyRun(RunHits):
-    """An open run file of either design; of a chunked one, `images` counts those of the chunks that were met."""
-
-    takes_chunked: ClassVar[bool] = True
-
-    @cached_property
-    def chunked(self) -> bool:
-        return is_chunked(self.identity)
+    """An open run file of either design, to be compared."""
 
     @cached_property
     def size(self) -> int:
         """The number of images in a chunk."""
         return len(self.store.chunks()[0])
-
-    def _covered(self) -> list[Tally]:
-        return list(self.store.tallies("clean")) if is_chunked(self.identity) else super()._covered()
 
     def clean_hits(self, metric: Metric, images: int) -> tuple[int, int]:
         """(hits without noise, images): of the first images, or of all chunks that were met. Raises RunFileError as `clean`."""
@@ -52,10 +40,10 @@ class AnyRun(RunHits):
         self, sweep: Sweep, layers: Iterable[int | None], level: float, metric: Metric, most: int | None
     ) -> ChunkSide | None:
         """The hits of cells by chunk, of their first `most` draws; None where a cell has none."""
-        clean, found, draws = {tally.start: tally for tally in self._clean}, list[Chunks](), set[int]()
+        found, draws = list[Chunks](), set[int]()
         for layer in layers:
             tallies = (each for each in self.store.tallies(sweep, layer, level) if most is None or each.draw < most)
-            met = meetings(tallies, clean, self.store.chunks()[-1].stop)
+            met = meetings(tallies, self._clean_by_start, self.store.chunks()[-1].stop)
             if not met:
                 return None
             draws |= {meeting.hits.draw for meeting in met}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 
 from onnxnoise.data.dealing import Positions, permutation
 from onnxnoise.errors import RunFileError
 from onnxnoise.records import Tally
-from onnxnoise.results.question import is_chunked, is_dealt
+from onnxnoise.results.question import is_dealt
 from onnxnoise.results.run_hits import RunHits
 from onnxnoise.results.tallies import meetings
 from onnxnoise.statistics.betting import Array, dealt_afterwards
@@ -75,22 +74,13 @@ class Draws:
 class GatedRun(RunHits):
     """An open run file of either design, to be gated. Raises RunFileError as RunHits does, and for chunks not dealt at random."""
 
-    takes_chunked: ClassVar[bool] = True
-
-    @cached_property
-    def chunked(self) -> bool:
-        """Whether each chunk of images met draws of its own."""
-        return is_chunked(self.identity)
-
     def _covered(self) -> list[Tally]:
-        if not self.chunked:
-            return super()._covered()
-        if not is_dealt(self.identity):
+        if self.chunked and not is_dealt(self.identity):
             raise RunFileError(
                 f"{self.path}: each chunk of its images holds neighbours in the data, as older versions cut them, so what some "
                 "chunks show depends on how the files are sorted; bench the model anew into another file"
             )
-        return list(self.store.tallies("clean"))
+        return super()._covered()
 
     @cached_property
     def laid_down(self) -> int:
@@ -136,10 +126,9 @@ class GatedRun(RunHits):
     def _met(
         self, sweep: Sweep, layers: tuple[int | None, ...], level: float, metric: Metric, images: int
     ) -> Draws | None:
-        clean = {tally.start: tally for tally in self._clean}
         table: dict[int, list[tuple[int, int, int, int]]] = {}
         for layer in layers:
-            for met in meetings(self.store.tallies(sweep, layer, level), clean, images):
+            for met in meetings(self.store.tallies(sweep, layer, level), self._clean_by_start, images):
                 one = met.hits
                 pair = (one.top1_hits, one.clean_top1_hits)
                 if metric == "top5":

@@ -58,6 +58,7 @@ class Case:
     def __init__(self, rule: Rule, where: Sequence[Place], baseline: GatedRun | None) -> None:
         self.rule, self.places, self.baseline = rule, where, baseline
         self.bets: dict[Place, Bets] = {}
+        self._bases: dict[Place, Draws | None] = {}
         self.for_it: dict[Place, float] = {}
         self.against: dict[Place, float] = {}
         self.against_all = 0.0
@@ -142,14 +143,19 @@ class Case:
         """Bets on the same chunks of both: the draws of the same number, which met the same noise where seed and layers agree."""
         rule, baseline = self.rule, self.baseline
         assert baseline is not None
-        there = place.layers if rule.sweep == "all" or place.layer is not None else baseline.selected
-        base = baseline.draws(rule.sweep, there, rule.level, rule.metric, baseline.laid_down, dealt=False)
+        if place not in self._bases:
+            there = place.layers if rule.sweep == "all" or place.layer is not None else baseline.selected
+            self._bases[place] = baseline.draws(
+                rule.sweep, there, rule.level, rule.metric, baseline.laid_down, dealt=False
+            )
+        base = self._bases[place]
         if base is None or base.accuracy == 0.0:
             raise RunFileError(
                 f"{baseline.path}: {title(rule)}: a baseline needs a complete draw of the sweep {rule.sweep} at "
                 f"{run.level.text(rule.level)}, with some hits; bench it again"
             )
-        common = [number for number in found.numbers if number in set(base.numbers)]
+        known = set(base.numbers)
+        common = [number for number in found.numbers if number in known]
         if not common:
             raise RunFileError(f"{baseline.path}: {title(rule)}: has none of the draws measured; bench it again")
         found, base = found.chosen(common), base.chosen(common)

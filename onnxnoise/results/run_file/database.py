@@ -99,6 +99,7 @@ class Database:
         self._records: dict[str, dict[str, Any]] = {}
         self._check: TallyCheck | None = None
         self._known: set[int] = set()
+        self._is_current = False
         self._rescued = ""
         with self._errors(reading=mode == "ro"):
             self._connection = _readable(path) if mode == "ro" else _connected(path, f"mode={mode}")
@@ -292,6 +293,15 @@ class Database:
         """The digest of each chunk's pixels and labels, by the chunk's start; None where none is known yet."""
         return {start: sha256 for start, _, sha256 in self._chunks()}
 
+    def digest(self, start: int) -> str | None:
+        """The digest of one chunk's pixels and labels; None where none is known yet."""
+
+        def check(start: Any, images: Any, sha256: Any) -> None:
+            content.check_chunk(start, images, sha256, start)
+
+        rows = list(self._checked("chunk", check, "WHERE start = ?", (start,)))
+        return rows[0][2] if rows else None
+
     def _chunks(self) -> Iterator[tuple[Any, ...]]:
         ends = 0
 
@@ -341,7 +351,7 @@ class Database:
 
     def _tallies(self, rest: str, values: Sequence[object] = ()) -> Iterator[Tally]:
         check = self._tally_check()
-        summed = self._formatted("level") == "level"
+        summed = not self._is_old
 
         def checked(*row: Any) -> None:
             self._check_chunks(check, row)
@@ -442,9 +452,15 @@ class Database:
             for row in self._connection.execute(query, values):  # noqa: UP028 yield from closes cursors, too late
                 yield row
 
+    @property
+    def _is_old(self) -> bool:
+        """Whether the file's format is an earlier one; another process may upgrade it, and none goes back."""
+        self._is_current = self._is_current or self._number("PRAGMA user_version") >= _VERSION
+        return not self._is_current
+
     def _formatted(self, column: str) -> str:
         """The name of a column in this file's format."""
-        return "snr" if column == "level" and self._number("PRAGMA user_version") < 3 else column
+        return "snr" if column == "level" and self._is_old else column
 
     def _checked(
         self, table: str, check: Callable[..., object], rest: str = "", values: Sequence[object] = ()
@@ -454,7 +470,7 @@ class Database:
         `check` takes a row's columns and raises ValueError for what no onnxnoise writes; here it becomes a RunFileError. A tally
         that was found right is not checked again while it reads the same: a schedule reads all of them before each round.
         """
-        old = self._number("PRAGMA user_version") < 3
+        old = self._is_old
         columns = [self._formatted(name) for name in SUMMED[table]]
         more = ["NULL" if old else "checksum", *([] if _NAMED_BY[table] else _PRIMARY[table])]
         for row in self._rows(f"SELECT {', '.join([*columns, *more])} FROM {table} {rest}", values):

@@ -36,6 +36,7 @@ class RunStore(Closing):
 
     def __init__(self, database: Database) -> None:
         self.database, self.path = database, database.path
+        self._images: dict[int, str] = {}
 
     @classmethod
     def open(cls, path: Path, identity: Mapping[str, Any], description: Mapping[str, Any]) -> Self:
@@ -135,16 +136,19 @@ class RunStore(Closing):
 
     def check_images(self, start: int, sha256: str) -> None:
         """Remember the digest of a chunk's pixels and labels; refuse other images in the same place."""
-        kept = self.digests().get(start)
+        if self._images.get(start) == sha256:
+            return  # a digest that is kept never changes
+        kept = self.database.digest(start)
         if kept is None:
             with self.database.transaction():
                 self.database.add_digests({start: sha256})
-            kept = self.digests().get(start, sha256)  # another process may have been faster
+            kept = self.database.digest(start) or sha256  # another process may have been faster
         if kept != sha256:
             raise RunFileError(
                 f"{self.path}: the images from number {start} on are not those it was measured with "
                 "(changed files, or another Pillow decodes them differently); name another file with --out"
             )
+        self._images[start] = sha256
 
     def digests(self) -> dict[int, str | None]:
         """The digest of each chunk's pixels and labels, by the chunk's start; None where none of it is measured."""
