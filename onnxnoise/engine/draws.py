@@ -7,7 +7,6 @@ from typing import Any
 
 from onnxnoise.engine.layer_noise import LayerNoise, LayerSource, Maker
 from onnxnoise.model.network import Network
-from onnxnoise.noise.models import chain_of
 from onnxnoise.records import NoiseLayer, NoiseSetting
 
 KEPT_BYTES = 128 << 20
@@ -22,7 +21,6 @@ class Draws:
 
     def __init__(self, network: Network, setting: NoiseSetting, maker: Maker[Any], most: int = KEPT_BYTES) -> None:
         self.network, self.setting, self.maker, self.most = network, setting, maker, most
-        self.chain = chain_of(setting)
         self._sources: dict[int, LayerSource] = {}
         self._kept: OrderedDict[tuple[int, int], LayerNoise[Any]] = OrderedDict()
         self._bytes = 0
@@ -34,7 +32,7 @@ class Draws:
             self._kept.move_to_end(key)
             return self._kept[key]
         if layer.index not in self._sources:
-            self._sources[layer.index] = LayerSource.of(layer, self.network.constants, self.setting, self.chain)
+            self._sources[layer.index] = LayerSource.of(layer, self.network.constants, self.setting)
         noise = self._sources[layer.index].draw(draw, self.maker)
         self._kept[key] = noise
         self._bytes += noise.nbytes

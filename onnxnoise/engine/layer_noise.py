@@ -99,12 +99,9 @@ class LayerSource:
     clean: tuple[Initializer, ...]
 
     @classmethod
-    def of(
-        cls, layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting, chain: Chain | None = None
-    ) -> LayerSource:
-        """The source of one layer's noise; `constants` has the network's clean values by name, `chain` is the setting's."""
+    def of(cls, layer: NoiseLayer, constants: Mapping[str, Array], setting: NoiseSetting) -> LayerSource:
+        """The source of one layer's noise; `constants` has the network's clean values by name."""
         own = setting_in(setting, layer)
-        chain = chain if own is setting else None
 
         def initializer(tensor: NoiseTensor) -> Initializer:
             stored = constants[tensor.value]
@@ -112,7 +109,7 @@ class LayerSource:
             weights = Weights(_canonical(tensor, stored), sigma, own.scale, _codes(tensor, stored))
             return Initializer(tensor, stored.shape, weights)
 
-        return cls(layer, own, chain or chain_of(own), tuple(map(initializer, layer.tensors)))
+        return cls(layer, own, chain_of(own), tuple(map(initializer, layer.tensors)))
 
     def draw(self, draw: int, maker: Maker[Values]) -> LayerNoise[Values]:
         """The noise of draw number `draw`, counted from 0."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -106,6 +107,7 @@ class Chain:
         return weights.values
 
 
+@lru_cache(maxsize=256)
 def chain_of(setting: NoiseSetting) -> Chain:
     """The chain of a setting.
 
