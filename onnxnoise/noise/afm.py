@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Weights, largest
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Weights
 from onnxnoise.noise.blocks import by_blocks, swapped_where
 from onnxnoise.noise.fixed import ONE
 from onnxnoise.noise.hermes import polynomial
@@ -48,7 +48,7 @@ class Afm(ByNormals):
             w *= unit / 180
             return w
 
-        return by_blocks(formula, weights.values, [largest(weights.values, weights.scale)], drawn)
+        return by_blocks(formula, weights.values, [weights.largest], drawn)
 
 
 MODEL = Afm

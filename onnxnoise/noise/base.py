@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -164,6 +165,23 @@ class Weights:
     scale: str = "tensor"
     codes: Codes | None = None
 
+    @property
+    def largest(self) -> Doubles:
+        """Max |w| of the tensor, of each channel or of each tile, as `scale` says; float64, in the shape that `extreme` gives.
+
+        It is found once for all draws and levels, but for tiles, where it is larger than the weights.
+        """
+        return self._found() if self.scale.startswith("tile:") else self._kept
+
+    @cached_property
+    def _kept(self) -> Doubles:
+        found = self._found()
+        found.setflags(write=False)
+        return found
+
+    def _found(self) -> Doubles:
+        return extreme(np.abs(self.values), self.scale, np.maximum)
+
 
 Place = Literal["weights", "devices", "either"]
 """The place of a step in a chain: among those that treat weights, those that treat devices, which come after, or either."""
@@ -230,11 +248,6 @@ class DeviceModel(NoiseModel, Protocol):
 
     def factors(self, weights: Weights, level: float) -> Mapping[str, npt.NDArray[Any]] | None:
         """The kernel's other inputs, each broadcastable to the canonical shape; None where there is no noise."""
-
-
-def largest(values: Floats, scale: str) -> Doubles:
-    """Max |w| of the tensor, of each channel or of each tile, as `scale` says; float64, in the shape that `extreme` gives."""
-    return extreme(np.abs(values), scale, np.maximum)
 
 
 def extreme(values: Floats, scale: str, which: np.ufunc) -> Doubles:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Weights, largest
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Weights
 from onnxnoise.noise.blocks import by_blocks
 from onnxnoise.noise.uniform import below, probability
 from onnxnoise.records import Codes, Floats
@@ -68,7 +68,7 @@ class Bitflip(ByNormals):
             w /= n
             return w
 
-        return by_blocks(formula, values, [largest(values, weights.scale)], [flips])
+        return by_blocks(formula, values, [weights.largest], [flips])
 
 
 def _stored(codes: Codes, values: Floats, flips: npt.NDArray[np.uint32]) -> Floats:

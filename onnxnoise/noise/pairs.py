@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights, largest
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights
 from onnxnoise.noise.blocks import by_blocks, swapped_where
 from onnxnoise.records import Floats
 
@@ -32,7 +32,7 @@ class Pair:
     @classmethod
     def of(cls, weights: Weights) -> Pair:
         """The pair that a weight is programmed to: its size on one device, the other one at 0."""
-        unit = largest(weights.values, weights.scale)
+        unit = weights.largest
         shares = weights.values / np.where(unit > 0, unit, 1.0)
         return cls(np.maximum(shares, 0.0), np.maximum(-shares, 0.0), unit)
 
@@ -72,7 +72,7 @@ class OnPairs(ByNormals, ABC):
             used *= np.copysign(unit, w + 0.0)  # -0 + 0 is 0: of a zero, whatever its sign, z1 is on the plus device
             return used
 
-        return by_blocks(formula, weights.values, [largest(weights.values, weights.scale)], drawn)
+        return by_blocks(formula, weights.values, [weights.largest], drawn)
 
     def stored(self, pair: Pair, drawn: Drawn, level: float) -> Pair:
         """The pairs at `level` that were programmed to `pair`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights, largest
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights
 from onnxnoise.noise.blocks import by_blocks
 from onnxnoise.noise.fixed import ONE
 from onnxnoise.noise.hermes import polynomial
@@ -47,7 +47,7 @@ class PcmJoshi(ByNormals):
             plus *= step
             return np.where(unit > 0, plus, w)
 
-        return by_blocks(formula, weights.values, [largest(weights.values, weights.scale)], drawn)
+        return by_blocks(formula, weights.values, [weights.largest], drawn)
 
 
 def _programmed(g: Doubles, z: Floats) -> Doubles:

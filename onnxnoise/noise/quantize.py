@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Level, Weights, largest
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Level, Weights
 from onnxnoise.noise.blocks import by_blocks
 from onnxnoise.records import Floats
 
@@ -56,7 +56,7 @@ class Quantize(ByNormals):
             w /= n
             return w
 
-        return by_blocks(formula, weights.values, [largest(weights.values, weights.scale)], ())
+        return by_blocks(formula, weights.values, [weights.largest], ())
 
 
 MODEL = Quantize

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Level, Weights, extreme, largest
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Level, Weights, extreme
 from onnxnoise.records import Floats
 
 ETA = Level(
@@ -63,7 +63,7 @@ class Relative(ByNormals):
 
     def _largest(self, weights: Weights) -> Doubles:
         if not self._range:
-            return largest(weights.values, weights.scale)
+            return weights.largest
         high, low = (extreme(weights.values, weights.scale, which) for which in (np.maximum, np.minimum))
         return high - low
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights, largest
+from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights
 from onnxnoise.noise.blocks import by_blocks, swapped_where
 from onnxnoise.noise.uniform import below, probability
 from onnxnoise.records import Floats
@@ -55,8 +55,8 @@ class Stuck(ByNormals):
             w += 0.0
             return w
 
-        units = [largest(weights.values, weights.scale)]
-        return by_blocks(formula, weights.values, units, drawn)
+        unit = weights.largest if self._high else np.zeros(())
+        return by_blocks(formula, weights.values, [unit], drawn)
 
 
 MODEL = Stuck
