@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +11,7 @@ from typing import TypeVar
 from onnxnoise.errors import CardError, InputError
 from onnxnoise.files import read_file
 from onnxnoise.formats import CARD, RULES, mistaken
+from onnxnoise.parsing import parsed
 from onnxnoise.text import did_you_mean, shortened
 
 Name = TypeVar("Name", bound=str)
@@ -20,17 +19,6 @@ Size = int | tuple[int, int]
 """The side of a square, or (height, width); pixels."""
 
 MAX_BYTES = 1 << 20
-MOST_KEYS, MOST_DOTS = 20_000, 32
-"""Keys and tables of a file, and dots of a key; keys that mean something have 2."""
-
-_STRING_OR_COMMENT = re.compile(
-    r'''"""(?:[^"\\]++|\\.|"(?!""))*+"{0,5}|'{3}(?:[^']++|'(?!''))*+'{0,5}'''
-    r"""|"(?:[^"\\\n]++|\\.)*+"?|'[^'\n]*+'?|\#[^\n]*+""",
-    re.DOTALL,
-)
-_BETWEEN = re.compile(r"[=,\[\]{}\n]")
-"""The characters between keys and values."""
-
 _LARGEST_INTEGER = 2**63 - 1
 """TOML's integers have 64 bits; Python reads longer ones, and can't always write them."""
 
@@ -163,28 +151,16 @@ def read_document(path: Path, what: str, refusal: type[InputError], otherwise: s
     if len(content) > MAX_BYTES:
         raise refusal(f"{path}: {_other(path, what) or f'more than {MAX_BYTES} bytes; this is no {what}'}")
     try:
-        text = content.decode("utf-8-sig")
-        _check_keys(text)
-        return tomllib.loads(text)
+        return parsed(content)
     except OverflowError as error:
         raise refusal(f"{path}: {_other(path, what) or f'{error}; this is no {what}'}") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number of more digits than Python reads
+    except (ValueError, RecursionError) as error:
         raise refusal(f"{path}: {_other(path, what) or f'is not valid TOML: {error}'}") from error
 
 
 def _other(path: Path, what: str) -> str | None:
     """The kind of a file that should be a `what`, where its first bytes tell it, and what to do."""
     return mistaken(path, f"a {what}", besides=(RULES if what == "rules file" else CARD,))
-
-
-def _check_keys(text: str) -> None:
-    """Raise OverflowError for too many keys, or one of too many parts, which Python's reader would take minutes for."""
-    bare = _STRING_OR_COMMENT.sub("k", text)
-    if sum(map(bare.count, "=[{")) > MOST_KEYS:
-        raise OverflowError(f"over {MOST_KEYS:,} keys and tables")
-    for piece in _BETWEEN.split(bare):
-        if piece.count(".") > MOST_DOTS:
-            raise OverflowError(f"a key of {piece.count('.'):,} dots, {shortened(piece.strip(), 40)}")
 
 
 def read_tables(path: Path, allowed: Mapping[str, Sequence[str]]) -> dict[str, Table]:

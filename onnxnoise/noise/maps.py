@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from onnxnoise.files import read_file
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import chain_of, parse_chain
 from onnxnoise.noise.times import seconds
+from onnxnoise.parsing import parsed
 from onnxnoise.records import MapEntry, NoiseMap, NoiseSetting, NoiseStep
 from onnxnoise.text import quoted
 
@@ -36,7 +36,9 @@ def read_map(path: str, steps: tuple[NoiseStep, ...]) -> NoiseMap:
     if len(content) > _MAX_BYTES:
         raise InputError(f"{path}: is no noise map: it is larger than 1 MiB; a noise map is {EXAMPLE}")
     try:
-        document = tomllib.loads(content.decode("utf-8-sig"))
+        document = parsed(content)
+    except OverflowError as error:
+        raise InputError(f"{path}: is no noise map: it has {error}; a noise map is {EXAMPLE}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is no noise map, not even TOML: {error}; a noise map is {EXAMPLE}") from error
     table = document.get("layers")
