@@ -97,9 +97,28 @@ class Experiment:
                 )
             images = after(images, aside)
         experiment = cls(spec, subject, card, images, find_provider(spec.provider))
-        classes = classifier.classes or experiment.blank_pass.classes
-        check_fit(spec.model, classifier.image, classes, card, experiment.images, labelled=not spec.by_clean)
+        experiment._check_fit()
         return experiment
+
+    def under(self, card: Card) -> Experiment:
+        """The experiment with another card of the same data set; images and sessions stay open, images are prepared as it says.
+
+        Raises DataError or ModelError where the card doesn't fit. Of floats the scale that it says is not held against theirs.
+        """
+        spec = replace(card.input, channels=self.images.spec.channels)
+        labels = self.images.labels - self.images.spec.label_offset + spec.label_offset
+        other = replace(self, card=card, images=replace(self.images, spec=spec, labels=labels))
+        shared = vars(other)  # where `cached_property` keeps what it has made
+        shared["pieces"] = self.pieces
+        if (other.images.shape, card.input.layout) == (self.images.shape, self.card.input.layout):
+            shared["blank_pass"] = self.blank_pass
+        other._check_fit()
+        return other
+
+    def _check_fit(self) -> None:
+        classifier = self.subject.classifier
+        classes = classifier.classes or self.blank_pass.classes
+        check_fit(self.spec.model, classifier.image, classes, self.card, self.images, labelled=not self.spec.by_clean)
 
     @property
     def here(self) -> Experiment:

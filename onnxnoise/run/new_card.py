@@ -52,10 +52,9 @@ def new_card(model: str, *, data: str | None = None, images: int = IMAGES, outpu
     if data is None:
         _from_hint(draft, known)
     else:
-        _name_dataset(draft, data)
+        experiment = _named(draft, BenchSpec(model, data=data, limit=images, output=output), data)
         side = draft.side if isinstance(draft.side, int) else None
-        spec = BenchSpec(model, data=data, limit=images, output=output)
-        trials = tried(subject, spec, draft.card, known, draft.channels or 0, side)
+        trials = tried(experiment, draft.card, known, draft.channels or 0, side)
         _from_trials(draft, known, trials)
     if told is not None and known is not told and "preset" not in told.keys:
         size = told.geometry.get("crop", told.geometry.get("size"))
@@ -102,8 +101,11 @@ def _fitted(draft: Draft, told: Hint | None) -> Hint | None:
     return Hint(told.source, {**kept, **geometry})
 
 
-def _name_dataset(draft: Draft, data: str) -> None:
-    """Name the data set: a known one where only its layouts can read the images, else by the name of the folder or file."""
+def _named(draft: Draft, spec: BenchSpec, data: str) -> Experiment:
+    """Name the data set, and open its images.
+
+    It is a known one where only its layouts can read them, else one by the name of the folder or file.
+    """
     stem = re.sub(r"(\.(tar|npz|npy|parquet|gz|bin|tgz|zip))+$", "", Path(data).name.split(":")[0]) or draft.dataset
     known = [name for name, each in KNOWN.items() if draft.classes - each.classes in (0, 1)]
     own = stem if stem not in KNOWN else draft.dataset
@@ -112,7 +114,7 @@ def _name_dataset(draft: Draft, data: str) -> None:
         offset = draft.classes - KNOWN[name].classes if name in KNOWN else 0
         draft.dataset, draft.keys = name, {"label_offset": offset} if offset else {}
         try:
-            Experiment.joined(BenchSpec("", data=data), draft.subject, draft.card({}))
+            experiment = Experiment.joined(spec, draft.subject, draft.card({}))
         except OnnxNoiseError as error:
             refused[name] = error
             continue
@@ -120,7 +122,7 @@ def _name_dataset(draft: Draft, data: str) -> None:
             draft.comments["dataset"] = f"The images of {shortened(data, 80)} are read as {name}'s."
         if offset:
             draft.comments["label_offset"] = "The model has one class more: a background class, taken for its first."
-        return
+        return experiment
     raise refused[own]
 
 

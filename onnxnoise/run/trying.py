@@ -15,9 +15,7 @@ from onnxnoise.records import Bits, ImageChunk
 from onnxnoise.results.chance import is_at_chance, largest_classes
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import decoded, swept
-from onnxnoise.run.loading import Subject
 from onnxnoise.run.schedules import CLEAN
-from onnxnoise.spec import BenchSpec
 from onnxnoise.statistics.distributions import at_least
 
 _ALIKE = 0.05
@@ -84,17 +82,15 @@ class Trials:
         return said + (f" On these the first can't be told apart from: {', '.join(alike)}." if alike else "")
 
 
-def tried(
-    subject: Subject, spec: BenchSpec, card_of: CardOf, known: Hint | None, channels: int, side: int | None
-) -> Trials:
-    """Try the usual numbers and ways to resize, and those of `known`, on the first `spec.limit` images of `spec.data`.
+def tried(experiment: Experiment, card_of: CardOf, known: Hint | None, channels: int, side: int | None) -> Trials:
+    """Try the usual numbers and ways to resize, and those of `known`, on the experiment's images.
 
     First the numbers, with the likeliest way to resize, then with the best numbers the other ways. Of equally good ones the
     known one counts, then the commoner one. `side` is the input's, pixels, None where it isn't a square or is free. Raises what
-    `Experiment.joined` raises.
+    `Experiment.under` raises.
     """
-    bench = _Bench(subject, spec, card_of)
-    if not bench.experiment().images.is_picture:
+    bench = _Bench(experiment, card_of)
+    if not experiment.images.is_picture:
         side = None
     geometries = [Hint(known.source, known.geometry)] if known and known.geometry else []
     geometries += list(usual_geometries(side)) if side else []
@@ -103,7 +99,7 @@ def tried(
     geometry = geometries[0] if geometries else Hint("", {})
     chunk = bench.decoded(geometry)
     hints = [Hint(known.source, known.numbers)] if known and known.numbers else []
-    usual = usual_numbers(channels, side) if bench.experiment().images.is_picture else [AS_THEY_ARE]
+    usual = usual_numbers(channels, side) if experiment.images.is_picture else [AS_THEY_ARE]
     numbers = bench.ranked([*hints, *usual], lambda hint: bench.hits(geometry, hint, chunk))
     largest = largest_classes(chunk.labels.tolist())[0]
     at_chance = is_at_chance(numbers[0].hits, len(chunk.labels), largest / len(chunk.labels))
@@ -117,15 +113,14 @@ def tried(
 
 
 class _Bench:
-    """The model and the images, on which cards are tried."""
+    """The model and the images, open once, on which cards are tried."""
 
-    def __init__(self, subject: Subject, spec: BenchSpec, card_of: CardOf) -> None:
-        self.subject, self.spec, self.card_of = subject, spec, card_of
+    def __init__(self, opened: Experiment, card_of: CardOf) -> None:
+        self.opened, self.card_of = opened, card_of
 
     def experiment(self, *hints: Hint) -> Experiment:
         """The experiment under a card with the keys of these hints."""
-        keys = {key: value for hint in hints for key, value in hint.keys.items()}
-        return Experiment.joined(self.spec, self.subject, self.card_of(keys))
+        return self.opened.under(self.card_of({key: value for hint in hints for key, value in hint.keys.items()}))
 
     def decoded(self, geometry: Hint, images: int | None = None) -> ImageChunk:
         """The first images, resized so."""

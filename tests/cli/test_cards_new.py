@@ -88,6 +88,17 @@ def test_images_tell_the_numbers(folder: Path) -> None:
     assert bench.json["clean"]["top1_hits"] == sum(best)
 
 
+def test_images_are_opened_once_whatever_is_tried(folder: Path) -> None:
+    """A function of the user's is called to open the images and for each way to resize, not for each of the numbers."""
+    code = "import numpy as np\ndef images():\n    with open('calls', 'a') as calls:\n        calls.write('.')\n"
+    Path("own.py").write_text(f"{code}    d = np.load('signs.npz')\n    return list(zip(d['x'], d['y']))\n")
+    trials = new_card("tiny.onnx", data="python:own.py:images", images=30).trials
+    assert trials is not None
+    assert trials.numbers == new_card("tiny.onnx", data="signs.npz", images=30).trials.numbers  # type: ignore[union-attr]
+    assert len(trials.numbers) > 6
+    assert len(Path("calls").read_text()) <= 5
+
+
 def test_a_known_set_is_found_by_its_files(folder: Path) -> None:
     made = new_card("tiny.onnx", data="test_batch.bin", images=20)
     assert made.trials is not None
