@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxnoise.records import Estimate
-from onnxnoise.reports.views import METRIC_TITLES, View, mean_of_layer
-from onnxnoise.results.falls import first_at
+from onnxnoise.reports.views import METRIC_TITLES, View
+from onnxnoise.results.falls import cumulative, first_at
 from onnxnoise.text import ranged, shortened
 
 _NAMED = 3
@@ -20,9 +20,7 @@ def answer(view: View) -> str:
 
 
 def _sentences(view: View) -> Iterator[str]:
-    target, level = view.result.target, view.level
-    found = {each: view.normalized(cell) for each in view.levels for cell in view.cells("all", each)}
-    means = {each: estimate for each, estimate in found.items() if estimate is not None}
+    target, level, means = view.result.target, view.level, view.whole
     if means:
         held = [each for each in means if means[each].mean >= target]
         lost = [each for each in means if means[each].mean < target]
@@ -44,22 +42,18 @@ def _sentences(view: View) -> Iterator[str]:
             )
     yield from _layers(view)
     for each in reversed(view.levels):
-        if (half := first_at(view.result, view.metric, each, 0.5)) is not None:
+        if (half := first_at(cumulative(view.result, each), view.metric, 0.5)) is not None:
             yield f"At {level.text(each)} noise in the first {half} layers takes half of the accuracy away."
             break
 
 
 def _layers(view: View) -> Iterator[str]:
-    ranked = sorted(
-        (mean, index)
-        for index in {cell.layer or 0 for cell in view.cells("single")}
-        if (mean := mean_of_layer(view, index)) is not None
-    )
+    ranked = sorted(view.means, key=lambda index: (view.means[index], index))
     if not ranked:
         return
     loudest = [each for each in view.levels if view.cells("single", each)][-1]
     named: list[str] = []
-    for _, index in ranked:
+    for index in ranked:
         estimate = next(view.normalized(cell) for cell in view.cells("single", loudest) if cell.layer == index)
         if estimate is not None and estimate.mean <= 1 - _LOSS and len(named) < _NAMED:
             named.append(f"{index} ({shortened(view.layers[index].name, 40)}) {estimate.mean:.0%}")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 
 from onnxnoise.noise.models import headline
 from onnxnoise.records import Estimate, Result
 from onnxnoise.reports.answer import answer
 from onnxnoise.reports.views import METRIC_TITLES, View
-from onnxnoise.results.reading import OpenedRun
 from onnxnoise.text import ranged, safe, shortened
 
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BELOW = 420, 200, 40, 10, 20, 34
@@ -18,19 +16,17 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BELOW = 420, 200, 40, 10, 20, 34
 
 def result_html(result: Result) -> str:
     """HTML of a result: its noise, model and images, the answer, accuracies by level, and the all-layer curve."""
-    metric = result.told
-    view = View(shortened(result.model["name"], 40), OpenedRun(Path(), result, None, 0, 0), metric)
-    whole = {each: view.normalized(cell) for each in view.levels for cell in view.cells("all", each)}
+    view = View(shortened(result.model["name"], 40), result)
     averages = {each.level: view.average(each) for each in result.a_avr}
     rows = "".join(
-        f"<tr><td>{escape(view.level.text(each))}</td><td>{_said(whole.get(each))}</td><td>{_said(averages.get(each))}</td></tr>"
+        f"<tr><td>{escape(view.level.text(each))}</td><td>{_said(view.whole.get(each))}</td><td>{_said(averages.get(each))}</td></tr>"
         for each in view.levels
     )
     heads = "".join(f"<th>{head}</th>" for head in ("noise", "all layers, accuracy / clean", "A_avr"))
     return (
         f"<div><p>{escape(headline(result.noise))}<br>{escape(result.about(safe, result.clean.images))}: clean "
-        f"{METRIC_TITLES[metric]} {view.clean:.2%}</p><p><b>{escape(answer(view))}</b></p>"
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{_curve(view, whole)}</div>"
+        f"{METRIC_TITLES[view.metric]} {view.clean:.2%}</p><p><b>{escape(answer(view))}</b></p>"
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{_curve(view)}</div>"
     )
 
 
@@ -38,9 +34,9 @@ def _said(estimate: Estimate | None) -> str:
     return "-" if estimate is None else ranged(estimate.mean, estimate.sampled)
 
 
-def _curve(view: View, whole: dict[float, Estimate | None]) -> str:
+def _curve(view: View) -> str:
     """An SVG of accuracy / clean by level, with intervals, and dashes at chance; nothing without two levels."""
-    found = [(level, estimate) for level, estimate in whole.items() if estimate is not None]
+    found = list(view.whole.items())
     if len(found) < 2:
         return ""
     top = max(1.0, *(estimate.mean for _, estimate in found))

@@ -20,7 +20,7 @@ from onnxnoise.reports.chartdata import row_label
 from onnxnoise.reports.figures.base import OfAllRuns, OfOneRun
 from onnxnoise.reports.layout import Drawing, about, datasets, drawings
 from onnxnoise.reports.ranked import Ranking
-from onnxnoise.reports.views import View, differences, mean_of_layer
+from onnxnoise.reports.views import View, differences
 from onnxnoise.text import safe
 
 
@@ -92,7 +92,7 @@ def _notes(found: Sequence[View]) -> list[str]:
     notes = []
     for view in found:
         run = view.opened
-        if run.measured < run.planned:
+        if run is not None and run.measured < run.planned:
             notes.append(
                 f"{view.label} is unfinished: {run.measured:,} of {run.planned:,} passes are measured "
                 f"({run.measured / run.planned:.1%}). What is complete is shown, on {view.result.clean.images:,} images; "
@@ -164,8 +164,7 @@ def _charts(drawing: Drawing) -> str:
 
 def _first(view: View) -> int:
     """The layer whose curve is shown at first: the one that suffers most."""
-    means = {k: mean for k in view.layers if (mean := mean_of_layer(view, k)) is not None}
-    return min(means, key=means.__getitem__, default=1)
+    return min(view.means, key=view.means.__getitem__, default=1)
 
 
 def _reading(found: Sequence[View]) -> str:

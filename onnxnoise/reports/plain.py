@@ -9,8 +9,8 @@ from onnxnoise.noise.models import headline
 from onnxnoise.records import Cell, Estimate
 from onnxnoise.reports.answer import answer
 from onnxnoise.reports.ranked import HEADINGS, Ranking
-from onnxnoise.reports.views import METRIC_TITLES, View, level_of, mean_of_layer
-from onnxnoise.results.falls import cumulative, first_at, first_at_chance
+from onnxnoise.reports.views import METRIC_TITLES, View, level_of
+from onnxnoise.results.falls import REACHED, cumulative, reached
 from onnxnoise.text import counted, ranged
 
 _LAYERS = 15
@@ -112,8 +112,7 @@ def _run(view: View) -> tuple[str, ...]:
 def _layers(view: View) -> Iterator[PlainTable]:
     cells = {(cell.layer, cell.level): cell for cell in view.cells("single")}
     levels = [value for value in view.levels if view.cells("single", value)]
-    means = {k: mean_of_layer(view, k) for k in {cell.layer or 0 for cell in view.cells("single")}}
-    ranked = sorted(means, key=lambda k: (means[k] if means[k] is not None else 2.0, k))
+    ranked = sorted({layer or 0 for layer, _ in cells}, key=lambda k: (view.means.get(k, 2.0), k))
     if not ranked:
         return
     rows = tuple(
@@ -127,28 +126,17 @@ def _layers(view: View) -> Iterator[PlainTable]:
 
 def _depths(view: View) -> Iterator[PlainTable]:
     rows = tuple(
-        (
-            *_at(view, value),
-            *(_layer(first_at(view.result, view.metric, value, share)) for share in (0.9, 0.5)),
-            "?" if view.chance is None else _layer(first_at_chance(view.result, view.metric, value, view.chance)),
-            _mean(view, cumulative(view.result, value)[-1]),
-        )
+        (*_at(view, value), *reached(view.result, view.metric, cells), _mean(view, cells[-1]))
         for value in view.levels
-        if cumulative(view.result, value)
+        if (cells := cumulative(view.result, value))
     )
     if rows:
         title = f"{view.label}: noise in layers 1 to L, the first L at which accuracy / clean has fallen"
-        yield PlainTable(
-            title, (view.level.name, "noise", "to 0.9", "to 0.5", "to chance", "at the last L"), rows, left=0
-        )
+        yield PlainTable(title, (view.level.name, "noise", *REACHED, "at the last L"), rows, left=0)
 
 
 def _at(view: View, value: float) -> tuple[str, str]:
     return view.level.number(value), view.level.percent_text(value)
-
-
-def _layer(index: int | None) -> str:
-    return "-" if index is None else str(index)
 
 
 def _mean(view: View, cell: Cell | None) -> str:

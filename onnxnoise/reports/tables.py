@@ -11,7 +11,7 @@ from onnxnoise.noise.models import terms, units
 from onnxnoise.records import Cell, Estimate, Interval
 from onnxnoise.reports.ranked import HEADINGS, Row
 from onnxnoise.reports.style import KINDS
-from onnxnoise.reports.views import METRIC_TITLES, View, depths, level_of, mean_of_layer
+from onnxnoise.reports.views import METRIC_TITLES, View, depths, level_of
 from onnxnoise.text import safe
 
 _MISSING = "<td class=none>–</td>"
@@ -215,7 +215,7 @@ def layers(view: View) -> str:
         for level in levels:
             cell = cells.get((k, level))
             row.append(_marked(cell, view.normalized(cell)) if cell else _MISSING)
-        mean = mean_of_layer(view, k)
+        mean = view.means.get(k)
         rows.append([*row, number(mean, "" if mean is None else f"{mean:.3f}")])
     headings = [
         "#",
@@ -243,13 +243,14 @@ def provenance(found: Sequence[View]) -> str:
     for view in found:
         result, opened = view.result, view.opened
         facts = {
-            "run file": str(opened.path),
+            **({} if opened is None else {"run file": str(opened.path)}),
             "model": f"{result.model['name']}, SHA-256 {result.model['sha256']}",
             "data": f"{result.dataset['name']}, {result.clean.images:,} images, SHA-256 {result.dataset.get('sha256', '')}",
             "noise": f"seed {result.seed}; {terms(result.noise)}",
             "provider": result.provider,
-            "measured": f"{opened.measured:,} of {opened.planned:,} passes that the last command asked for",
         }
+        if opened is not None:
+            facts["measured"] = f"{opened.measured:,} of {opened.planned:,} passes that the last command asked for"
         for k, run in enumerate(result.runs):
             versions = run.get("versions")
             facts[f"command {k + 1}"] = str(run.get("command", ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -21,15 +21,16 @@ _LABEL = 40
 
 @dataclass(frozen=True)
 class View:
-    """One run under the label that the whole report uses for it; `metric` is what its figures show."""
+    """One run under the label that the whole report uses for it; `opened` is its run file, None where it is not one."""
 
     label: str
-    opened: OpenedRun
-    metric: Metric
+    result: Result
+    opened: OpenedRun | None = None
 
     @property
-    def result(self) -> Result:
-        return self.opened.result
+    def metric(self) -> Metric:
+        """The metric that its figures show."""
+        return self.result.told
 
     @cached_property
     def layers(self) -> dict[int, LayerInfo]:
@@ -54,9 +55,7 @@ class View:
     @property
     def clean(self) -> float:
         """The accuracy without noise, a fraction of 1."""
-        clean = self.result.clean
-        hits = clean.top5_hits if self.metric == "top5" else clean.top1_hits
-        return (hits or 0) / clean.images
+        return self.result.clean_hits / self.result.clean.images
 
     @property
     def chance(self) -> float | None:
@@ -74,7 +73,22 @@ class View:
         return cell.accuracy(self.metric)
 
     def average(self, average: Average) -> Estimate | None:
-        return average.top5 if self.metric == "top5" else average.top1
+        return average.of(self.metric)
+
+    @cached_property
+    def whole(self) -> dict[float, Estimate]:
+        """The accuracy over the clean one with noise in all layers, by level, the least noise first; only what is defined."""
+        found = {level: self.normalized(cell) for level in self.levels for cell in self.cells("all", level)}
+        return {level: estimate for level, estimate in found.items() if estimate is not None}
+
+    @cached_property
+    def means(self) -> dict[int, float]:
+        """The mean of A_i over the levels, by which layers are ranked, by layer; a layer without an estimate is left out."""
+        found: dict[int, list[float]] = {}
+        for cell in sorted(self.cells("single"), key=lambda cell: cell.layer or 0):
+            if (estimate := self.normalized(cell)) is not None:
+                found.setdefault(cell.layer or 0, []).append(estimate.mean)
+        return {layer: fmean(values) for layer, values in found.items()}
 
     def draw(self, draw: DrawHits) -> tuple[float, float | None]:
         """(accuracy, accuracy / clean) of one draw; the second is None without a clean hit."""
@@ -99,11 +113,10 @@ def views(runs: Sequence[OpenedRun], metric: Metric | None = None) -> list[View]
 
     The metric is the run's own, or `metric` for all runs; it is top-1 where there are five classes or fewer.
     """
-    found = []
-    for label, run in zip(_labels(runs), runs, strict=True):
-        shown = metric or run.result.metric
-        found.append(View(label, run, "top1" if run.result.clean.top5_hits is None else shown))
-    return found
+    return [
+        View(label, replace(run.result, metric=metric or run.result.metric), run)
+        for label, run in zip(_labels(runs), runs, strict=True)
+    ]
 
 
 _TRAITS: tuple[tuple[str, Callable[[View], str]], ...] = (
@@ -173,10 +186,3 @@ def depths(view: View) -> Iterator[Depth]:
             alone = spearman(indices, [view.draw(cell.draws[d])[0] for cell in cells])
             draws += [alone.rho] if alone else []
         yield Depth(level, spearman(indices, values), tuple(draws))
-
-
-def mean_of_layer(view: View, layer: int) -> float | None:
-    """The mean of A_i over the levels, by which layers are ranked; None for a layer without an estimate."""
-    found = (view.normalized(cell) for cell in view.cells("single") if cell.layer == layer)
-    values = [each.mean for each in found if each is not None]
-    return fmean(values) if values else None

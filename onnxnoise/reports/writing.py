@@ -63,7 +63,7 @@ def report(
         found = views(opened, shown)
         ranking = None
         if ranker is not None and len(found) > 1 and ending not in _IMAGES:
-            ranking = ranker([(view.label, view.opened.path) for view in found], found[0].metric)
+            ranking = ranker([(view.label, run.path) for view, run in zip(found, opened, strict=True)], found[0].metric)
         content = _text(found, ending, ranking) if ending in _TEXTS else _drawn(found, ending, wanted, ranking)
     try:
         output.write_bytes(content)

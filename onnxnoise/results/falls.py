@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxnoise.noise.models import level_of
 from onnxnoise.records import Cell, Estimate, Result
 from onnxnoise.results.chance import is_at_chance
 from onnxnoise.words import Metric
+
+_SHARES = (0.9, 0.5)
+"""The shares of the clean accuracy for which a table says how deep the noise must reach."""
+
+REACHED = (*(f"to {share:g}" for share in _SHARES), "to chance")
+"""The headings of the columns that `reached` fills."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +56,33 @@ def falls(result: Result, metric: Metric, chance: float | None) -> Iterator[Fall
             yield Fall(level, after[0] if after else None, last, below[0] if below else None)
 
 
-def first_at(result: Result, metric: Metric, level: float, share: float) -> int | None:
-    """The first L at which the mean accuracy is at most `share` of the clean one; None where it never is."""
-    for cell in cumulative(result, level):
+def reached(result: Result, metric: Metric, cells: Sequence[Cell]) -> tuple[str, ...]:
+    """The first L, as text, at which a cumulative curve (its cells, by L) has fallen as far as each of the headings REACHED says.
+
+    It is a dash where no L has fallen so far, and `?` where chance isn't known.
+    """
+    shares = [_text(first_at(cells, metric, share)) for share in _SHARES]
+    if result.chance is None:
+        return (*shares, "?")
+    return (*shares, _text(_first_at_chance(cells, metric, result.clean.images, result.chance.of(metric))))
+
+
+def _text(layer: int | None) -> str:
+    return "-" if layer is None else str(layer)
+
+
+def first_at(cells: Sequence[Cell], metric: Metric, share: float) -> int | None:
+    """The first L of a cumulative curve at which the mean accuracy is at most `share` of the clean one; None where none is."""
+    for cell in cells:
         estimate = cell.normalized(metric)
         if estimate is not None and estimate.mean <= share:
             return cell.layer
     return None
 
 
-def first_at_chance(result: Result, metric: Metric, level: float, chance: float) -> int | None:
+def _first_at_chance(cells: Sequence[Cell], metric: Metric, images: int, chance: float) -> int | None:
     """The first L at which the mean accuracy can't be told from chance on so many images; None where it always can."""
-    images = result.clean.images
-    for cell in cumulative(result, level):
+    for cell in cells:
         estimate = cell.accuracy(metric)
         if estimate is not None and is_at_chance(round(estimate.mean * images), images, chance):
             return cell.layer

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from onnxnoise.cli.output.terminal import few
 from onnxnoise.text import counted, safe, shortened
 
 if TYPE_CHECKING:
@@ -43,7 +44,5 @@ def run_files(console: Console, folder: str, found: Sequence[Found]) -> None:
 def _headline(each: Found) -> str:
     if not each.found:
         return ""
-    steps = min(_SHOWN, len(each.found))
-    chosen = [each.found[round(i * (len(each.found) - 1) / max(1, steps - 1))] for i in range(steps)]
-    shares = "; ".join(f"{mean:.2f} at {level}" for level, mean in chosen)
+    shares = "; ".join(f"{mean:.2f} at {level}" for level, mean in few(each.found, _SHOWN))
     return f"; {each.of}: {shares} of clean" if each.of == "A_avr" else f"; with noise in {each.of}: {shares}, of clean"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from rich import box
 from rich.cells import cell_len
@@ -17,6 +18,7 @@ from onnxnoise.words import Metric
 
 _SHORTEST_NAME, _LONGEST_NAME = 12, 60
 _GAP = 2
+_T = TypeVar("_T")
 
 METRIC_TITLES: dict[Metric, str] = {"top1": "top-1", "top5": "top-5"}
 
@@ -104,6 +106,12 @@ def colored(value: float | None) -> Text:
     if value is None:
         return Text("-")
     return Text(f"{value:.2f}", "red" if value < 0.5 else "yellow" if value < 0.95 else "")
+
+
+def few(values: Sequence[_T], most: int) -> list[_T]:
+    """Some of the values, at most `most` (2 or more), the first and the last among them, at about equal distances."""
+    steps = min(most, len(values)) - 1
+    return [values[round(i * (len(values) - 1) / steps)] for i in range(steps + 1)] if steps else list(values)
 
 
 def named_table(
