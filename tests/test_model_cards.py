@@ -329,7 +329,7 @@ def test_the_schema_has_the_tables_keys_and_choices_of_cards_py() -> None:
     assert [table["additionalProperties"] for table in (SCHEMA, *tables.values())] == [False] * (1 + len(tables))
     assert (SCHEMA["required"], tables["input"]["required"]) == (["input"], ["dataset"])
     (rule,) = tables["input"]["allOf"]
-    assert tuple(rule["then"]["properties"]["dataset"]["enum"]) == tuple(datasets.KNOWN)
+    assert tuple(rule["if"]["properties"]["dataset"]["enum"]) == tuple(datasets.KNOWN)
     choices = {key: tuple(value["enum"]) for key, value in tables["input"]["properties"].items() if "enum" in value}
     assert choices == {
         "preset": tuple(PRESETS),
@@ -348,7 +348,7 @@ NOISE = {"bn": "group", "sigma_scope": "layer", "images": 1000}
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     **{f"model.{key}": TEXT for key in cards.KEYS["model"]},
     "model.file": (["a.onnx", "in/a..onnx", "..a"], ["", "/a", "../a", "in/../a", "in/..", "..", "a\\b", 1]),
-    "input.dataset": ([*datasets.KNOWN], ["mnist", "", 1]),
+    "input.dataset": ([*datasets.KNOWN, "mnist"], [" ", "", 1]),
     "input.classes": (
         [2, 43, 10**6, ["stop", "yield"]],
         [0, 1, -1, 10**6 + 1, 1.5, True, [], ["stop"], ["", "a"], [1, 2]],
@@ -359,7 +359,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "input.layout": ([*CARD_LAYOUTS], ["chw", 1]),
     **{f"input.{key}": SIDE for key in ("size", "resize", "crop")},
     "input.scale": ([1, 255, 0.5], [0, -1, True, "255", [1, 2, 3]]),
-    "input.mean": ([0, -1.5, [1, 2, 3], [0.1, -2, 3]], [[1, 2], [1, 2, 3, 4], "0", True, [1, 2, "3"], []]),
+    "input.mean": ([0, -1.5, [1], [1, 2, 3], [0.1, -2, 3]], [[1, 2], [1, 2, 3, 4], "0", True, [1, 2, "3"], []]),
     "input.std": ([1, 0.5, [1, 2, 3]], [0, -1, [1, 0, 1], [1, 2], "1", []]),
     "input.label_offset": ([0, 1, 1000], [-1, 1001, 0.5, True, "1"]),
     "structure.layers": COUNT,
@@ -428,6 +428,13 @@ def test_the_schema_and_the_reader_agree(key: str, tmp_path: Path) -> None:
             else:
                 with pytest.raises(CardError):
                     load_card(path)
+
+
+def test_a_data_set_of_one_s_own_has_any_number_of_channels(tmp_path: Path) -> None:
+    tables = {"input": {"dataset": "radar", "size": 8, "mean": [0.1, 0.2, 0.3, 0.4], "std": [1, 2]}}
+    assert VALIDATOR.is_valid(tables)
+    (tmp_path / "card.toml").write_text(f"input = {toml(tables['input'])}")
+    assert load_card(tmp_path / "card.toml").input.std == (1, 2)
 
 
 @pytest.mark.parametrize("tables", [{}, {"input": {}}, {"inputs": {"dataset": "cifar10"}}, {"model": {"name": "a"}}])

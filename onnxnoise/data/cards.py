@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxnoise.data import resources
@@ -79,12 +79,13 @@ class MeasuredClean:
 class Card:
     """One card: `dataset` and `input` come from its `[input]`, the others from the tables of their names.
 
+    `dataset` is None where the card names one of its own and leaves out how many classes that has: the model tells (`counted`).
     `says_numbers` tells whether its `[input]` sets mean, std or a preset; else the numbers that a model gets are the usual guess.
     """
 
     path: Path
     model: ModelInfo
-    dataset: Dataset
+    dataset: Dataset | None
     input: InputSpec
     structure: Structure
     published: Published
@@ -92,9 +93,25 @@ class Card:
     says_numbers: bool = True
 
     @property
-    def classes(self) -> int:
-        """The number of classes that the model tells apart: the data set's, after `label_offset` others."""
-        return self.dataset.classes + self.input.label_offset
+    def classes(self) -> int | None:
+        """The number of classes that the card says its model tells apart: the data set's, after `label_offset` others."""
+        told = self.dataset is not None and not self.dataset.by_model
+        return self.dataset.classes + self.input.label_offset if self.dataset and told else None
+
+    def counted(self, outputs: int) -> Card:
+        """The card with as many classes as a model of so many `outputs` leaves, where it doesn't say how many.
+
+        Raises CardError where its `label_offset` leaves fewer than two.
+        """
+        if self.dataset is not None:
+            return self
+        classes = outputs - self.input.label_offset
+        if classes < 2:
+            raise CardError(
+                f"{self.path}: label_offset = {self.input.label_offset} leaves {classes} of the model's {outputs} outputs, and a "
+                "classifier tells at least 2 classes apart: correct it, or say the classes"
+            )
+        return replace(self, dataset=Dataset(self.input.dataset, classes, by_model=True))
 
 
 def find_card(model: Path, explicit: str | None, metadata: Mapping[str, str]) -> Card:
@@ -154,7 +171,7 @@ def load_card(path: Path) -> Card:
             file=model.path("file", "a path inside the card's folder, with /"),
         ),
         dataset=dataset,
-        input=read_input(tables["input"], dataset),
+        input=read_input(tables["input"]),
         structure=Structure(
             layers=structure.integer("layers", 1, 10**6),
             parameters=structure.integer("parameters", 1, 10**12),

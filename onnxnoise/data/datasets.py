@@ -19,13 +19,23 @@ class Dataset:
     """A set of labelled images; its labels count from 0 to `classes` - 1.
 
     `names` are the names of the classes in the order of their labels, empty where the card doesn't say them. `side` is the
-    height and width of every image, pixels, or None where images differ in size.
+    height and width of every image, pixels, or None where images differ in size. `by_model` says that the card leaves the
+    classes out, so that they are the model's outputs.
     """
 
     name: str
     classes: int
     names: tuple[str, ...] = ()
     side: int | None = None
+    by_model: bool = False
+
+    @property
+    def said(self) -> str:
+        """The number of classes and who says it, as the end of a sentence about data that have another one."""
+        if not self.by_model:
+            return f"{self.name} has {self.classes} classes"
+        near = did_you_mean(self.name, KNOWN)
+        return f"the model tells {self.classes} classes apart (the card of {self.name} leaves its classes out{near})"
 
 
 IMAGENET = Dataset("imagenet", 1000)
@@ -34,26 +44,22 @@ CIFAR100 = Dataset("cifar100", 100, side=32)
 KNOWN = {dataset.name: dataset for dataset in (IMAGENET, CIFAR10, CIFAR100)}
 
 
-def read_dataset(table: Table) -> Dataset:
-    """The data set of a card's `[input]`: a known one, or one of the card's own, which brings its `classes`.
+def read_dataset(table: Table) -> Dataset | None:
+    """The data set of a card's `[input]`: a known one, or one of the card's own, None where that leaves out its `classes`.
 
-    Raises CardError where `dataset` is missing, or unknown without `classes`, and for `classes` that can't be used.
+    Raises CardError where `dataset` is missing or blank, and for `classes` that can't be used.
     """
     name = table.text("dataset")
     if name is None:
         raise CardError(
-            f"{table.file}: [input] dataset is missing: add one of {', '.join(KNOWN)}, or a name of your own and classes"
+            f"{table.file}: [input] dataset is missing: add one of {', '.join(KNOWN)}, or a name of your own"
         )
+    if not name.strip():
+        raise table.error("dataset", f"one of {', '.join(KNOWN)}, or a name of your own")
     found = _classes(table)
     known = KNOWN.get(name)
     if known is None:
-        if found is None or not name.strip():
-            raise table.error(
-                "dataset",
-                f"one of {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}, or a name of your own together with classes = "
-                '43, ["stop", "yield", ...] or "labels.txt"',
-            )
-        return Dataset(name, *found)
+        return None if found is None else Dataset(name, *found)
     if found is None:
         return known
     classes, names = found

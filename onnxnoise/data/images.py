@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from onnxnoise import formats
 from onnxnoise.data.cards import Card
-from onnxnoise.data.datasets import Dataset
+from onnxnoise.data.datasets import KNOWN, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.layouts import OF_PICTURES, layouts_of
 from onnxnoise.data.sources.base import DataLayout, ImageSource
@@ -18,11 +18,11 @@ from onnxnoise.data.sources.files import entries
 from onnxnoise.data.sources.in_memory import open_in_memory
 from onnxnoise.data.sources.label_list import list_in
 from onnxnoise.data.sources.unlabelled import CLEAN, open_unlabelled
-from onnxnoise.errors import DataError, UsageError
+from onnxnoise.errors import CardError, DataError, UsageError
 from onnxnoise.files import first_bytes, kind_of_file
 from onnxnoise.formats import mistaken
 from onnxnoise.spec import OwnData
-from onnxnoise.text import counted
+from onnxnoise.text import counted, did_you_mean
 
 _READABLE = (
     *(formats.EMPTY, formats.GZIP, formats.TAR, formats.ZIP, formats.NUMPY, formats.PICKLE, formats.PARQUET),
@@ -42,9 +42,12 @@ def open_images(
 
     Of all layouts of the data set, in the registry's order, the first that recognizes the path opens it; in a folder that
     holds a folder `val`, that one is looked at first. Raises UsageError for None where nothing is bundled, and for a bundled
-    set of other images than the card's; DataError or CardError where no layout recognizes the data, or they can't be used.
+    set of other images than the card's; DataError or CardError where no layout recognizes the data, or they can't be used, and
+    CardError where the card leaves its classes out and has not been `counted`.
     """
     dataset, spec = card.dataset, replace(card.input, channels=channels)
+    if dataset is None:
+        raise CardError(f"{card.path}: leaves out its classes, and no model says how many there are: write them down")
     if data is None:
         for name, manifest in manifests().items():
             if manifest.dataset == dataset.name:
@@ -78,8 +81,9 @@ def open_images(
             f"For {dataset.name} --data takes {_taken(dataset)}"
         )
     other = mistaken(path, "images", besides=(formats.EMPTY,))
+    near = did_you_mean(dataset.name, KNOWN) if dataset.by_model else ""
     raise DataError(
-        f"{data}: not recognized as images of {dataset.name}{f': it {other}' if other else ''}. "
+        f"{data}: not recognized as images of {dataset.name}{near}{f': it {other}' if other else ''}. "
         f"Looked for: {_taken(dataset)}. Found: {_found(path)}"
     )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from onnxnoise.data.datasets import KNOWN, Dataset
-from onnxnoise.data.toml import Size, Table
+from onnxnoise.data.datasets import KNOWN
+from onnxnoise.data.toml import Size, Table, shown
 from onnxnoise.errors import CardError
+from onnxnoise.text import did_you_mean
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "opencv-cubic"]
 Rounding = Literal["nearest", "torchvision"]
@@ -115,13 +116,15 @@ PRESETS = {
 }
 
 
-def read_input(table: Table, dataset: Dataset) -> InputSpec:
+def read_input(table: Table) -> InputSpec:
     """The InputSpec of a card's `[input]`. Raises CardError for a value that is impossible, or where no size is given."""
+    dataset = table.text("dataset") or ""
+    known = KNOWN.get(dataset)
     name = table.choice("preset", tuple(PRESETS))
     preset = PRESETS[name] if name else None
     color = table.choice("color", COLORS)
     scale = table.number("scale", "a number above 0", above=0)
-    count = 3 if dataset.name in KNOWN else None
+    count = 3 if known else None
     each = "{} for each channel of the model, or one for all of them"
     many = "three numbers{}, one" if count else "numbers{}, one"
     mean = table.channels("mean", each.format(many.format("")), count=count)
@@ -129,11 +132,11 @@ def read_input(table: Table, dataset: Dataset) -> InputSpec:
     if preset and color not in {None, preset.color} and len(set(preset.mean)) > 1 and (mean is None or std is None):
         raise table.error("color", f"{preset.color}, as in preset {name}, unless mean and std come in that order too")
     as_they_are = preset is None and scale == 1 and not any(mean or ()) and set(std or (1,)) == {1}
-    size, resize, crop = _geometry(table, dataset, preset, free=as_they_are and dataset.name not in KNOWN)
+    size, resize, crop = _geometry(table, known.side if known else None, preset, free=as_they_are and known is None)
     default = preset.interpolation if preset else "bilinear" if resize else "nearest"
     interpolation = table.choice("interpolation", INTERPOLATIONS) or default
     return InputSpec(
-        dataset=dataset.name,
+        dataset=dataset,
         size=size,
         resize=resize,
         crop=crop,
@@ -151,20 +154,23 @@ def read_input(table: Table, dataset: Dataset) -> InputSpec:
 
 
 def _geometry(
-    table: Table, dataset: Dataset, preset: Preset | None, *, free: bool
+    table: Table, side: int | None, preset: Preset | None, *, free: bool
 ) -> tuple[Size | None, Size | None, Size | None]:
-    """`size`, `resize` and `crop` of an InputSpec, pixels; where it is `free`, none need be there."""
+    """`size`, `resize` and `crop` of an InputSpec, pixels, for a data set with images of this side (None: of any size).
+
+    Where it is `free`, none need be there.
+    """
     size, crop = (_square(table.size(key, 1, 4096)) for key in ("size", "crop"))
     resize = table.size("resize", 1, 4096)
     if size and crop and size != crop:
         raise table.error("size", f"equal to crop = {printed(crop)}, the size of the input; leave out one of them")
     input_size = crop or size
-    if preset and dataset.side is None:
+    if preset and side is None:
         input_size, resize = input_size or preset.size, resize or preset.resize
-    input_size = input_size or _square(resize) or dataset.side
+    input_size = input_size or _square(resize) or side
     if input_size is None and not free:
         raise CardError(
-            f"{table.file}: [input] does not say how large the images are: add a preset ({', '.join(PRESETS)}), "
+            f"{table.file}: [input] does not say how large the images are{_near(table)}: add a preset ({', '.join(PRESETS)}), "
             "or size (stretch to it), or resize and crop; arrays that are the model's input already need scale = 1 instead"
         )
     if resize and input_size and not _within(input_size, resize):
@@ -173,6 +179,13 @@ def _geometry(
             f"{table.file}: [input] cuts {printed(input_size)} pixels out of images whose {what} = {printed(resize)}"
         )
     return input_size, resize, input_size if resize else crop
+
+
+def _near(table: Table) -> str:
+    """The name of an own data set that may be a slip for a known one, in brackets; else nothing."""
+    name = table.text("dataset") or ""
+    near = "" if name in KNOWN or "classes" in table.values else did_you_mean(name, KNOWN)
+    return f" (dataset = {shown(name)}{near})" if near else ""
 
 
 def _square(size: Size | None) -> Size | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from math import inf
 
 import numpy as np
 
 from onnxnoise.data.cards import KEYS, Card
-from onnxnoise.data.datasets import KNOWN
+from onnxnoise.data.datasets import KNOWN, Dataset
 from onnxnoise.data.fit import background, expected_clean, layout_of, plausible
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.measured_noise import as_toml
@@ -55,7 +56,8 @@ def clean_finding(metric: Metric, hits: int, images: int, card: Card) -> Finding
     what, found = f"clean {metric}", hits / images
     if clean is None:
         said = f"the card has no {metric} without noise"
-        guess = min(1.0, (1 if metric == "top1" else 5) / card.dataset.classes)
+        classes = card.dataset.classes if card.dataset else inf
+        guess = min(1.0, (1 if metric == "top1" else 5) / classes)
         if found <= guess or plausible(hits, images, guess):
             said += f"; guessing does as well ({guess:.1%}): untrained, or [input] prepares its images wrongly"
         return Finding(what, None, found, None, said)
@@ -79,11 +81,18 @@ def card_text(card: Card) -> list[tuple[str, str]]:
     for table, keys in KEYS.items():
         values = asdict(getattr(card, table))
         if table == "input" and card.dataset not in KNOWN.values():
-            values["classes"] = ", ".join(card.dataset.names) or card.dataset.classes
+            values["classes"] = _classes_said(card.dataset)
         if table == "measured":
             values["noise"] = "\n".join(map(as_toml, card.measured.noise)) or None
         rows += [(f"{table}.{key}", _shown(key, values[key])) for key in keys if values.get(key) not in (None, ())]
     return rows
+
+
+def _classes_said(dataset: Dataset | None) -> str | int:
+    """The classes that a card brings; where it leaves them out, that the model tells."""
+    if dataset is None or dataset.by_model:
+        return "as many as the model tells apart"
+    return ", ".join(dataset.names) or dataset.classes
 
 
 def _shown(key: str, value: object) -> str:
@@ -177,6 +186,8 @@ def _numbers(image: ImageInput, spec: InputSpec) -> Finding:
 
 def _classes(network: Network, card: Card) -> Finding:
     dataset, label_offset = card.dataset, card.input.label_offset
+    if dataset is None or dataset.by_model:
+        return Finding("classes", None, network.classes, None, "the card leaves them out: the model's outputs count")
     offset = f" and a label_offset of {label_offset}" if label_offset else ""
     own = "dataset" if dataset.name in KNOWN else "classes"
     why = f"the card is for {dataset.name}, {dataset.classes} classes{offset}; correct {own} or label_offset in [input]"

@@ -12,10 +12,7 @@ from onnxnoise.data.cards import Card, load_card
 from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.drafts.beside import Beside
 from onnxnoise.data.drafts.toml_text import Entry, card_toml
-from onnxnoise.run.loading import Subject
-
-ANY_SIDE = 224
-"""The side of images, pixels, for a graph that takes any."""
+from onnxnoise.run.loading import ANY_SIDE, Subject
 
 GEOMETRY, NUMBERS = ("size", "resize", "crop", "interpolation"), ("color", "scale", "mean", "std")
 _HEAD = (

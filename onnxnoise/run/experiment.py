@@ -253,6 +253,18 @@ class Experiment:
                 "let `onnxnoise cards new` try the usual ones",
             )
 
+    def _classes(self) -> Iterator[Notice]:
+        """A notice where the card leaves its classes out, and the labels seem to be of one class fewer than the model's."""
+        dataset, highest = self.card.dataset, self.images.highest_label
+        outputs = self.images.classes + self.card.input.label_offset
+        if dataset is not None and dataset.by_model and not self.spec.by_clean and highest == outputs - 2:
+            yield Notice(
+                "classes_left_out",
+                f"{self.card.path.name} leaves its classes out, so the model's {outputs} outputs count, but no image is of the "
+                f"last one, {outputs - 1}. If the model has a background class, say so: classes = {outputs - 1}, and if it is "
+                "the first, label_offset = 1",
+            )
+
     def notices(self) -> Iterator[Notice]:
         """Warnings about the fit of card and provider to the model."""
         if self.provider.note:
@@ -265,6 +277,7 @@ class Experiment:
             )
         yield from self._structure()
         yield from self._numbers()
+        yield from self._classes()
         if not self.provider.own_memory:
             return
         left_out = {

@@ -6,15 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from onnxnoise.data.cards import Card, bundled_names, find_card, load_bundled
+from onnxnoise.data.input import pair
+from onnxnoise.data.toml import Size
+from onnxnoise.engine.values import blank_pass
 from onnxnoise.errors import CardError, ModelError
 from onnxnoise.model.classifier import Classifier, load_classifier
 from onnxnoise.model.network import Network
 from onnxnoise.model.policies.batch_norms import noise_layers
 from onnxnoise.records import InitializerInfo, LayerInfo, NoiseLayer
+from onnxnoise.runtime.providers import find_provider
 from onnxnoise.selection import select_layers
+from onnxnoise.spec import BenchSpec
 from onnxnoise.text import did_you_mean
 from onnxnoise.words import Analog, Compensation, Policy
+
+ANY_SIDE = 224
+"""The side of images, pixels, for a graph that takes any."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +75,28 @@ def open_with_card(
     output: str | None = None,
     card: str | None = None,
 ) -> tuple[Subject, Card]:
-    """A model, opened as `open_model` does, and the card that a run would use for it; raises CardError where there is none."""
+    """A model, opened as `open_model` does, and the card that a run would use for it, which knows its classes.
+
+    Raises CardError where there is none.
+    """
     subject = open_model(model, bn=bn, analog=analog, compensate=compensate, layers=layers, output=output, card=card)
-    return subject, card_of(model, subject.classifier.path, card, subject.classifier.metadata)
+    found = card_of(model, subject.classifier.path, card, subject.classifier.metadata)
+    if found.dataset is not None:
+        return subject, found
+    return subject, found.counted(outputs_of(subject, found.input.size))
+
+
+def outputs_of(subject: Subject, size: Size | None = None) -> int:
+    """The number of the logits' columns: the file's, else by running the model on one blank image, of `size` where it is free."""
+    network = subject.network
+    if network.classes is not None:
+        return network.classes
+    image, sides = network.image, iter(pair(size or ANY_SIDE))
+    channels = 3 if image.layout == "nhwc" else 1
+    free = [3 if axis == channels else next(sides, 1) for axis in range(1, len(image.shape))]
+    shape = [side or made for side, made in zip(image.shape[1:], free, strict=True)]
+    blank = np.zeros([image.batch or 1, *shape], np.dtype(image.dtype))
+    return blank_pass(network, find_provider("cpu"), blank, BenchSpec("").timeout).classes
 
 
 def _path(model: str) -> Path:

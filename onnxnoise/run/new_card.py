@@ -13,13 +13,11 @@ from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.drafts.beside import read_beside
 from onnxnoise.data.drafts.hints import Hint, by_name
 from onnxnoise.data.input import PRESETS
-from onnxnoise.engine.values import blank_pass
 from onnxnoise.errors import OnnxNoiseError
-from onnxnoise.run.draft import ANY_SIDE, Draft
+from onnxnoise.run.draft import Draft
 from onnxnoise.run.experiment import Experiment
-from onnxnoise.run.loading import Subject, open_model
+from onnxnoise.run.loading import ANY_SIDE, Subject, open_model, outputs_of
 from onnxnoise.run.trying import Trials, tried
-from onnxnoise.runtime.providers import find_provider
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import shortened
 
@@ -76,17 +74,7 @@ def _from_graph(subject: Subject) -> Draft:
         channels = image.shape[3 if last else 1]
         height, width = image.shape[1:3] if last else image.shape[2:]
         sides, side = (height, width), height if height == width else None
-    classes = subject.network.classes or _counted_classes(subject)
-    return Draft(subject, classes, channels, sides, read_beside(subject.classifier.path, side))
-
-
-def _counted_classes(subject: Subject) -> int:
-    """The number of the logits' columns, by running the model on one blank image."""
-    image = subject.network.image
-    channels = 3 if image.layout == "nhwc" else 1
-    shape = [side or (3 if i == channels else ANY_SIDE) for i, side in enumerate(image.shape)]
-    blank = np.zeros([image.batch or 1, *shape[1:]], np.dtype(image.dtype))
-    return blank_pass(subject.network, find_provider("cpu"), blank, BenchSpec("").timeout).classes
+    return Draft(subject, outputs_of(subject), channels, sides, read_beside(subject.classifier.path, side))
 
 
 def _fitted(draft: Draft, told: Hint | None) -> Hint | None:

@@ -47,7 +47,7 @@ def bench(*arguments: object, model: str = "tiny.onnx", data: str = "test_batch.
         ("[input]\ndataset = 'cifar10'\nmeam = [0, 0, 0]\n", ("[input]", "'meam'", "did you mean mean")),
         ("[inputs]\ndataset = 'cifar10'\n", ("[inputs]", "did you mean input")),
         ("[input]\ndataset = 'cifar10'\nmean = 'dark'\n", ("[input]", "mean", "'dark'", "three numbers")),
-        ("[input]\ndataset = 'mnist'\n", ("dataset", "'mnist'", "cifar10")),
+        ("[input]\ndataset = 'cifar-10'\n", ("how large", "'cifar-10'", "did you mean cifar10?")),
         ("[input]\npreset = 'torchvision'\n", ("dataset is missing", "cifar10")),
         ("[input\n", ("not valid TOML", "line 1")),
         ("\x00\xff", ("not valid TOML",)),

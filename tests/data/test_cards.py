@@ -128,7 +128,7 @@ def test_all_tables(tmp_path):
         ('dataset = "cifar10"', ["dataset outside of a table is unknown", "[input]"]),
         ("input = 3", ["input = 3: must be a table"]),
         (CIFAR + "mena = [0, 0, 0]", ["[input] has no key 'mena'", "did you mean mean?", "label_offset"]),
-        ('[input]\ndataset = "cifar"', ["[input] dataset = 'cifar'", "one of imagenet", "did you mean cifar10?"]),
+        ('[input]\ndataset = "cifar"', ["how large", "(dataset = 'cifar'; did you mean cifar10?)"]),
         ('[input]\ndataset = ["cifar10"]', ["[input] dataset"]),
         (CIFAR + 'preset = "torchvison"', ["did you mean torchvision?"]),
         (CIFAR + "size = 0", ["[input] size = 0: must be a whole number from 1 to 4096"]),

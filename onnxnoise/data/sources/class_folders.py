@@ -78,7 +78,7 @@ def _labels(root: Path, found: list[str], dataset: Dataset) -> dict[str, int]:
         )
     if len(found) != dataset.classes:
         raise DataError(
-            f"{root}: has {len(found)} class folders ({_some(found)}), but {dataset.name} has {dataset.classes} classes"
+            f"{root}: has {len(found)} class folders ({_some(found)}), but {dataset.said}"
             f"{more_or_less(len(found), dataset.classes)}. "
             "Without names a folder's class is its position among all of them, so none may be missing: take the folder "
             'that has them all, or put the names into the card, classes = ["...", ...], in the order of the model\'s classes'

@@ -96,7 +96,7 @@ def by_name(found: Sequence[str], dataset: Dataset, where: str, what: str = "cla
         return {name: labels[name] for name in found}
     if len(found) != dataset.classes:
         raise DataError(
-            f"{where}: has {len(found)} class names ({some(found)}), but {dataset.name} has {dataset.classes} classes"
+            f"{where}: has {len(found)} class names ({some(found)}), but {dataset.said}"
             f"{more_or_less(len(found), dataset.classes)}. Without names in the card a class is its name's position among "
             "all: correct the card's classes, or put the names into it, classes = [\"...\", ...], in the order of the model's"
         )
