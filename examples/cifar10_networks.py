@@ -234,8 +234,8 @@ def depth(layers: int) -> Callable[[], nn.Module]:
 
 NETWORKS = {
     "resnet20-cifar10": Network(depth(20), 41, 274_442, 0.90, epochs=40, smoothing=0, clip=math.inf),
-    "resnet32-cifar10": Network(depth(32), 65, 470_218, 0.91),
-    "resnet56-cifar10": Network(depth(56), 113, 861_770, 0.91),
+    "resnet32-cifar10": Network(depth(32), 65, 470_218, 0.91, epochs=25),
+    "resnet56-cifar10": Network(depth(56), 113, 861_770, 0.91, epochs=25),
     "resnet18-slim-cifar10": Network(lambda: SlimResNet((2, 2, 2, 2)), 41, 177_602, 0.84),
     "resnet34-slim-cifar10": Network(lambda: SlimResNet((3, 4, 6, 3)), 73, 337_282, 0.84),
     "resnet50-slim-cifar10": Network(lambda: SlimResNet((3, 4, 6, 3), True), 107, 382_402, 0.84),
