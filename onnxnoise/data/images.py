@@ -32,13 +32,19 @@ _READABLE = (
 
 
 def open_images(
-    data: str | Path | OwnData | None, card: Card, *, channels: int | None = 3, labels: str | Path | None = None
+    data: str | Path | OwnData | None,
+    card: Card,
+    *,
+    channels: int | None = 3,
+    labels: str | Path | None = None,
+    most: int | None = None,
 ) -> ImageSource:
     """The images of `data`: a path, a bundled set's name, what a program gives, or None for the bundled set of the
     card's data set.
 
     `channels` are those of the model's images, None where it takes arrays of another rank. `labels` is a file of labels for
-    layouts that have them in a file of their own, or `clean`: then labels don't count, and any folder of pictures will do.
+    layouts that have them in a file of their own, or `clean`: then labels don't count, and any folder of pictures will do. The
+    first `most` images will do (None: all are wanted); of what has no known end no more are looked at.
 
     Of all layouts of the data set, in the registry's order, the first that recognizes the path opens it; in a folder that
     holds a folder `val`, that one is looked at first. Raises UsageError for None where nothing is bundled, and for a bundled
@@ -74,6 +80,8 @@ def open_images(
     for place in _places(path):
         for layout in layouts_of(dataset):
             if layout.recognizes(place, dataset):
+                if layout.opens_first and labels in (None, CLEAN):
+                    return layout.opens_first(place, most, dataset, spec)
                 return _opened(layout, place, dataset, spec, None if labels == CLEAN else labels)
     if not there:
         raise DataError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.errors import NoiseFileError
-from onnxnoise.functions import functions_of, line_of, module_of
+from onnxnoise.functions import functions_of, line_of, module_of, printing_aside
 from onnxnoise.noise.base import ByNormals, Drawn, Level, Weights
 from onnxnoise.noise.userfiles import unchanged
 from onnxnoise.records import Floats
@@ -63,7 +63,8 @@ class Python(ByNormals):
         values = np.array(weights.values, np.float32, order="C")
         where = f"{self._path}: {self._name}"
         try:
-            noisy = function(values, random, level)
+            with printing_aside():
+                noisy = function(values, random, level)
         except (Exception, SystemExit) as error:  # else its sys.exit(0) would be the exit code of a gate that passes
             line = line_of(self._path, error)
             place = f" in line {line}" if line else ""  # none where it doesn't take the three arguments

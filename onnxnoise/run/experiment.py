@@ -86,8 +86,9 @@ class Experiment:
         """Open the images of an open model and its card, and hold all three against each other."""
         classifier = subject.classifier
         channels = channels_of(spec.model, classifier.image, card)
-        images = open_images(spec.data, card, channels=channels, labels=spec.labels)
         aside = spec.setting.calibration
+        most = spec.limit and spec.limit + (aside or 0)
+        images = open_images(spec.data, card, channels=channels, labels=spec.labels, most=most)
         if aside:
             batch_norms(subject.network, spec.model)
             if aside >= len(images):

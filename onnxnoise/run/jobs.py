@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -18,9 +18,13 @@ from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.engine.sweep import ChunkSweep, Todo
 from onnxnoise.records import CHUNKED, DEALT, ImageChunk, Labels, Tally, TallyKey, Variant
 from onnxnoise.run.experiment import Experiment
+from onnxnoise.runtime.attended import attended
 
 _PIECE = 64
 """The number of images decoded at a time; in between, the decoder checks whether it should stop."""
+
+_PATIENCE = 2.0
+"""Seconds in which the decoder should have stopped. Where a user's code gives the images it may sleep, or never end."""
 
 Step = Callable[[Tally], None]
 
@@ -71,18 +75,27 @@ def measure(
     ModelError for a model that does not run on them.
     """
     stop = Event()
-    decoder = ThreadPoolExecutor(1, thread_name_prefix="onnxnoise-ahead")
     waiting: tuple[Job, Future[ImageChunk]] | None = None
+
+    def ahead(job: Job, before: Future[ImageChunk] | None) -> Future[ImageChunk]:
+        """The images of a job, decoded after those of the one before in a thread that nobody must wait for."""
+
+        def call() -> ImageChunk:
+            wait([before] if before else [])
+            return decoded(experiment.images, job.chunk, threads, stop)
+
+        return attended(call)
+
     try:
         for job in jobs:
-            ready, waiting = waiting, (job, decoder.submit(decoded, experiment.images, job.chunk, threads, stop))
+            ready, waiting = waiting, (job, ahead(job, waiting and waiting[1]))
             if ready:
                 yield from swept(experiment, ready[1].result(), ready[0].keys, step, threads)
         if waiting:
             yield from swept(experiment, waiting[1].result(), waiting[0].keys, step, threads)
     finally:
         stop.set()
-        decoder.shutdown(cancel_futures=True)
+        wait([waiting[1]] if waiting else [], _PATIENCE)
 
 
 def decoded(images: ImageSource, chunk: range, threads: int | None = None, stop: Event | None = None) -> ImageChunk:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import nets
+from support import nets, processes
 from support.command import onnxnoise, refused
 
 from onnxnoise import BenchSpec, bench
 from onnxnoise.data.cards import load_card
 from onnxnoise.data.dealing import dealt
 from onnxnoise.data.images import open_images
+from onnxnoise.data.sources import pairs
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.records import Result
 from onnxnoise.run.runner import bench as run
 from onnxnoise.spec import OwnData
 
 CODE = """
+import time
+from pathlib import Path
 import numpy as np
 import beside
 
@@ -37,6 +41,22 @@ def damaged():
 
 def wrong():
     return [(np.zeros((32, 32, 3)), 0), "x"]
+
+def endless():
+    print("begins")
+    try:
+        while True:
+            yield from images()
+    finally:
+        print("ends")
+
+def asleep():
+    calls.append(0)
+    for number, pair in enumerate(images()):
+        if len(calls) == 3 and number == 12:  # the first call is for the digest, the second for the probe
+            Path("asleep").touch()
+            time.sleep(1000)
+        yield pair
 
 calls = []
 
@@ -214,3 +234,27 @@ def test_a_file_that_is_too_large_or_has_no_possible_name_is_not_run(folder: Pat
     Path("large.py").write_text(CODE + "#" * (1 << 20) + "\nraise RuntimeError\n")
     with pytest.raises(DataError, match=expected):
         hits(data)
+
+
+def test_code_that_never_ends_is_read_no_further_than_it_must(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a limit its first images are the data; without, it is an error. What it prints is no part of the JSON."""
+    first = onnxnoise(*COMMAND, "--data", "python:own.py:endless", "--limit", 12)
+    assert first.code == 0, first.err
+    assert first.json["dataset"]["images"] == 12
+    assert first.json["clean"] == onnxnoise(*COMMAND, "--data", "both.npz", "--limit", 12).json["clean"]
+    assert "begins\nends\nbegins\n" in first.err
+    monkeypatch.setattr(pairs, "MOST_IMAGES", 100)
+    refused(onnxnoise(*COMMAND[:-2], "--data", "python:own.py:endless"), 3, "gives more images than 100: does it end?")
+    with_length = hits("python:own.py:listed", limit=12, out="run.sqlite")
+    assert hits("python:own.py:listed", limit=20, out="run.sqlite").dataset["sha256"] == with_length.dataset["sha256"]
+
+
+def test_ctrl_c_ends_a_run_whose_images_never_come(folder: Path) -> None:
+    """The user's code sleeps in a thread that decodes ahead."""
+    command = [*COMMAND[:-2], "--data", "python:own.py:asleep"]
+    run = processes.started(command)
+    processes.until(Path("asleep").exists)
+    run.send_signal(signal.SIGINT)
+    code, out, errors = processes.ended(run)
+    assert (code, out) == (130, ""), errors
+    assert errors.splitlines()[-1].startswith("error: interrupted; ")

@@ -31,3 +31,13 @@ def test_a_function_makes_what_the_same_formula_of_ours_makes_and_may_not_change
     changed = onnxnoise(*mine, "--draws", 3)
     assert changed.code == 3
     assert "noise files" in changed.err
+
+
+def test_what_a_function_prints_is_no_part_of_the_json(tmp_path: Path) -> None:
+    code = CODE.replace("    size", "    print('adding noise')\n    size") + "print('loaded')\n"
+    (tmp_path / "my.py").write_text(code, encoding="utf-8")
+    run = ("bench", "resnet20-cifar10", "--sweep", "all", "--limit", 8, "--levels", "0.1", "--draws", 1, "--json", "-")
+    outcome = onnxnoise(*run, "--noise", f"python:{tmp_path / 'my.py'}:add", "--out", tmp_path / "a.sqlite")
+    assert outcome.code == 0, outcome.err
+    assert len(outcome.json["cells"]) == 1
+    assert "loaded\nadding noise\n" in outcome.err

@@ -73,7 +73,8 @@ class DataLayout:
     layout is there; it looks at names and first bytes only, and also recognizes damaged files of this layout, so that `opens`
     can say what is wrong. `opens` returns the images of the data set there, prepared as the InputSpec says, and raises
     DataError for images that can't be used. `datasets` names the data sets that come in this layout; empty means any.
-    `opens_with`, where there is one, takes the path of the labels too, where they lie in a file of their own.
+    `opens_with`, where there is one, takes the path of the labels too, where they lie in a file of their own; `opens_first` the
+    number of images from the first on that will do, where there may be no end of them.
     """
 
     takes: str
@@ -81,3 +82,4 @@ class DataLayout:
     opens: Callable[[Path, Dataset, InputSpec], ImageSource]
     datasets: tuple[str, ...] = ()
     opens_with: Callable[[Path, Path, Dataset, InputSpec], ImageSource] | None = None
+    opens_first: Callable[[Path, int | None, Dataset, InputSpec], ImageSource] | None = None

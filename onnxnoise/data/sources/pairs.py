@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from threading import Lock
@@ -21,11 +23,13 @@ from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.data.sources.labels import checked
 from onnxnoise.data.sources.rows import axes_of, check_finite, check_scale, turned
 from onnxnoise.errors import DataError, OnnxNoiseError
+from onnxnoise.functions import printing_aside
 from onnxnoise.machine import cores
 from onnxnoise.records import ImageChunk, Pixels
 
 Array = npt.NDArray[Any]
-MOST_IMAGES = 10_000_000
+MOST_IMAGES = 1_500_000
+"""Images after which code that says no length is taken for one that never ends; ImageNet's training part has 1.3 million."""
 
 
 class Given:
@@ -42,12 +46,29 @@ class Given:
         """Whether images should be asked for from first to last and all together: no number finds one, or all are made anew."""
         return not (self.held and _has_numbers(self.make()))
 
-    def pairs(self, positions: Iterable[int] | None = None) -> Iterator[tuple[Array, int]]:
+    def pairs(self, positions: Iterable[int] | None = None, most: int | None = None) -> Iterator[tuple[Array, int]]:
         """(image, label) of the images at these positions, by default of all; it ends where there is no such image.
 
-        The images of a list or a data set are looked up; others are read from the first on, again for each step back. Raises
-        DataError, naming it, for whatever is no pair.
+        The images of a list or a data set are looked up; others are read from the first on, again for each step back. What has
+        no length is not read past the first `most` images. A user's function prints to standard error. Raises DataError, naming
+        it, for whatever is no pair.
         """
+        given = self._pairs(positions, most)
+        try:
+            while True:
+                with self._aside():
+                    pair = next(given, None)
+                if pair is None:
+                    return
+                yield pair
+        finally:
+            with self._aside():
+                given.close()  # so ends a function that yields
+
+    def _aside(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.held else printing_aside()
+
+    def _pairs(self, positions: Iterable[int] | None, most: int | None) -> Generator[tuple[Array, int]]:
         due = 0
         try:
             made = self.make()
@@ -58,7 +79,8 @@ class Given:
                     yield self._image(made[due], due)
                 return
             each = self._each(made)
-            for position in count() if positions is None else positions:
+            first = count() if most is None or hasattr(made, "__len__") else range(most)
+            for position in first if positions is None else positions:
                 if position < due:
                     due, each = 0, self._each(self.make())
                 for pair in each:
@@ -76,11 +98,17 @@ class Given:
     def _each(self, made: Any) -> Iterator[Any]:
         """The pairs that an iterable gives, as many as its length, where it has one."""
         length, given = len(made) if hasattr(made, "__len__") else None, 0
-        for given, pair in enumerate(made, 1):
-            if given > MOST_IMAGES or (length is not None and given > length):
-                more = f"its length, {length}" if length is not None else f"{MOST_IMAGES:,}: does it end?"
-                raise DataError(f"{self.where}: gives more images than {more}")
-            yield pair
+        try:
+            for given, pair in enumerate(made, 1):
+                if given > MOST_IMAGES or (length is not None and given > length):
+                    endless = f"{MOST_IMAGES:,}: does it end? With --limit N it is not read past its first N images"
+                    raise DataError(
+                        f"{self.where}: gives more images than {endless if length is None else f'its length, {length}'}"
+                    )
+                yield pair
+        finally:
+            if isinstance(made, Generator):
+                made.close()
         if length is not None and given < length:
             raise DataError(f"{self.where}: its length is {length}, but it gives {given} images")
 
@@ -118,7 +146,7 @@ class PairImages(ImageSource):
 
     given: Given
     numbers: tuple[tuple[int, ...], str] | None
-    sums: tuple[int, ...]
+    sums: npt.NDArray[np.uint32]
     _turn: Lock = field(default_factory=Lock, repr=False)
 
     @property
@@ -176,19 +204,22 @@ def _sum(image: Array) -> int:
     return zlib.crc32(np.ascontiguousarray(image).data, image.ndim)
 
 
-def open_pairs(given: Given, dataset: Dataset, spec: InputSpec, identity: bytes = b"") -> PairImages:
-    """The images of `given`, all read once; the digest is of `identity`, the images and the labels.
+def open_pairs(
+    given: Given, dataset: Dataset, spec: InputSpec, identity: bytes = b"", most: int | None = None
+) -> PairImages:
+    """The images of `given`, all read once, or the first `most` of what has no length, which may have no end.
+
+    The digest is of `identity`, these images and their labels.
 
     Raises DataError, naming the image, for one that is none, has another shape or type than the first, or NaN among its
     numbers, and for labels out of range.
     """
     digest = hashlib.sha256(identity)
-    labels: list[int] = []
-    sums: list[int] = []
+    labels, sums = array("q"), array("L")
     first: Array | None = None
     first_axes: tuple[int, ...] | None = None
     largest = 0.0
-    for number, (image, label) in enumerate(given.pairs()):
+    for number, (image, label) in enumerate(given.pairs(most=most)):
         where = f"{given.where}: image {number}"
         found = f"{where}: is {image.dtype} {image.shape}"
         axes = axes_of(image.shape, image.dtype, spec, found)
@@ -202,7 +233,7 @@ def open_pairs(given: Given, dataset: Dataset, spec: InputSpec, identity: bytes 
             largest = max(largest, check_finite(image[None], given.where, number))
         digest.update(repr((image.dtype.str, image.shape, label)).encode())
         digest.update(np.ascontiguousarray(image).data)
-        labels.append(label)
+        labels.append(max(-(2**63), min(label, 2**63 - 1)))  # what no label is stays none
         sums.append(_sum(image))
     if first is None:
         raise DataError(f"{given.where}: gives no images")
@@ -220,5 +251,5 @@ def open_pairs(given: Given, dataset: Dataset, spec: InputSpec, identity: bytes 
         labels=truth + spec.label_offset,
         given=given,
         numbers=None if first_axes is not None else (first.shape, kind),
-        sums=tuple(sums),
+        sums=np.array(sums, np.uint32),
     )

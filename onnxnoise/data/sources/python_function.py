@@ -26,10 +26,16 @@ def is_function(path: Path, _: Dataset) -> bool:
 
 
 def open_function(path: Path, dataset: Dataset, spec: InputSpec) -> PairImages:
+    """The images of the function, all of them: `open_first` without an end."""
+    return open_first(path, None, dataset, spec)
+
+
+def open_first(path: Path, most: int | None, dataset: Dataset, spec: InputSpec) -> PairImages:
     """The images of the function, which is called without arguments each time that its images are read again.
 
-    It gives a list, a data set of pairs with a length, or yields them. The digest is of the file's bytes, the function's name,
-    and all images and labels. Raises DataError where the file or the function isn't there, and for whatever it raises.
+    It gives a list, a data set of pairs with a length, or yields them: then it is read no further than its first `most` images.
+    The digest is of the file's bytes, the function's name, and all images and labels that are read. Raises DataError where the
+    file or the function isn't there, and for whatever it raises.
     """
     file, separator, name = str(path)[len(PYTHON) :].rpartition(":")
     if not separator or not name.isidentifier():
@@ -45,7 +51,7 @@ def open_function(path: Path, dataset: Dataset, spec: InputSpec) -> PairImages:
             f"{file}: has more than {MAX_BYTES >> 20} MiB; a Python file has less: keep images and numbers in files beside it"
         )
     identity = hashlib.sha256(code + b"\0" + name.encode()).digest()
-    return open_pairs(Given(_function(file, code, name), f"{file}:{name}"), dataset, spec, identity)
+    return open_pairs(Given(_function(file, code, name), f"{file}:{name}"), dataset, spec, identity, most)
 
 
 def _function(file: str, code: bytes, name: str) -> Callable[[], Any]:
@@ -63,4 +69,9 @@ def _function(file: str, code: bytes, name: str) -> Callable[[], Any]:
     return found  # type: ignore[no-any-return]
 
 
-LAYOUT = DataLayout("python:FILE.py:NAME, a function that gives pairs (image, label)", is_function, open_function)
+LAYOUT = DataLayout(
+    "python:FILE.py:NAME, a function that gives pairs (image, label)",
+    is_function,
+    open_function,
+    opens_first=open_first,
+)
