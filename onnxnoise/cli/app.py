@@ -97,8 +97,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _command in _COMMANDS.items():
     add(app, _command, _name)
-app.add_typer(cards.cards, name="cards", short_help=cards.cards.info.help)
-app.add_typer(noise.noise, name="noise", short_help=noise.noise.info.help)
+app.add_typer(cards.cards, name="cards", short_help=str(cards.cards.info.help).partition("\n")[0])
+app.add_typer(noise.noise, name="noise", short_help=str(noise.noise.info.help).partition("\n")[0])
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 
 from onnxnoise.cli.config import from_config
 from onnxnoise.errors import RunFileError, UsageError
@@ -74,7 +74,19 @@ def _made(run: Callable[..., None], name: str) -> Any:
     called.__doc__ = run.__doc__
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
     alone.command(name)(called)
-    return typer.main.get_command(alone)
+    made = typer.main.get_command(alone)
+    for parameter in made.params:
+        if isinstance(parameter, TyperArgument):
+            _plain(parameter, [each for each in every.values() if not each.names])
+    return made
+
+
+def _plain(argument: Any, known: Sequence[Flag]) -> None:
+    """Make help say an argument as an option's value: `MODEL`, `[MODEL]` where it may be left out; not `{MODEL} <str>`."""
+    (each,) = (each for each in known if each.metavar == argument.metavar)
+    said = f"{each.metavar}..." if each.many else each.metavar
+    argument.get_usage_pieces = lambda _: [said if argument.required else f"[{said}]"]
+    argument.get_help_record = lambda _: (each.metavar, argument.help)
 
 
 _WRITES = {"init_gate": "rules"}

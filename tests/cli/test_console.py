@@ -281,7 +281,10 @@ def watched(run: Any, terminal: Console) -> None:
 def test_progress_on_a_pipe_is_a_few_lines() -> None:
     stream = io.StringIO()
     watched(
-        run_of(50), terminal._Terminal(stderr=False, quiet=False) if stream is None else Console(file=stream, width=80)
+        run_of(50),
+        terminal._Terminal(stderr=False, quiet=False)
+        if stream is None
+        else Console(file=stream, width=80, soft_wrap=True),
     )
     lines = stream.getvalue().splitlines()
     assert lines[0] == headline(NoiseSetting(bn="group", sigma_scope="tensor"))
@@ -296,7 +299,7 @@ def test_progress_on_a_pipe_is_a_few_lines() -> None:
 def test_progress_lines_come_in_slow_runs_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_EVERY", -1.0)
     stream = io.StringIO()
-    watched(run_of(2, snrs=(10.0,)), Console(file=stream, width=80))
+    watched(run_of(2, snrs=(10.0,)), Console(file=stream, width=80, soft_wrap=True))
     assert len(stream.getvalue().splitlines()) == 3 + 4 * (1 + 3 + 6)
 
 
@@ -314,5 +317,5 @@ def test_a_complete_run_has_no_progress() -> None:
     stream = io.StringIO()
     run = run_of(3)
     run.todo = ()
-    watched(run, Console(file=stream, width=80))
+    watched(run, Console(file=stream, width=80, soft_wrap=True))
     assert stream.getvalue().splitlines()[-1].endswith("run file run.sqlite, complete: nothing is left to measure")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -55,6 +61,32 @@ def test_the_cumulative_table_by_slow_counts(folder: Path) -> None:
             for found, share in ((nine, 0.9), (five, 0.5)):
                 first = next((layer for layer in means if means[layer] <= share), None)
                 assert found == ("-" if first is None else str(first))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_breaks_no_word(folder: Path, columns: int) -> None:
+    RunFile(folder / "run.sqlite", names=NAMES, snrs=(100.0, 5.0, 1.0), draws=12, chunks=(60, 60))
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    command = [sys.executable, "-m", "onnxnoise", "show", "run.sqlite"]
+    environment = {key: text for key, text in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")} | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "TERM": "xterm",
+    }
+    with subprocess.Popen(command, stdout=its, stderr=its, env=environment) as running:
+        os.close(its)
+        shown = b""
+        try:
+            while piece := os.read(ours, 65536):
+                shown += piece
+        except OSError:  # how Linux says that the other end is closed
+            pass
+    os.close(ours)
+    assert running.returncode == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+    assert max(map(len, lines)) <= columns
+    piped = onnxnoise("show", "run.sqlite", columns=columns)
+    assert " ".join(lines).split() == (piped.out + piped.err).split()
 
 
 def test_the_curve_is_as_long_as_the_accuracy(folder: Path) -> None:

@@ -15,7 +15,8 @@ from onnxnoise.flags import Given, from_flags
 
 cards = typer.Typer(
     cls=Commands,
-    help="Model cards: how a model wants its images, how it is built, what was published and measured about it.",
+    help="Model cards: how a model wants its images, how it is built, what was published and measured about it.\n\n"
+    "Without a command it lists them.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )

@@ -13,7 +13,7 @@ from onnxnoise.fields import flag
 class MergeFlags:
     """The flags that name the run files to join, and the file for the result."""
 
-    sources: tuple[str, ...] = flag("", "RUN_FILE...", "Run files of one run, two or more", many=True)
+    sources: tuple[str, ...] = flag("", "RUN_FILE", "Run files of one run, two or more", many=True)
     out: str = flag("-o --out", "FILE", "The joined run file; added to if it is there")
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
 
 import typer
 
-from onnxnoise.cli.options import Printer, completing
+from onnxnoise.cli.options import Commands, Printer, add
+from onnxnoise.fields import flag
 from onnxnoise.noise import MODELS
 
 noise = typer.Typer(
-    help="Noise models: what --noise takes, with formulas, constants, sources, and what each leaves out.",
+    cls=Commands,
+    help="Noise models: what --noise takes, with formulas, constants, sources, and what each leaves out.\n\n"
+    "Without a command it lists them.",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -27,12 +30,19 @@ def listed(context: typer.Context) -> None:
     noises.model_list(Printer().shown, entries())
 
 
-@noise.command("show")
-def show_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A noise model.", autocompletion=completing(MODELS))],
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ShowFlags:
+    """The flag that chooses the noise model to show."""
+
+    name: str = flag("", "NAME", "A noise model", choices=tuple(MODELS))
+
+
+def show_model(own: ShowFlags, printer: Printer) -> None:
     """Print a noise model's formula, constants, source, default levels, and what it does not model."""
     from onnxnoise.cli.output import terminal
     from onnxnoise.noise.catalogue import entry
 
-    terminal.pairs(Printer().shown, entry(name).pairs)
+    terminal.pairs(printer.shown, entry(own.name).pairs)
+
+
+add(noise, show_model, "show")

@@ -49,7 +49,7 @@ def plan(own: PlanFlags, given: Given, printer: Printer) -> None:
         replace(from_flags(**given), draws=own.draws),
         max_share=own.max_share,
         fresh_draws=own.fresh_draws,
-        tell=lambda text: printer.aside.print(text, soft_wrap=not printer.aside.is_terminal),
+        tell=printer.aside.print,
     )
     if own.map_out is not None:
         _MAP.write(own.map_out, digital_layers.as_map(made))

@@ -19,7 +19,7 @@ ROWS = ("cells", "draws", "averages")
 class ReportFlags:
     """The flags that say what is shown, and in which file."""
 
-    runs: tuple[str, ...] = flag("", "RUN...", "Run files, as bench --out makes them", many=True)
+    runs: tuple[str, ...] = flag("", "RUN", "Run files, as bench --out makes them", many=True)
     output: str = flag(
         "-o --output",
         "FILE",

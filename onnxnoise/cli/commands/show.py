@@ -14,7 +14,7 @@ from onnxnoise.words import METRICS, Metric
 class ShownFlags:
     """The flags that say which runs are shown, and how."""
 
-    runs: tuple[str, ...] = flag("", "RUN...", "Run files, as bench --out makes them", many=True)
+    runs: tuple[str, ...] = flag("", "RUN", "Run files, as bench --out makes them", many=True)
     metric: Metric | None = flag(
         "--metric", None, "What the tables show", default=None, choices=METRICS, by_default="as the run was asked"
     )

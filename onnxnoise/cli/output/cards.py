@@ -60,7 +60,7 @@ def _span(span: tuple[float, float, float] | None) -> str:
 
 def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -> None:
     """Print each statement of a card beside the file's own, one a line, with the reason where they differ."""
-    console.print(f"{safe(name)} held against {safe(card)}", soft_wrap=True)
+    console.print(f"{safe(name)} held against {safe(card)}")
     table = plain_table()
     for heading in ("", "card", "file", ""):
         table.add_column(heading, no_wrap=True)
@@ -69,7 +69,7 @@ def findings(console: Console, name: str, card: str, found: Sequence[Finding]) -
     print_table(console, table, 0)
     for each in found:
         if each.agrees is not True and each.why:
-            console.print(f"{safe(each.what)}: {safe(each.why)}", soft_wrap=True)
+            console.print(f"{safe(each.what)}: {safe(each.why)}")
     unsaid = [each.what for each in found if each.agrees is None]
     if any(each.agrees is False for each in found):
         console.print("file and card do not agree")
@@ -83,15 +83,15 @@ def draft(console: Console, made: NewCard) -> None:
     """Print what was tried for a drafted card, and the questions that it leaves open."""
     trials = made.trials
     if trials is not None:
-        console.print(f"tried on {trials.images:,} images; chance is {trials.chance:.1%}", soft_wrap=True)
+        console.print(f"tried on {trials.images:,} images; chance is {trials.chance:.1%}")
         _trials(console, "numbers", trials.numbers)
         if trials.geometries:
             _trials(console, "size", trials.geometries)
         if trials.at_chance:
-            console.print(Text(safe(trials.summary), "yellow"), soft_wrap=True)
+            console.print(Text(safe(trials.summary), "yellow"))
         console.print()
     for question in made.questions:
-        console.print(Text.assemble(("open: ", "yellow"), safe(question)), soft_wrap=True)
+        console.print(Text.assemble(("open: ", "yellow"), safe(question)))
 
 
 def _trials(console: Console, heading: str, trials: Sequence[Trial]) -> None:
@@ -110,7 +110,6 @@ def drafted(console: Console, target: str, model: str, data: str | None) -> None
     command = f"onnxnoise bench {shlex.quote(model)} --card {shlex.quote(target)}{images}"
     console.print(
         f"written: {safe(target)}; read it, answer what is open, then: {safe(command)}",
-        soft_wrap=True,
     )
 
 

@@ -23,15 +23,14 @@ if TYPE_CHECKING:
 def written(console: Console, chip: Chip) -> None:
     """Print the noise that the written file has."""
     at = level_of(chip.noise).text(chip.level)
-    console.print(headline(chip.noise), soft_wrap=True)
+    console.print(headline(chip.noise))
     console.print(
         f"{safe(chip.path)}: {safe(chip.model['name'])} ({chip.model['sha256'][:8]}) with draw {chip.draw} of seed "
         f"{chip.seed} at {at} in {counted(len(chip.layers), 'layer')}, {chip.parameters:,} parameters",
-        soft_wrap=True,
     )
     if chip.negative_variances:
         done = "kept" if chip.bn == "raw" else "stored as 0"
-        console.print(f"{chip.negative_variances} batch-norm variances became negative and are {done}", soft_wrap=True)
+        console.print(f"{chip.negative_variances} batch-norm variances became negative and are {done}")
 
 
 def margins(console: Console, found: Margins) -> None:
@@ -43,9 +42,9 @@ def margins(console: Console, found: Margins) -> None:
     if found.margins[0].layer is None:
         (only,) = found.margins
         said = f"{wanted} {_from(only, found)}" if level.name == "SNR" else _kept(only, found)
-        console.print(Text(f"All layers noisy: {said}", "bold"), soft_wrap=True)
+        console.print(Text(f"All layers noisy: {said}", "bold"))
         if only.accuracy is not None:
-            console.print(f"at {level.text(only.level)}: {_estimate(only.accuracy)} of clean", soft_wrap=True)
+            console.print(f"at {level.text(only.level)}: {_estimate(only.accuracy)} of clean")
     else:
         extreme = "lowest" if level.less == "larger" else "highest"
         console.print()
@@ -54,7 +53,6 @@ def margins(console: Console, found: Margins) -> None:
                 f"One noisy layer at a time: {extreme} {level.name} with {wanted}",
                 "bold",
             ),
-            soft_wrap=True,
         )
         ranked = sorted(found.margins, key=lambda margin: level.order(margin.level))
         rows: list[list[str | Text]] = [
@@ -71,7 +69,7 @@ def margins(console: Console, found: Margins) -> None:
         named_table(console, ["#", "layer", "kind", level.name, "noise", "95 % interval"], rows)
     chance_line(console, None, found.chance)
     to = "exactly" if level.whole or level.choices else f"to {found.tolerance:.0%}"
-    console.print(Text(f"found {to}; noise: {level.share}", "dim"), soft_wrap=True)
+    console.print(Text(f"found {to}; noise: {level.share}", "dim"))
 
 
 def _kept(margin: Margin, found: Margins) -> str:
@@ -127,13 +125,13 @@ def plan(console: Console, made: Plan) -> None:
     head = f"Keep {many}, {made.share:.2%} of the parameters" if made.digital else "No layer needs to be digital"
     if not made.met:
         head = f"No plan found (the best: {many}, {made.share:.2%} of the parameters)"
-    console.print(Text(f"{head}, for {METRIC_TITLES[made.metric]} {goal.split(' ', 1)[1]}", "bold"), soft_wrap=True)
+    console.print(Text(f"{head}, for {METRIC_TITLES[made.metric]} {goal.split(' ', 1)[1]}", "bold"))
     if made.digital:
         rows: list[list[str | Text]] = [
             [str(layer.index), layer.name, layer.kind, f"{layer.parameters:,}"] for layer in made.digital
         ]
         named_table(console, ["#", "layer", "kind", "parameters"], rows)
-        console.print(Text(f"noise stays in --layers {index_ranges(made.noisy)}", "dim"), soft_wrap=True)
+        console.print(Text(f"noise stays in --layers {index_ranges(made.noisy)}", "dim"))
     table = plain_table()
     for heading in (f"{made.measure} / clean", "draws", "mean", "95 % interval", "worst"):
         table.add_column(heading, no_wrap=True, justify="left" if heading.endswith("clean") else "right")
@@ -141,7 +139,7 @@ def plan(console: Console, made: Plan) -> None:
     table.add_row("with this plan", f"{made.fresh_draws} fresh (seed {made.fresh_seed})", *_columns(made.verified))
     print_table(console, table, 0)
     chance_line(console, None, made.chance)
-    console.print(_verdict(made), soft_wrap=True)
+    console.print(_verdict(made))
 
 
 def _verdict(made: Plan) -> Text:

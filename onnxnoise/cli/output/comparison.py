@@ -24,11 +24,10 @@ _OTHERS, _OTHERS_PLAIN = 60, 36
 
 def comparison_tables(console: Console, comparison: Comparison) -> None:
     """Print all that a person needs to choose: the models, then each ranking by level, then the crossings."""
-    console.print(headline(comparison.noise), soft_wrap=True)
+    console.print(headline(comparison.noise))
     console.print(
         f"{len(comparison.models)} models on the same {comparison.dataset['images']:,} images of "
         f"{safe(str(comparison.dataset['name']))}; {METRIC_TITLES[comparison.metric]}{agreement_said(comparison.dataset)}",
-        soft_wrap=True,
     )
     table = plain_table()
     for heading in ("model", "layers", "parameters", "clean"):
@@ -52,9 +51,7 @@ def _ranking(console: Console, level: Level, quantity: Quantity, placings: Seque
     draws = sorted({placing.draws for placing in placings})
     count = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
     console.print()
-    console.print(
-        Text(f"{wording.TITLES[quantity]}; {count} draw{'' if draws == [1] else 's'}", "bold"), soft_wrap=True
-    )
+    console.print(Text(f"{wording.TITLES[quantity]}; {count} draw{'' if draws == [1] else 's'}", "bold"))
     intervals = console.width >= _ROOM_FOR_INTERVALS and draws[-1] > 1
     room = console.width - (_OTHERS if intervals else _OTHERS_PLAIN) - 2
     longest = max(cell_len(safe(placing.model)) for placing in placings)
@@ -95,7 +92,6 @@ def _crossings(console: Console, comparison: Comparison) -> None:
     for each in clear:
         console.print(
             wording.crossing(comparison, each, {model.label: safe(model.label) for model in comparison.models}),
-            soft_wrap=not console.is_terminal,
         )
     if len(clear) < len(crossings):
         more = len(crossings) - len(clear)
@@ -104,7 +100,6 @@ def _crossings(console: Console, comparison: Comparison) -> None:
                 f"{more} time{'' if more == 1 else 's'} the means cross, but as a tie at one end or both (--json)",
                 "dim",
             ),
-            soft_wrap=not console.is_terminal,
         )
 
 
@@ -130,4 +125,4 @@ def _notes(console: Console, comparison: Comparison) -> None:
         )
     console.print()
     for note in notes:
-        console.print(Text(note, "dim"), soft_wrap=not console.is_terminal)
+        console.print(Text(note, "dim"))

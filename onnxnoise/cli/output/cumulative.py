@@ -26,9 +26,7 @@ def cumulative_table(console: Console, result: Result, metric: Metric, mean: str
     indices = sorted({cell.layer or 0 for cells in curves for cell in cells})
     depths = few(indices, max(3, min(_MOST, (console.width - _OTHERS) // _COLUMN)))
     console.print()
-    console.print(
-        Text(f"Noise in layers 1 to L: {METRIC_TITLES[metric]} accuracy / clean, {mean}", "bold"), soft_wrap=True
-    )
+    console.print(Text(f"Noise in layers 1 to L: {METRIC_TITLES[metric]} accuracy / clean, {mean}", "bold"))
     table = plain_table()
     for heading in (level.name, *REACHED, *(f"L={index}" for index in depths)):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -41,7 +39,7 @@ def cumulative_table(console: Console, result: Result, metric: Metric, mean: str
         )
     print_table(console, table, 0)
     for note in _notes(None if result.chance is None else result.chance.of(metric)):
-        console.print(Text(note, "dim"), soft_wrap=True)
+        console.print(Text(note, "dim"))
 
 
 def _notes(chance: float | None) -> list[str]:

@@ -32,11 +32,11 @@ def all_layer_curve(console: Console, result: Result, metric: Metric) -> None:
     console.print()
     for name, estimate in zip(names, means.values(), strict=True):
         bar = _bar(estimate, result.normalized_chance, room, longest)
-        console.print(Text.assemble(f"{name:>{wide}} ", bar, f" {estimate.mean:.2f}"), soft_wrap=True)
+        console.print(Text.assemble(f"{name:>{wide}} ", bar, f" {estimate.mean:.2f}"))
     notes = ["bars: accuracy / clean, all layers noisy"]
     notes += ["dots: up to the interval's end"] if any(each.sampled for each in means.values()) else []
     notes += ["stroke: chance"] if result.normalized_chance is not None else []
-    console.print(Text("; ".join(notes), "dim"), soft_wrap=True)
+    console.print(Text("; ".join(notes), "dim"))
 
 
 def _bar(estimate: Estimate, chance: float | None, room: int, longest: float) -> Text:

@@ -22,7 +22,7 @@ _LONGEST_REASON = 90
 def examination(console: Console, found: Examination) -> None:
     """Print versions, devices and memory one a line, a table of providers, and each problem with what to do about it."""
     for key, value in _facts(found):
-        console.print(Text.assemble((f"{key}: ", "bold"), safe(value)), soft_wrap=True)
+        console.print(Text.assemble((f"{key}: ", "bold"), safe(value)))
     table = plain_table()
     for heading in ("provider", "works", ""):
         table.add_column(heading, overflow="fold")
@@ -34,7 +34,7 @@ def examination(console: Console, found: Examination) -> None:
     console.print()
     for problem in found.problems:
         line = Text.assemble(("problem: ", "bold red"), safe(problem.found), "; ", safe(problem.remedy))
-        console.print(line, soft_wrap=not console.is_terminal)
+        console.print(line)
     if not found.works:
         console.print("nothing can be measured here: not even the CPU provider works")
     elif not found.problems:

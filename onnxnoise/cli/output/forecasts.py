@@ -22,7 +22,7 @@ def forecast(console: Console, told: Forecast, *, decides: bool = False) -> None
     if told.precision is not None:
         draws = f"until +-{told.precision:g}, at most {draws}"
     least, most = told.least, told.most
-    console.print(headline(told.noise), soft_wrap=True)
+    console.print(headline(told.noise))
     pairs(
         console,
         [

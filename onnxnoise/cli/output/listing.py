@@ -21,24 +21,21 @@ _SHOWN = 4
 def run_files(console: Console, folder: str, found: Sequence[Found]) -> None:
     """Print each run file's name, then its model and images, its noise, and what it found."""
     for each in found:
-        console.print(Text(safe(each.path.name), "bold"), soft_wrap=True)
+        console.print(Text(safe(each.path.name), "bold"))
         if each.problem is not None or each.model is None or each.dataset is None:
-            console.print(Text.assemble(("  not readable: ", "red"), safe(each.problem or "")), soft_wrap=True)
+            console.print(Text.assemble(("  not readable: ", "red"), safe(each.problem or "")))
             continue
         done = "complete" if (each.done or 0) >= 1 else f"{each.done:.0%} measured"
         console.print(
             f"  {shortened(each.model['name'], 40)} ({each.model['sha256'][:8]}) on "
             f"{counted(int(each.dataset['images']), 'image')} of {shortened(str(each.dataset['name']), 40)}; {done}",
-            soft_wrap=True,
         )
-        console.print(Text(f"  {each.noise}; seed {each.seed}", "dim"), soft_wrap=True)
-        console.print(f"  clean {each.clean:.1%}{_headline(each)}", soft_wrap=True)
+        console.print(Text(f"  {each.noise}; seed {each.seed}", "dim"))
+        console.print(f"  clean {each.clean:.1%}{_headline(each)}")
     if not found:
-        console.print(
-            f"no run files in {safe(folder)}; `onnxnoise bench MODEL` makes one in the working folder", soft_wrap=True
-        )
+        console.print(f"no run files in {safe(folder)}; `onnxnoise bench MODEL` makes one in the working folder")
     else:
-        console.print(Text("`onnxnoise show FILE` prints a run's tables", "dim"), soft_wrap=True)
+        console.print(Text("`onnxnoise show FILE` prints a run's tables", "dim"))
 
 
 def _headline(each: Found) -> str:

@@ -20,4 +20,4 @@ def model_list(console: Console, entries: Sequence[Entry]) -> None:
         table.add_row(each.name, "-" if each.level.only is not None else each.level.name, each.swept, each.summary)
     print_table(console, table, 0)
     last = "A chain joins them: quantize:4+pcm+stuck:0.001. `onnxnoise noise show NAME` says more."
-    console.print(Text(f"\n{last}", "dim"), soft_wrap=True)
+    console.print(Text(f"\n{last}", "dim"))

@@ -37,15 +37,14 @@ def layers_table(
     console: Console, name: str, layers: Sequence[LayerInfo], noise: NoiseSetting, without: WithoutNoise
 ) -> None:
     """Print the noise layers of a model, one a line, their totals, and how many parameters belong to none of them."""
-    console.print(headline(noise), soft_wrap=True)
+    console.print(headline(noise))
     parameters = sum(layer.parameters for layer in layers)
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(layer.kind for layer in layers).items())
-    console.print(f"{safe(name)}: {len(layers)} noise layers ({kinds}), {parameters:,} parameters", soft_wrap=True)
+    console.print(f"{safe(name)}: {len(layers)} noise layers ({kinds}), {parameters:,} parameters")
     if without.elements:
         console.print(
             f"{without.elements:,} parameters more ({100 * without.share:.3g} % of all) belong to no layer and stay "
             "without noise",
-            soft_wrap=True,
         )
     rows: list[list[str | Text]] = []
     for layer in layers:
@@ -53,25 +52,22 @@ def layers_table(
         shape = "x".join(map(str, first)) + (f" +{more}" if more else "")
         rows.append([str(layer.index), layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.sigma_w:.4g}"])
     named_table(console, ["#", "layer", "kind", "shape", "parameters", "sigma_w"], rows)
-    console.print(Text("+N: so many more initializers; sigma_w pools the values of all", "dim"), soft_wrap=True)
+    console.print(Text("+N: so many more initializers; sigma_w pools the values of all", "dim"))
 
 
 def result_tables(console: Console, result: Result, *, all_layers: bool) -> None:
     """Print the noise profile: single layers (worst first), layers 1 to L, all together, A_avr, and how to read them."""
     metric = result.told
     title_lines(console, result, images=result.clean.images)
-    console.print(
-        f"clean {result.measure}: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}", soft_wrap=True
-    )
+    console.print(f"clean {result.measure}: {_accuracies(result.clean)}; seed {result.seed}; {result.provider}")
     if result.design == CHUNKED:
-        console.print(f"each chunk of images met draws of its own; {_reached(result, metric)}", soft_wrap=True)
+        console.print(f"each chunk of images met draws of its own; {_reached(result, metric)}")
     if result.measured < result.planned:
         console.print(
             Text.assemble(
                 ("unfinished: ", "yellow"),
                 f"{result.measured} of {result.planned} passes over the images are complete; the rest is left out",
             ),
-            soft_wrap=True,
         )
     counts = [len(cell.draws) for cell in result.cells] or [0]
     least, most = min(counts), max(counts)
@@ -88,7 +84,6 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
                 f"One noisy layer at a time: {METRIC_TITLES[metric]} {result.measure} / clean, {mean}, worst first",
                 "bold",
             ),
-            soft_wrap=True,
         )
         _single_table(console, result, single, levels, metric, all_layers=all_layers)
     cumulative_table(console, result, metric, mean)
@@ -104,7 +99,6 @@ def next_steps(console: Console, run_file: str, *, chunked: bool) -> None:
     console.print(
         f"kept in {safe(run_file)}: `onnxnoise show {safe(file)}` prints this again, `onnxnoise report {safe(file)}` makes a "
         f"page of it, and the same command with more {more} goes on",
-        soft_wrap=not console.is_terminal,
     )
 
 
@@ -174,7 +168,7 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
     every = "All layers" if chosen == len(result.layers) else f"The {chosen} chosen of {len(result.layers)} layers"
     title = ", and ".join([*([f"{every} noisy together"] if whole else []), *(["A_avr"] if averages else [])])
     console.print()
-    console.print(Text(f"{title}: {METRIC_TITLES[metric]}, {mean}", "bold"), soft_wrap=True)
+    console.print(Text(f"{title}: {METRIC_TITLES[metric]}, {mean}", "bold"))
     table = plain_table()
     for heading in (
         swept.name,
@@ -206,7 +200,7 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
     if result.design == CHUNKED:
         notes.append("yield and worst chip: with --draws N, where every draw meets every image")
     for note in notes:
-        console.print(Text(note, "dim"), soft_wrap=True)
+        console.print(Text(note, "dim"))
 
 
 def _shown(estimate: Estimate | None, intervals: bool) -> str:

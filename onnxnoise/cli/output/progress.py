@@ -57,18 +57,16 @@ class LiveProgress:
         self.level = run.experiment.spec.level
         self.budget = run.experiment.spec.budget
         self.names = {layer.index: layer.name for layer in layers}
-        self.console.print(headline(run.experiment.noise), soft_wrap=not self.console.is_terminal)
+        self.console.print(headline(run.experiment.noise))
         self.console.print(
             f"{safe(run.experiment.subject.network.name)}: {counted(len(layers), 'layer')}, "
             f"{run.schedule.about(self.level)}, "
             f"{counted(question.images, 'image')} of {safe(run.experiment.images.name)}",
-            soft_wrap=not self.console.is_terminal,
         )
         kept = ", continued" if run.store.runs() else ""
         kept = kept if run.todo else ", complete: nothing is left to measure"
         self.console.print(
             f"{run.experiment.provider.name}; run file {safe(str(run.store.path))}{kept}",
-            soft_wrap=not self.console.is_terminal,
         )
         for tally in run.store.tallies("clean"):
             self._count_clean(tally)
@@ -119,7 +117,7 @@ class LiveProgress:
         step = int(10 * self._share())
         if first or step > self.step or time.monotonic() - self.printed > _EVERY:
             self.step, self.printed = step, time.monotonic()
-            self.console.print("; ".join((self._time(), *self._so_far())), soft_wrap=not self.console.is_terminal)
+            self.console.print("; ".join((self._time(), *self._so_far())))
 
     def _share(self) -> float:
         """The share of the work known so far, or of the time to spend, that is done; a fraction of 1."""

@@ -18,7 +18,7 @@ def realized_table(console: Console, result: Result) -> None:
     level = level_of(result.noise)
     many = counted(result.realized_layers[0].layers, "layer")
     console.print()
-    console.print(Text(f"What the weights really got: lowest, median and highest of {many}", "bold"), soft_wrap=True)
+    console.print(Text(f"What the weights really got: lowest, median and highest of {many}", "bold"))
     table = plain_table()
     for heading in (level.name, "SNR", "gain", "offset"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -30,5 +30,4 @@ def realized_table(console: Console, result: Result) -> None:
             "SNR: sd(w) / sd(w' - w) of a layer; gain: sum(w w') / sum(w w); offset: mean(w' - w) / sd(w); of each layer: --json",
             "dim",
         ),
-        soft_wrap=True,
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def written(console: Console, output: str, runs: Sequence[OpenedRun]) -> None:
     """Print one line for the file, and one for each run that is not finished."""
-    console.print(f"wrote {safe(output)}", soft_wrap=True)
+    console.print(f"wrote {safe(output)}")
     for run in runs:
         if run.measured < run.planned:
             console.print(
@@ -25,5 +25,4 @@ def written(console: Console, output: str, runs: Sequence[OpenedRun]) -> None:
                     f"{safe(str(run.path))} has {run.measured:,} of {run.planned:,} passes ({run.measured / run.planned:.1%}); "
                     "what is complete is in the report",
                 ),
-                soft_wrap=True,
             )

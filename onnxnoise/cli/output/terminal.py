@@ -38,10 +38,11 @@ def fitted(text: str, cells: int) -> str:
 
 
 class _Terminal(Console):
-    """A console that reads no markup or emoji codes in texts."""
+    """A console that reads no markup or emoji codes in texts; a terminal wraps a line at words, a file gets it whole."""
 
     def __init__(self, *, stderr: bool, quiet: bool) -> None:
         super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+        self.soft_wrap = not self.is_terminal
 
 
 def consoles(*, quiet: bool) -> tuple[Console, Console]:
@@ -50,9 +51,8 @@ def consoles(*, quiet: bool) -> tuple[Console, Console]:
 
 
 def error_message(console: Console, message: str) -> None:
-    """Print one error, on one line (which a terminal wraps at words), for the person who must act."""
-    line = Text.assemble(("error: ", "bold red"), safe(" ".join(message.split("\n"))))
-    console.print(line, soft_wrap=not console.is_terminal)
+    """Print one error, on one line, for the person who must act."""
+    console.print(Text.assemble(("error: ", "bold red"), safe(" ".join(message.split("\n")))))
 
 
 _ADVICE = frozenset(
@@ -73,12 +73,11 @@ _ADVICE = frozenset(
 
 
 def warnings(console: Console, notices: Sequence[Notice]) -> None:
-    """Print each warning on one line, which a terminal wraps at words; on a quiet console those that change a meaning."""
+    """Print each warning on one line; on a quiet console only those that change a meaning."""
     hushed, console.quiet = console.quiet, False
     for notice in notices:
         if not (hushed and notice.code in _ADVICE):
-            line = Text.assemble(("warning: ", "yellow"), safe(notice.message))
-            console.print(line, soft_wrap=not console.is_terminal)
+            console.print(Text.assemble(("warning: ", "yellow"), safe(notice.message)))
     console.quiet = hushed
 
 
@@ -87,8 +86,8 @@ def title_lines(console: Console, record: MeasuredModel, more: str = "", images:
 
     `more` is what else stands on the second line.
     """
-    console.print(headline(record.noise), soft_wrap=True)
-    console.print(record.about(safe, images) + more, soft_wrap=True)
+    console.print(headline(record.noise))
+    console.print(record.about(safe, images) + more)
 
 
 def chance_line(console: Console, accuracy: float | None, normalized: float | None) -> None:
@@ -96,9 +95,7 @@ def chance_line(console: Console, accuracy: float | None, normalized: float | No
     said = [] if accuracy is None else [f"{accuracy:.2%}"]
     said += [] if normalized is None else [f"{normalized:.3f} of clean"]
     if said:
-        console.print(
-            Text(f"chance: {', '.join(said)}, by always naming the most frequent class", "dim"), soft_wrap=True
-        )
+        console.print(Text(f"chance: {', '.join(said)}, by always naming the most frequent class", "dim"))
 
 
 def colored(value: float | None) -> Text:
@@ -146,7 +143,7 @@ def plain_table() -> Table:
 def print_table(console: Console, table: Table, cells: int) -> None:
     """Print a table at least `cells` wide, wider than the terminal rather than with its numbers cut."""
     console.print()
-    console.print(table, width=max(console.width, cells), crop=False)
+    console.print(table, width=max(console.width, cells), crop=False, soft_wrap=False)
 
 
 def lines(console: Console, text: str) -> None:
@@ -160,7 +157,7 @@ def pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
     for key, value in rows:
         lines = value.rstrip("\n").split("\n")
         if len(lines) == 1:
-            console.print(Text.assemble((f"{safe(key)}: ", "bold"), safe(value)), soft_wrap=True)
+            console.print(Text.assemble((f"{safe(key)}: ", "bold"), safe(value)))
             continue
         console.print(Text(f"{safe(key)}:", "bold"))
         for line in lines:

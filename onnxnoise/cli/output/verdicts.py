@@ -50,22 +50,20 @@ def verdict_table(console: Console, verdict: GateVerdict) -> None:
             Text.assemble(
                 f"rule {safe(rule.name)} ", (_SAID[rule.verdict], _STYLES[rule.verdict]), f": {safe(rule.message)}"
             ),
-            soft_wrap=not console.is_terminal,
         )
-    console.print(Text("bounds: one-sided, at the rule's error, whenever one looks", "dim"), soft_wrap=True)
+    console.print(Text("bounds: one-sided, at the rule's error, whenever one looks", "dim"))
     console.print(Text.assemble("verdict: ", (verdict.verdict, _STYLES[verdict.verdict])))
 
 
 def checked(console: Console, rules: Rules) -> None:
     """Print that a rules file can be used, and its rules in words."""
     count = len(rules.rules)
-    console.print(f"{safe(str(rules.path))}: {counted(count, 'rule')}, all can be used", soft_wrap=True)
+    console.print(f"{safe(str(rules.path))}: {counted(count, 'rule')}, all can be used")
     for rule in rules.rules:
         place = rule.sweep if rule.layer is None else f"{rule.sweep}, layer {safe(rule.layer)}"
         console.print(
             f"  {safe(rule.name)}: {rule.quantity} of {METRIC_TITLES[rule.metric]} ≥ {rule.limit:.4g} ({place}, {rule.key} "
             f"{rule.level:g}, confidence {rule.confidence:g})",
-            soft_wrap=True,
         )
 
 
@@ -81,12 +79,11 @@ def started(console: Console, made: Started) -> None:
     title_lines(console, made.result, images=made.result.clean.images)
     at = level_of(made.result.noise).text(made.level)
     worst = "" if made.found.worst is None else f", the worst chip {made.found.worst:.3f}"
-    console.print(f"all layers noisy at {at}: {made.found.mean:.3f} of the clean accuracy{worst}", soft_wrap=True)
-    console.print(f"rule: at least {made.least:g} of the clean accuracy at {at}", soft_wrap=True)
+    console.print(f"all layers noisy at {at}: {made.found.mean:.3f} of the clean accuracy{worst}")
+    console.print(f"rule: at least {made.least:g} of the clean accuracy at {at}")
     for path in made.paths:
-        console.print(f"wrote {safe(str(path))}", soft_wrap=True)
+        console.print(f"wrote {safe(str(path))}")
     console.print(
         f"next: `onnxnoise gate {safe(made.model)} --rules {safe(str(made.paths[0]))}`; the jobs run that, too: change in them "
         "what is installed, and include the GitLab job where you have one",
-        soft_wrap=not console.is_terminal,
     )
