@@ -79,7 +79,8 @@ class Host:
 
     def noisy(self, chain: Chain, clean: Initializer, drawn: tuple[Drawn, ...]) -> Callable[[float], Floats]:
         """A function from a level to the noisy initializer, laid out as the graph stores it."""
-        return lambda level: clean.as_stored(chain.at(clean.weights, drawn, level))
+        made = chain.over(clean.weights, drawn)
+        return lambda level: clean.as_stored(made(level))
 
     def floored(self, values: Floats) -> tuple[Floats, int]:
         """(the values with those below 0 replaced by 0, how many there were)."""
@@ -120,7 +121,7 @@ class LayerSource:
             drawn = self.chain.draw(self.setting.seed, draw, self.layer.index, tensor.role, tensor.shape)
             if tensor.transposed:  # in memory as the graph stores them: noisy values need no transposition of their own
                 drawn = tuple(tuple(_transposed_in_memory(each, tensor.shape) for each in arrays) for arrays in drawn)
-            size += sum(array.nbytes for arrays in drawn for array in arrays)
+            size += self.chain.shared_bytes(drawn, clean.weights.values.size)
             made.append(maker.noisy(self.chain, clean, drawn))
         return LayerNoise(self.layer, self.setting.bn == "raw", tuple(made), maker, size)
 

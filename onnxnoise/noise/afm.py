@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Weights
-from onnxnoise.noise.blocks import by_blocks, swapped_where
+from onnxnoise.noise.blocks import by_blocks, chosen, polynomial, swapped_where, times
 from onnxnoise.noise.fixed import ONE
-from onnxnoise.noise.hermes import polynomial
 from onnxnoise.records import Floats
 
 _SMALL = (2.5797410660159494, 0.22419685954327148, -0.00371581208142707, 2.939751381126213e-05)
@@ -40,9 +39,9 @@ class Afm(ByNormals):
             w *= 180 / np.where(unit > 0, unit, 1.0)
             size = np.abs(w)
             small = size <= _FROM
-            sigma, _ = swapped_where(small, polynomial(_SMALL, size), polynomial(_LARGE, size))
-            sigma *= swapped_where(small, z1, z2)[0]
-            w += sigma
+            w += times(
+                chosen(small, polynomial(_SMALL, size), polynomial(_LARGE, size)), swapped_where(small, z1, z2)[0]
+            )
             w *= ~small | (np.abs(w) >= _DEAD)
             w += 0.0
             w *= unit / 180

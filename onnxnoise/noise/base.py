@@ -237,6 +237,17 @@ class ByNormals:
 
 
 @runtime_checkable
+class SharedModel(NoiseModel, Protocol):
+    """A noise model of which most work does not depend on the level, so that all levels of a draw can share it."""
+
+    def over(self, weights: Weights, drawn: Drawn) -> Callable[[float], Floats]:
+        """A function from a level to what `at` gives, to the bit; what levels share is computed once."""
+
+    def shared_bytes(self, values: int) -> int:
+        """The bytes that such a function keeps for an initializer of so many values."""
+
+
+@runtime_checkable
 class DeviceModel(NoiseModel, Protocol):
     """A noise model that can also be computed on a provider's device, to the bit what `at` computes.
 

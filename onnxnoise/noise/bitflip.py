@@ -10,7 +10,7 @@ import numpy.typing as npt
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Weights
 from onnxnoise.noise.blocks import by_blocks
-from onnxnoise.noise.uniform import below, probability
+from onnxnoise.noise.uniform import Words, probability, uniform_words, words_below
 from onnxnoise.records import Codes, Floats
 
 FLOAT = 32
@@ -44,8 +44,8 @@ class Bitflip(ByNormals):
         self._bits = int(bits)
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:
-        """One array of uniform numbers, float32, of shape (..., bits)."""
-        return (random.random((*shape, self._bits), dtype=np.float32),)
+        """One array of uniform numbers of shape (..., bits), as the words of which their float32 are made."""
+        return (uniform_words(random, (*shape, self._bits)),)
 
     def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
         """The weights of the flipped codes; with `bits=32` they may be infinite or no numbers, as flipped bits make them."""
@@ -64,7 +64,8 @@ class Bitflip(ByNormals):
             codes ^= flipped.view(np.int32)
             codes <<= 32 - bits  # and back: the sign is the highest of the bits
             codes >>= 32 - bits
-            w = codes * unit
+            w[:] = codes
+            w *= unit
             w /= n
             return w
 
@@ -80,17 +81,18 @@ def _stored(codes: Codes, values: Floats, flips: npt.NDArray[np.uint32]) -> Floa
     return codes.weights(flipped)
 
 
-def _flips(u: Floats, p: float) -> npt.NDArray[np.uint32]:
-    """The masks of flipped bits of each value, of the shape of `u` without its last axis: bit i is set where u[..., i] < p."""
-    bits = u.shape[-1]
-    word = 8 if bits <= 8 else 16 if bits <= 16 else FLOAT
-    flips = u < below(p)
-    if bits < word:
-        whole = np.zeros((*u.shape[:-1], word), np.bool_)
-        whole[..., :bits] = flips
-        flips = whole
-    packed = np.packbits(flips.reshape(-1), bitorder="little").view(f"<u{word // 8}")
-    return packed.reshape(u.shape[:-1]).astype(np.uint32)
+def _flips(words: Words, p: float) -> npt.NDArray[np.uint32]:
+    """The masks of flipped bits of each value, of the shape of `words` without its last axis: bit i flips where u_i < p."""
+    *shape, bits = words.shape
+    flips = words_below(words, p)
+    if bits in (8, 16, FLOAT):
+        packed = np.packbits(flips.reshape(-1), bitorder="little").view(f"<u{bits // 8}")
+        return packed.reshape(shape).astype(np.uint32)
+    masks = np.zeros(shape, np.uint16)
+    for i in reversed(range(bits)):
+        masks <<= 1
+        masks |= flips[..., i]
+    return masks.astype(np.uint32)
 
 
 MODEL = Bitflip

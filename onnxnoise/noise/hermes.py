@@ -9,13 +9,13 @@ import numpy as np
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.ages import age
 from onnxnoise.noise.base import Doubles
-from onnxnoise.noise.blocks import swapped_where
+from onnxnoise.noise.blocks import chosen, polynomial
 from onnxnoise.noise.pairs import Conductances
 from onnxnoise.noise.phase_change import PhaseChange, clipped
 
 _PROGRAMMING = {
-    2: np.array([0.16603222, 4.71806468, -8.48101252, 4.68961419]) / 20.7,
-    1: np.array([0.15781817, 2.32443916, -2.16310839, 0.68841818]) / 10.35,
+    2: tuple(each / 20.7 for each in (0.16603222, 4.71806468, -8.48101252, 4.68961419)),
+    1: tuple(each / 10.35 for each in (0.15781817, 2.32443916, -2.16310839, 0.68841818)),
 }
 """Polynomials, from c0 up, of the programming noise's sigma as a share of G, by the devices of a conductance."""
 
@@ -66,7 +66,7 @@ class Hermes(PhaseChange):
 
     def programming(self, target: Conductances) -> Conductances:
         """A polynomial of degree 3 in r."""
-        sigma: Conductances = polynomial(tuple(_PROGRAMMING[self._devices]), target)
+        sigma: Conductances = polynomial(_PROGRAMMING[self._devices], target)
         return sigma
 
     def exponent(self, target: Conductances) -> tuple[Conductances, Conductances]:
@@ -82,21 +82,16 @@ class Hermes(PhaseChange):
         return size
 
 
-def polynomial(coefficients: tuple[float, ...], of: Any) -> Any:
-    """The polynomial with these coefficients, from c0 up."""
-    *rest, value = coefficients
-    for each in reversed(rest):
-        value = value * of + each
-    return value
-
-
 def _piecewise(parts: _Piecewise, of: Any, log: Any) -> Any:
     below, (slope, offset, low, high), coefficients = parts
-    small: Any
-    small, large = clipped(slope, log, offset, low, high), polynomial(coefficients, of)
+    mask = of < below
+    if np.all(mask):  # as of all idle devices
+        return clipped(slope, log, offset, low, high)
+    large = polynomial(coefficients, of)
     if not isinstance(of, np.ndarray):
-        return small if of < below else large
-    return swapped_where(of < below, small, large)[0]
+        return large
+    small: Any = clipped(slope, log, offset, low, high)
+    return chosen(mask, small, large)
 
 
 MODEL = Hermes

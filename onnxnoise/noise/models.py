@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from onnxnoise.errors import UsageError
-from onnxnoise.noise.base import Drawn, Level, NoiseModel, Weights
+from onnxnoise.noise.base import Drawn, Level, NoiseModel, SharedModel, Weights
 from onnxnoise.noise.normals import stream
 from onnxnoise.noise.pairs import OnPairs, Pair
 from onnxnoise.noise.steps import made_of, step_of, texts_of
@@ -66,7 +66,25 @@ class Chain:
         read = self._through(weights, drawn, tuple(level if link.level is None else link.level for link in self.links))
         if not (self.compensated and self.drifts):
             return read
-        return (read * (_size(self.programmed(weights, drawn, level)) / _size(read))).astype(np.float32)
+        return _compensated(read, _size(self.programmed(weights, drawn, level)))
+
+    def over(self, weights: Weights, drawn: tuple[Drawn, ...]) -> Callable[[float], Floats]:
+        """A function from a level to what `at` gives, to the bit; what the levels of a draw share is computed once."""
+        model, written = self.links[0].model, self.links[0].level
+        if len(self.links) > 1 or not isinstance(model, SharedModel):
+            return lambda level: self.at(weights, drawn, level)
+        made = model.over(weights, drawn[0])
+        if not self.compensated:
+            return made if written is None else lambda _: made(written)
+        programmed = _size(made(0.0))
+        return lambda level: _compensated(made(level if written is None else written), programmed)
+
+    def shared_bytes(self, drawn: tuple[Drawn, ...], values: int) -> int:
+        """The bytes that a function of `over` keeps, made of these random arrays of an initializer of so many values."""
+        model = self.links[0].model
+        if len(self.links) == 1 and isinstance(model, SharedModel):
+            return model.shared_bytes(values)
+        return sum(array.nbytes for arrays in drawn for array in arrays)
 
     @property
     def scale(self) -> str:
@@ -173,6 +191,11 @@ def parse_chain(text: str, sha256s: Sequence[str] | None = None) -> tuple[NoiseS
         steps = tuple(replace(step, sha256=next(kept, "")) if step.file else step for step in steps)
     chain_of(NoiseSetting(steps=steps))
     return steps
+
+
+def _compensated(read: Floats, programmed: float) -> Floats:
+    """The values that are read, scaled to the mean |w| that was programmed."""
+    return (read * (programmed / _size(read))).astype(np.float32)
 
 
 def _size(values: Floats) -> float:

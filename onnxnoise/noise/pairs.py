@@ -17,6 +17,9 @@ from onnxnoise.records import Floats
 Conductances = Doubles | np.float64
 """Conductances as shares of the largest one, G: an array, or one number for all devices."""
 
+IDLE = np.float64(0)
+"""The target of the other device of a pair."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -63,14 +66,8 @@ class OnPairs(ByNormals, ABC):
         """The weights that pairs hold at `level` which were programmed to `weights`."""
 
         def formula(w: Doubles, unit: Any, *normals: Floats) -> Doubles:
-            plus = w >= 0
-            shares = np.abs(w)
-            shares /= np.where(unit > 0, unit, 1.0)
-            pairs = [swapped_where(plus, one, other) for one, other in zip(normals[::2], normals[1::2], strict=True)]
-            used = self.device(shares, [one for one, _ in pairs], level)
-            used -= self.device(np.float64(0), [other for _, other in pairs], level)
-            used *= np.copysign(unit, w + 0.0)  # -0 + 0 is 0: of a zero, whatever its sign, z1 is on the plus device
-            return used
+            shares, used, idle = sides(w, unit, normals)
+            return back(self.device(shares, used, level), self.device(IDLE, idle, level), unit, w)
 
         return by_blocks(formula, weights.values, [weights.largest], drawn)
 
@@ -78,3 +75,22 @@ class OnPairs(ByNormals, ABC):
         """The pairs at `level` that were programmed to `pair`."""
         plus, minus = (self.device(one, drawn[i::2], level) for i, one in enumerate((pair.plus, pair.minus)))
         return Pair(plus, minus, pair.unit)
+
+
+def sides(w: Doubles, unit: Any, normals: Sequence[Floats]) -> tuple[Doubles, list[Floats], list[Floats]]:
+    """(the targets of those devices of pairs that hold the weights, their normals, the normals of the idle ones).
+
+    Of `normals` each first array is the plus devices', each second the minus devices'.
+    """
+    plus = w >= 0
+    shares = np.abs(w)
+    shares /= np.where(unit > 0, unit, 1.0)
+    pairs = [swapped_where(plus, one, other) for one, other in zip(normals[::2], normals[1::2], strict=True)]
+    return shares, [one for one, _ in pairs], [other for _, other in pairs]
+
+
+def back(used: Doubles, idle: Doubles, unit: Any, w: Doubles) -> Doubles:
+    """The weights of pairs whose devices hold `used`, which is overwritten, and `idle`, and were to hold `w`."""
+    used -= idle
+    used *= np.copysign(unit, w + 0.0)  # -0 + 0 is 0: of a zero, whatever its sign, z1 is on the plus device
+    return used

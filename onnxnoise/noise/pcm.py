@@ -6,8 +6,12 @@ import numpy as np
 
 from onnxnoise.noise.ages import age
 from onnxnoise.noise.base import Doubles
+from onnxnoise.noise.blocks import polynomial
 from onnxnoise.noise.pairs import Conductances
 from onnxnoise.noise.phase_change import PhaseChange, clipped
+
+_PROGRAMMING = (0.26348 / 25, 1.9650 / 25, -1.1731 / 25)
+"""The polynomial, from c0 up, of the programming noise's sigma as a share of G."""
 
 
 class Pcm(PhaseChange):
@@ -30,8 +34,9 @@ class Pcm(PhaseChange):
         super().__init__(gmax)
 
     def programming(self, target: Conductances) -> Conductances:
-        """The polynomial (0.26348 + 1.9650 r - 1.1731 r^2) / 25."""
-        return (target * (1.9650 - 1.1731 * target) + 0.26348) * (1 / 25)
+        """A polynomial of degree 2 in r."""
+        sigma: Conductances = polynomial(_PROGRAMMING, target)
+        return sigma
 
     def exponent(self, target: Conductances) -> tuple[Conductances, Conductances]:
         """Mean and sigma of nu, linear in ln r and clipped."""

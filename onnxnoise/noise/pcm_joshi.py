@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights
-from onnxnoise.noise.blocks import by_blocks
+from onnxnoise.noise.blocks import by_blocks, polynomial, times
 from onnxnoise.noise.fixed import ONE
-from onnxnoise.noise.hermes import polynomial
 from onnxnoise.records import Floats
 
 _SIGMA = (0.28638599, 0.07585724, -0.00178767)
@@ -45,13 +44,13 @@ class PcmJoshi(ByNormals):
             plus, minus = (_programmed(np.maximum(side, 0.0) / step + _IDLE, z) for side, z in ((w, z1), (-w, z2)))
             plus -= minus
             plus *= step
-            return np.where(unit > 0, plus, w)
+            return plus if np.all(unit > 0) else np.where(unit > 0, plus, w)
 
         return by_blocks(formula, weights.values, [weights.largest], drawn)
 
 
 def _programmed(g: Doubles, z: Floats) -> Doubles:
-    g += np.maximum(polynomial(_SIGMA, g), 0.0) * z
+    g += times(np.maximum(polynomial(_SIGMA, g), 0.0), z)
     return np.maximum(g, 0.0, out=g)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.ages import age
 from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights, extreme
-from onnxnoise.noise.blocks import by_blocks
+from onnxnoise.noise.blocks import by_blocks, times
 from onnxnoise.records import Floats
 
 _LOW, _HIGH = 9.0, 88.199997
@@ -52,21 +52,26 @@ class ReramCmo(ByNormals):
 
         def formula(w: Doubles, span: Any, lowest: Any, z1: Floats, z2: Floats, z3: Floats) -> Doubles:
             unit = np.where(span > 0, span, 1.0) / (_HIGH - _LOW)
-            g: Doubles = (w - lowest) / unit + _LOW
-            g += (c0 + c1 * g) * z1  # AIHWKIT clips what is read, not what is programmed
+            g: Doubles = w - lowest
+            g /= unit
+            g += _LOW
+            sigma = c1 * g
+            sigma += c0
+            g += times(sigma, z1)  # AIHWKIT clips what is read, not what is programmed
             if level:
                 log = math.log(level)
-                g += np.float64(0.04201137 * log + 0.41183342) * z2
+                g += times(0.04201137 * log + 0.41183342, z2)
                 g -= 0.08900206 * log
-                read = np.log10(np.maximum(g, 1.0))  # of what decayed below 0 there is no logarithm
-                read *= 0.0277316483 * math.sqrt(math.log((level + 1e-6) / 2e-6))
-                read *= z3
-                g += read
-                np.clip(g, _LOW, _HIGH, out=g)
+                read = np.maximum(g, 1.0)  # of what decayed below 0 there is no logarithm
+                np.log(read, out=read)
+                read *= 0.0277316483 / math.log(10) * math.sqrt(math.log((level + 1e-6) / 2e-6))
+                g += times(read, z3)
+                np.maximum(g, _LOW, out=g)
+                np.minimum(g, _HIGH, out=g)
             g -= _LOW
             g *= unit
             g += lowest
-            return np.where(span > 0, g, w)
+            return g if np.all(span > 0) else np.where(span > 0, g, w)
 
         return by_blocks(formula, weights.values, [high - low, low], drawn)
 

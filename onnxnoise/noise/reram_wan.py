@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxnoise.noise.ages import DAY, age
 from onnxnoise.noise.base import Doubles
-from onnxnoise.noise.hermes import polynomial
+from onnxnoise.noise.blocks import polynomial, times
 from onnxnoise.noise.pairs import Conductances, OnPairs
 
 _SIGMA = {
@@ -42,7 +42,7 @@ class ReramWan(OnPairs):
 
     def device(self, target: Conductances, normals: Sequence[Any], level: float) -> Doubles:
         """Conductances with the spread of the time `level`."""
-        stored: Doubles = polynomial(tuple(each / 40 for each in _SIGMA[level]), target) * normals[0]
+        stored = times(polynomial(tuple(each / 40 for each in _SIGMA[level]), target), normals[0])
         stored += target
         return np.maximum(stored, 0.0, out=stored)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.base import ByNormals, Doubles, Drawn, Place, Weights
-from onnxnoise.noise.blocks import by_blocks, swapped_where
+from onnxnoise.noise.blocks import by_blocks, chosen
 from onnxnoise.noise.uniform import below, probability
 from onnxnoise.records import Floats
 
@@ -50,7 +50,7 @@ class Stuck(ByNormals):
         def formula(w: Doubles, unit: Any, u: Floats) -> Doubles:
             if self._high:
                 largest_ones = np.copysign(unit, w + 0.0)  # -0 + 0 is 0, which counts as plus
-                w = swapped_where((u >= low) & (u < all_stuck), largest_ones, w)[0]
+                w = chosen((u >= low) & (u < all_stuck), largest_ones, w)
             w *= u >= low
             w += 0.0
             return w

@@ -12,6 +12,7 @@ from support.normals import unit_normals
 from onnxnoise.noise.base import Weights
 from onnxnoise.noise.models import chain_of, parse_chain
 from onnxnoise.records import NoiseSetting
+from onnxnoise.words import Compensation
 
 AIHWKIT = {
     "weights": [-1.0, 0.1],
@@ -89,6 +90,37 @@ def test_a_pair_stays_a_pair_from_step_to_step() -> None:
         pair = [device(g, first[k::2], 3600.0) for k, g in enumerate(pair)]
         pair = [device(g, second[k::2], 86400.0) for k, g in enumerate(pair)]
         assert noisy.flat[i] == pytest.approx((pair[0] - pair[1]) * a / 25, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("text", ["pcm", "hermes", "hermes:devices=1", "pcm:1h", "relative:0.1+pcm", "reram-cmo"])
+@pytest.mark.parametrize("compensate", ["none", "drift"])
+def test_levels_of_a_draw_share_what_they_have_in_common(
+    text: str, compensate: Compensation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every level of one function is, to the bit, what it is alone: after any other, in any order, in several blocks."""
+    monkeypatch.setattr("onnxnoise.noise.blocks._BLOCK", 16)
+    w = np.random.default_rng(2).normal(0, 0.2, (5, 7)).astype(np.float32)
+    w[2] = 0
+    chain = chain_of(NoiseSetting(steps=parse_chain(text), compensate=compensate))
+    for scale in ("tensor", "channel", "tile:3"):
+        for order in (np.ascontiguousarray, np.asfortranarray):
+            weights = Weights(order(w), 1.0, scale)
+            drawn = chain.draw(40, 0, 1, 0, w.shape)
+            over = chain.over(weights, drawn)
+            for t in (86400.0, 0.0, 1.0, 86400.0):
+                np.testing.assert_array_equal(over(t), chain.at(weights, drawn, t))
+
+
+def test_large_tensors_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their levels would keep gigabytes; they are the same."""
+    w = np.random.default_rng(2).normal(0, 0.2, (5, 7)).astype(np.float32)
+    weights, chain = Weights(w, 1.0), chain_of(NoiseSetting(steps=parse_chain("pcm")))
+    drawn = chain.draw(40, 0, 1, 0, w.shape)
+    assert chain.shared_bytes(drawn, w.size) == 64 * w.size
+    shared = chain.over(weights, drawn)(3600.0)
+    monkeypatch.setattr("onnxnoise.noise.phase_change._MOST_SHARED", 34)
+    assert chain.shared_bytes(drawn, w.size) == sum(z.nbytes for z in drawn[0])
+    np.testing.assert_array_equal(chain.over(weights, drawn)(3600.0), shared)
 
 
 def test_programmed_is_before_drift_and_reading() -> None:
