@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from onnxnoise.errors import UsageError
@@ -52,11 +52,22 @@ def from_flags(model: str, *, protocol: str | None = None, **given: Any) -> Benc
         texts |= PROTOCOLS[one_of("--protocol", protocol, tuple(PROTOCOLS))].implied(texts)
         if protocol == "paper" and texts.keys().isdisjoint(("draws", "precision", "budget", "max_draws")):
             texts["draws"] = str(DEFAULT_DRAWS)
+    levels = texts.pop("levels", None)
     spec = record(BenchSpec, {"model": model, **texts})
-    for part in str(texts.get("levels", "")).split(","):
-        if seconds(part) is not None and not spec.level.time:
-            raise UsageError(f"--levels: {quoted(part)} is a time, but the level of {spec.noise} is {spec.level.title}")
-    return spec
+    return spec if levels is None else replace(spec, levels=_levels_of(spec, levels))
+
+
+def _levels_of(spec: BenchSpec, text: str) -> tuple[float, ...]:
+    """The levels in a text, which are written as those of the spec's noise are."""
+    each = replace(flags_of(BenchSpec)["levels"], example=spec.level.example)
+    parts = [part.strip() for part in text.split(",")]
+    if not spec.level.time and (times := [part for part in parts if seconds(part) is not None]):
+        raise UsageError(f"--levels: {quoted(times[0])} is a time, but the level of {spec.noise} is {spec.level.title}")
+    for part in parts:
+        if spec.level.time and part[-1:].isalpha() and seconds(part) is None:
+            raise _refused(each, part, "no time, which is a number and s, m, h, d or y")
+    levels: tuple[float, ...] = value_of(each, text)
+    return levels
 
 
 def record(kind: type[_Record], texts: Mapping[str, Any]) -> _Record:
