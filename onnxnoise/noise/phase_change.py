@@ -19,7 +19,7 @@ _MOST_SHARED = 1 << 22
 """The most values of which the levels of a draw share doubles, 64 bytes a value."""
 
 Ageing = tuple[Doubles, Doubles, Doubles]
-"""The arrays that times share: conductances as programmed, the exponent of their drift, and the noise Q z of their readings."""
+"""The arrays that times share: conductances as programmed, exponents of their drift, the noise Q z of readings."""
 
 
 class PhaseChange(OnPairs):

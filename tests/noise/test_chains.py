@@ -103,6 +103,8 @@ def test_what_is_no_chain_is_refused(text: str, said: str) -> None:
         ("pcm", "-1", "-1s is no time"),
         ("pcm", "2000y", "is no time"),
         ("relative", "1h", "'1h' is a time, but the level of relative is size of the noise"),
+        ("pcm", "1s,1x", "write for example --levels 1s,1h,1d,1y"),
+        ("quantize", "4,x", "'x' is not a number; write for example --levels 6,5,4,3"),
         ("afm", "2", "2 is no level"),
         ("pcm", "nan", "is no time"),
     ],
