@@ -1,7 +1,8 @@
 """From a model of your own to a decision in ten steps: card, layers, profile, comparison, margin, plan, gate, report.
 
-Run it in a folder of its own (`python tutorial.py`, some minutes), or step by step in an editor that knows `# %%`. The model is
-the bundled ResNet-20 without its card, and the images are the bundled sample; put your own in their place.
+Run it in a folder of its own (`python tutorial.py`, some minutes), or step by step in an editor that knows `# %%`, or as
+`tutorial.ipynb`, which `make_notebook.py` makes of it. The model is the bundled ResNet-20 without its card, and the images are
+the bundled sample; put your own in their place.
 """
 
 # %% 1. A model of your own: an ONNX file, as any framework exports it, with the batch norms kept.
@@ -33,15 +34,16 @@ for layer in onnxnoise.open_model("mine.onnx").layers[:5]:
 command(f"cards new mine.onnx --data {DATA} --limit {IMAGES} -o mine.toml")
 
 # %% 4. A profile: one noisy layer at a time, and all together. The run file keeps it, and the same command goes on.
-spec = onnxnoise.BenchSpec("mine.onnx", data=DATA, limit=IMAGES, draws=3, snrs=(20, 5), out="mine.sqlite")
+spec = onnxnoise.BenchSpec("mine.onnx", data=DATA, limit=IMAGES, snrs=(20, 5), out="mine.sqlite")
 result = onnxnoise.bench(spec)
 print(result)
+result  # a notebook shows table and curve
 
 # %% 5. The same as tables, at any time, without the model or its images.
 command("show mine.sqlite -q")
 
-# %% 6. Is another network better? Both meet the same images and draws; "tied" means that the difference may be 0.
-question = onnxnoise.BenchSpec("", data=DATA, limit=IMAGES, draws=3, snrs=(5,), sweeps=("all",), bn="affine")
+# %% 6. Is another network better? Both meet the same images and draws of noise; "tied" means that the difference may be 0.
+question = onnxnoise.BenchSpec("", data=DATA, limit=IMAGES, snrs=(5,), sweeps=("all",), bn="affine")
 ranking = onnxnoise.compare(["mine.onnx", "vgg16-slim-cifar10"], question)
 for placing in ranking.figures:
     print(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,26 @@ def test_the_steps_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         source = f"# {steps[number - 1]}"
         if number == 1:
             (tmp_path / "mine.toml").write_text(CARD)
-        exec(source.replace("draws=3", "draws=2"), names)
+        exec(source.replace("snrs=(20, 5)", "snrs=(20, 5), draws=2"), names)
     told = capsys.readouterr().out
     assert "1 conv1 conv 448" in told
     assert "<Result mine " in told
     assert "All layers noisy together" in told
     assert "# Weight noise: mine" in told
+
+
+def test_the_notebook_is_the_script_with_what_it_shows() -> None:
+    text = (TUTORIAL.with_suffix(".ipynb")).read_text(encoding="utf-8")
+    notebook = json.loads(text)
+    script = TUTORIAL.read_text(encoding="utf-8")
+    joined = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    assert joined == runpy.run_path(str(TUTORIAL.with_name("make_notebook.py")))["cells"](script)
+    steps = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for line in (line.strip() for line in script.splitlines() if line and not line.startswith(("#", '"'))):
+        assert any(line in "".join(cell["source"]) for cell in steps) or line in "".join(notebook["cells"][0]["source"])
+    assert [cell["execution_count"] for cell in steps] == list(range(1, 11))
+    shown = [output for cell in steps for output in cell["outputs"]]
+    assert not [output for output in shown if output["output_type"] == "error"]
+    assert any("<table>" in "".join(output.get("data", {}).get("text/html", "")) for output in shown)
+    assert len(text) < 300_000
+    assert not re.search(r"/(?:tmp|home|root|work|usr|opt)/|\\u001b", text)
