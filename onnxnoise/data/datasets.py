@@ -20,7 +20,8 @@ class Dataset:
 
     `names` are the names of the classes in the order of their labels, empty where the card doesn't say them. `side` is the
     height and width of every image, pixels, or None where images differ in size. `by_model` says that the card leaves the
-    classes out, so that they are the model's outputs.
+    classes out, so that they are the model's outputs. Where the images are not `labelled`, labels don't count: readers look for
+    none, and each is 0.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Dataset:
     names: tuple[str, ...] = ()
     side: int | None = None
     by_model: bool = False
+    labelled: bool = True
 
     @property
     def said(self) -> str:

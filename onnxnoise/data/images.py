@@ -14,12 +14,14 @@ from onnxnoise.data.input import InputSpec
 from onnxnoise.data.layouts import OF_PICTURES, layouts_of
 from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.bundled import manifests, open_bundled
+from onnxnoise.data.sources.class_folders import images_in
 from onnxnoise.data.sources.files import entries
 from onnxnoise.data.sources.in_memory import open_in_memory
 from onnxnoise.data.sources.label_list import list_in
-from onnxnoise.data.sources.unlabelled import CLEAN, open_unlabelled
+from onnxnoise.data.sources.labels import CLEAN, NO_LABELS
+from onnxnoise.data.sources.unlabelled import open_unlabelled
 from onnxnoise.errors import CardError, DataError, UsageError
-from onnxnoise.files import first_bytes, kind_of_file
+from onnxnoise.files import first_bytes, is_file, kind_of_file
 from onnxnoise.formats import mistaken
 from onnxnoise.spec import OwnData
 from onnxnoise.text import counted, did_you_mean
@@ -54,6 +56,8 @@ def open_images(
     dataset, spec = card.dataset, replace(card.input, channels=channels)
     if dataset is None:
         raise CardError(f"{card.path}: leaves out its classes, and no model says how many there are: write them down")
+    dataset = replace(dataset, labelled=labels != CLEAN)
+    _check_labels(labels)
     if data is None:
         for name, manifest in manifests().items():
             if manifest.dataset == dataset.name:
@@ -75,7 +79,7 @@ def open_images(
         raise DataError(f"{data}: is {kind_of_file(path.stat().st_mode)}; only regular files and folders are read")
     if there and (other := mistaken(path, "images", besides=_READABLE)):
         raise DataError(f"{data}: {other}. For {dataset.name} --data takes {_taken(dataset)}")
-    if labels == CLEAN and there and (source := _unlabelled(path, dataset, spec)):
+    if labels == CLEAN and path.is_dir() and (source := _unlabelled(path, dataset, spec)):
         return source
     for place in _places(path):
         for layout in layouts_of(dataset):
@@ -92,15 +96,21 @@ def open_images(
     near = did_you_mean(dataset.name, KNOWN) if dataset.by_model else ""
     raise DataError(
         f"{data}: not recognized as images of {dataset.name}{near}{f': it {other}' if other else ''}. "
-        f"Looked for: {_taken(dataset)}. Found: {_found(path)}"
+        f"Looked for: {_taken(dataset)}. Found: {_found(path)}{_without_labels(path)}"
     )
 
 
+def _check_labels(labels: str | Path | None) -> None:
+    """Raise UsageError for labels that are no file and may be a slip for `clean`."""
+    if labels is None or labels == CLEAN or is_file(Path(labels)):
+        return
+    if meant := did_you_mean(str(labels).lower(), [CLEAN]):
+        raise UsageError(f"--labels {labels}: there is no such file{meant}")
+
+
 def _unlabelled(path: Path, dataset: Dataset, spec: InputSpec) -> ImageSource | None:
-    """The images of a path whose labels don't count, None where a layout's own reader must open it, as of CIFAR's files."""
-    if path.is_dir() and any(
-        layout.recognizes(path, dataset) for layout in layouts_of(dataset) if layout not in OF_PICTURES
-    ):
+    """The pictures of a folder whose labels don't count, None where a layout's own reader must open it, as of CIFAR's files."""
+    if any(layout.recognizes(path, dataset) for layout in layouts_of(dataset) if layout not in OF_PICTURES):
         return None
     return open_unlabelled(path, dataset, spec)
 
@@ -126,6 +136,11 @@ def _taken(dataset: Dataset) -> str:
     """A sentence about all that `--data` can be for a data set: first the layouts that are this data set's alone."""
     *others, last = (layout.takes for layout in sorted(layouts_of(dataset), key=lambda layout: not layout.datasets))
     return f"{'; '.join(others)}; or {last}"
+
+
+def _without_labels(path: Path) -> str:
+    """The way to use pictures whose labels are nowhere to be seen, as the end of a message; else nothing."""
+    return f". {NO_LABELS}" if path.is_dir() and next(images_in(path), None) else ""
 
 
 def _found(path: Path) -> str:

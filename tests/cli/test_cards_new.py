@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def test_without_images_it_asks(folder: Path) -> None:
     text = Path("tiny.toml").read_text()
     assert "# ? Which numbers was it trained on?" in text
     assert "Which numbers was it trained on?" in outcome.out
+    assert "onnxnoise bench tiny.onnx --card tiny.toml --data IMAGES, where IMAGES" in outcome.out
     refused(onnxnoise("cards", "new", "tiny.onnx"), 3, "tiny.toml", "-o")
     refused(onnxnoise("cards", "new", "tiny.onnx", "-o", "no/where.toml"), 3, "no/where.toml", "folder")
     assert Path("tiny.toml").read_text() == text
@@ -68,6 +70,8 @@ def test_without_images_it_asks(folder: Path) -> None:
 def test_images_tell_the_numbers(folder: Path) -> None:
     outcome = onnxnoise("cards", "new", "tiny.onnx", "--data", "signs.npz", "-o", "new.toml")
     assert outcome.code == 0, outcome.err
+    command = shlex.split(outcome.out.split("then: onnxnoise ")[1])
+    assert onnxnoise(*command, "--dry-run").code == 0
     card = valid("new.toml")
     assert (card["dataset"], card["scale"], card["mean"], card["std"]) == ("signs", 127.5, 1, 1)
     pixels, labels = nets.pictures(COUNT), np.load("signs.npz")["y"]

@@ -161,7 +161,7 @@ def new(own: NewFlags, printer: Printer) -> None:
     except OSError as error:
         raise CardError(f"{target}: can't be written: {error.strerror or error}; name another file with -o") from error
     view.draft(printer.shown, made)
-    view.drafted(printer.shown, str(target), own.model, own.data)
+    view.drafted(printer.shown, str(target), own.model, own.data, own.output)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,13 +104,12 @@ def _trials(console: Console, heading: str, trials: Sequence[Trial]) -> None:
     print_table(console, table, 0)
 
 
-def drafted(console: Console, target: str, model: str, data: str | None) -> None:
-    """Print where the card was written, and what comes next."""
-    images = "" if data is None else f" --data {shlex.quote(data)}"
-    command = f"onnxnoise bench {shlex.quote(model)} --card {shlex.quote(target)}{images}"
-    console.print(
-        f"written: {safe(target)}; read it, answer what is open, then: {safe(command)}",
-    )
+def drafted(console: Console, target: str, model: str, data: str | None, output: str | None) -> None:
+    """Print where the card was written, and the command that comes next."""
+    flags = ["--card", target, "--data", data or "IMAGES", *(["--output", output] if output else [])]
+    command = shlex.join(["onnxnoise", "bench", model, *flags])
+    images = "" if data else ", where IMAGES is what --data takes"
+    console.print(f"written: {safe(target)}; read it, answer what is open, then: {safe(command)}{images}")
 
 
 def _said(value: object) -> str:

@@ -11,7 +11,7 @@ from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.files import check_download, entries
-from onnxnoise.data.sources.labels import check_labels, integer_labels
+from onnxnoise.data.sources.labels import NO_LABELS, check_labels, integer_labels
 from onnxnoise.data.sources.rows import ArrayImages, FileRows, open_rows, unpacked
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, is_file, open_file
@@ -55,6 +55,8 @@ def open_arrays(data: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
     Labels are integers (images,) or (images, 1), or one-hot (images, classes). Raises DataError for arrays of other types or
     shapes, of unequal lengths or of Python objects, for labels out of range, and for a damaged file.
     """
+    if not dataset.labelled:
+        return open_rows(array_alone(_only(data) if data.is_dir() else data), None, dataset, spec)
     images, labelled = _pair(data)
     return open_rows(images, read_labels(labelled, images.shape, dataset), dataset, spec)
 
@@ -71,8 +73,8 @@ def array_alone(data: Path) -> FileRows:
     if first_bytes(data, 6) == NPY:
         return array_in(data, None)
     names = _members(data)
-    wanted = [name for name in names if name in {each for each, _ in PAIRS}] or list(names)
-    if len(wanted) != 1:
+    wanted = [each for each, _ in PAIRS if each in names] or list(names)
+    if not wanted or (len(wanted) > 1 and wanted[0] not in {each for each, _ in PAIRS}):
         raise DataError(f"{data}: holds {_listed(names)}; with --labels it must have one array of images")
     return array_in(data, names[wanted[0]])
 
@@ -111,7 +113,7 @@ def _pair(data: Path) -> tuple[FileRows, FileRows]:
         if not beside.is_file() or beside == data:
             raise DataError(
                 f"{data}: an array of images needs its labels beside it, as {LABELS}, or elsewhere, with --labels FILE.npy; or "
-                "put both into one .npz"
+                f"put both into one .npz. {NO_LABELS}"
             )
         return array_in(data, None), array_in(beside, None)
     names = _members(data)
@@ -119,7 +121,7 @@ def _pair(data: Path) -> tuple[FileRows, FileRows]:
         if names.keys() >= {*pair}:
             return array_in(data, names[pair[0]]), array_in(data, names[pair[1]])
     known = ", ".join(f"{images} and {labels}" for images, labels in PAIRS)
-    raise DataError(f"{data}: has no images with labels: expected {known}; found {_listed(names)}")
+    raise DataError(f"{data}: has no images with labels: expected {known}; found {_listed(names)}. {NO_LABELS}")
 
 
 def _beside_labels(folder: Path) -> list[Path]:

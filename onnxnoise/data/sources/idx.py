@@ -14,7 +14,7 @@ from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.arrays import labels_in, read_labels
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.files import check_download, entries
-from onnxnoise.data.sources.labels import some
+from onnxnoise.data.sources.labels import NO_LABELS, some
 from onnxnoise.data.sources.rows import GZIP, ArrayImages, FileRows, open_rows
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, is_file, open_file
@@ -41,11 +41,12 @@ def open_idx(data: Path, dataset: Dataset, spec: InputSpec) -> ArrayImages:
     found = _array(images)
     if len(found.shape) == 1:
         raise DataError(f"{images}: holds labels, not images: pass the file of the images, or their folder")
+    if not dataset.labelled:
+        return open_rows(found, None, dataset, spec)
     beside = _labels_beside(images)
     if beside is None:
-        raise DataError(
-            f"{images}: its labels are not beside it: looked for {some(path.name for path in _label_names(images))}"
-        )
+        names = some(path.name for path in _label_names(images))
+        raise DataError(f"{images}: its labels are not beside it: looked for {names}. {NO_LABELS}")
     return open_rows(found, read_labels(_array(beside), found.shape, dataset), dataset, spec)
 
 

@@ -18,9 +18,15 @@ from onnxnoise.errors import DataError, UsageError
 def open_in_memory(data: Any, dataset: Dataset, spec: InputSpec) -> ImageSource:
     """The images of a tuple of two arrays (x, y), or of a collection of pairs; the digest is of images and labels.
 
+    Where labels don't count, x alone will do, or a collection of images.
+
     The digest of arrays is that of the same arrays in an .npz. Raises UsageError for anything else, and DataError as for files.
     """
+    if not dataset.labelled and isinstance(data, np.ndarray):
+        data = (data, None)
     if isinstance(data, tuple) and len(data) == 2:
+        if not dataset.labelled:
+            return open_rows(MemoryRows(_array(data[0], "x"), "data: x"), None, dataset, spec)
         images, labels = (_array(each, name) for each, name in zip(data, "xy", strict=True))
         rows = MemoryRows(images, "data: x")
         return open_rows(rows, integer_labels(labels, len(images), dataset, "data: y"), dataset, spec)
@@ -29,7 +35,7 @@ def open_in_memory(data: Any, dataset: Dataset, spec: InputSpec) -> ImageSource:
             f"data is a {type(data).__name__}: give a path, a tuple of two arrays (x, y), or a collection of pairs (image, "
             "label) with a length that can be read more than once, as a list or a data set, not a generator"
         )
-    return open_pairs(Given(lambda: data, "data", held=True), dataset, spec)
+    return open_pairs(Given(lambda: data, "data", held=True, labelled=dataset.labelled), dataset, spec)
 
 
 def _array(given: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:

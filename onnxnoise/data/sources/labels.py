@@ -13,6 +13,12 @@ from onnxnoise.data.datasets import Dataset
 from onnxnoise.errors import DataError
 from onnxnoise.records import Labels
 
+CLEAN = "clean"
+"""The value of --labels by which the clean model's own top-1 is the label."""
+
+NO_LABELS = "Images without labels go with --labels clean: then the clean model's own top-1 is the label"
+"""The end of a message about images whose labels are missing."""
+
 Place = Callable[[int], str]
 """A function from an image's position to the words by which a message names it."""
 
@@ -51,6 +57,8 @@ def check_labels(shape: tuple[int, ...], dtype: np.dtype[Any], images: int, data
 
 def checked(values: npt.NDArray[Any], dataset: Dataset, where: str, place: Place = image_number) -> Labels:
     """Integers (images,) as labels; raises DataError that names the first one out of range, and the likely cause."""
+    if not dataset.labelled:
+        return np.zeros(len(values), np.int64)
     wrong = (values < 0) | (values >= dataset.classes)
     if wrong.any():
         first = int(np.argmax(wrong))
@@ -64,7 +72,7 @@ def checked(values: npt.NDArray[Any], dataset: Dataset, where: str, place: Place
 def cause(lowest: int, highest: int, classes: int) -> str:
     """The likely reason why labels from `lowest` to `highest` don't fit so many classes, as the end of a message, or nothing."""
     if lowest == -1:
-        return "; -1 usually stands for no label, as in a test part whose labels are kept back"
+        return "; -1 usually stands for no label, as in a test part whose labels are kept back: then --labels clean needs none"
     if lowest == 1 and highest == classes:
         return (
             "; they run from 1 up, and labels count from 0: subtract 1. Or is their class 0 a background class that the model "

@@ -35,11 +35,12 @@ MOST_IMAGES = 1_500_000
 class Given:
     """A collection of pairs, which can be read again and again, as `make` gives it.
 
-    It is made anew by a user's function, or `held`: one that is there already.
+    It is made anew by a user's function, or `held`: one that is there already. Unless it is `labelled`, labels don't count, and
+    images alone will do in the place of pairs.
     """
 
-    def __init__(self, make: Callable[[], Any], where: str, *, held: bool = False) -> None:
-        self.make, self.where, self.held = make, where, held
+    def __init__(self, make: Callable[[], Any], where: str, *, held: bool = False, labelled: bool = True) -> None:
+        self.make, self.where, self.held, self.labelled = make, where, held, labelled
 
     @property
     def in_order(self) -> bool:
@@ -114,6 +115,8 @@ class Given:
 
     def _image(self, pair: Any, number: int) -> tuple[Array, int]:
         where = f"{self.where}: image {number}"
+        if not self.labelled:
+            pair = (pair[0] if isinstance(pair, tuple | list) and len(pair) == 2 else pair, 0)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise DataError(f"{where}: must be a pair (image, label), but is {type(pair).__name__}")
         image, label = np.asarray(pair[0]), np.asarray(pair[1])

@@ -21,7 +21,7 @@ from onnxnoise.data.pixels.stream import stream
 from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.files import check_download, entries
 from onnxnoise.data.sources.items import MAX_FILE_BYTES
-from onnxnoise.data.sources.labels import by_name, checked, some
+from onnxnoise.data.sources.labels import NO_LABELS, by_name, checked, some
 from onnxnoise.data.sources.tars import BRACES, expand_braces
 from onnxnoise.errors import DataError, UsageError
 from onnxnoise.files import first_bytes, is_file
@@ -42,12 +42,13 @@ _ROWS, _BUFFER = 16, 1 << 20
 class Columns:
     """The columns of a file: `image`, `inner` the field of its struct or None where it holds the bytes; `label`; class names.
 
+    `label` is None where labels don't count.
     `in_words` says that labels are names themselves, not numbers.
     """
 
     image: str
     inner: str | None
-    label: str
+    label: str | None
     names: tuple[str, ...]
     in_words: bool
 
@@ -122,7 +123,7 @@ def open_parquet(data: Path, dataset: Dataset, spec: InputSpec) -> ParquetImages
     digest, labels, columns, counts, groups = hashlib.sha256(), [], None, [], []
     for file in files:
         with _errors(file):
-            found, values, about, begins = _opened(file)
+            found, values, about, begins = _opened(file, labelled=dataset.labelled)
         if columns is not None and found != columns:
             raise DataError(
                 f"{file}: has other columns or class names than {files[0]}; shards of one set have the same"
@@ -175,16 +176,15 @@ class _errors:  # noqa: N801 (it reads as what it does)
             raise DataError(f"{self.file}: can't be read as Parquet, or is damaged or truncated: {said}") from error
 
 
-def _opened(file: Path) -> tuple[Columns, list[Any], bytes, tuple[int, ...]]:
+def _opened(file: Path, *, labelled: bool) -> tuple[Columns, list[Any], bytes, tuple[int, ...]]:
     """The columns of a file, its labels as they stand there, what the digest has of it, and the first rows of its row groups."""
     check_download(file)
     with _parquet().ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:
-        columns = _columns(file, opened.schema_arrow)
-        labels = [
-            value
-            for batch in opened.iter_batches(batch_size=1 << 16, columns=[columns.label])
-            for value in batch.column(0).to_pylist()
-        ]
+        columns = _columns(file, opened.schema_arrow, labelled=labelled)
+        labels: list[Any] = [0] * opened.metadata.num_rows
+        if columns.label is not None:
+            batches = opened.iter_batches(batch_size=1 << 16, columns=[columns.label])
+            labels = [value for batch in batches for value in batch.column(0).to_pylist()]
         if len(labels) != opened.metadata.num_rows:
             raise DataError(f"{file}: has {opened.metadata.num_rows} rows, but {len(labels)} labels")
         if None in labels:
@@ -216,8 +216,11 @@ def _rows(file: Path, columns: Columns, first: int) -> Iterator[bytes | None]:
             skip = max(0, skip - len(values))
 
 
-def _columns(file: Path, schema: Any) -> Columns:
-    """The columns with images and labels. Raises DataError, listing the columns, where there are none or it isn't clear which."""
+def _columns(file: Path, schema: Any, *, labelled: bool) -> Columns:
+    """The columns with images and, where they are `labelled`, labels.
+
+    Raises DataError, listing the columns, where there are none or it isn't clear which.
+    """
     import pyarrow
 
     features = _features(schema)
@@ -230,17 +233,20 @@ def _columns(file: Path, schema: Any) -> Columns:
         raise DataError(
             f"{file}: has no column of images, as a struct of bytes and path or as bytes (looked for {', '.join(IMAGES)}); {said}"
         )
+    kind = schema.field(usable[0]).type
+    inner = "bytes" if pyarrow.types.is_struct(kind) else None
+    if not labelled:
+        return Columns(usable[0], inner, None, (), in_words=False)
     kinds = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
     whole = [name for name in schema.names if _is_label(pyarrow, schema.field(name).type)]
     named = [name for name in LABELS if name in whole]
     labels = [name for name in named if name in kinds] or (kinds if len(kinds) == 1 else []) or named
     if not labels:
-        raise DataError(f"{file}: has no column of labels (looked for {', '.join(LABELS)}); {said}")
-    kind = schema.field(usable[0]).type
+        raise DataError(f"{file}: has no column of labels (looked for {', '.join(LABELS)}); {said}. {NO_LABELS}")
     names = features.get(labels[0], {}).get("names") or ()
     return Columns(
         image=usable[0],
-        inner="bytes" if pyarrow.types.is_struct(kind) else None,
+        inner=inner,
         label=labels[0],
         names=tuple(str(name) for name in names),
         in_words=not pyarrow.types.is_integer(_values(pyarrow, schema.field(labels[0]).type)),

@@ -51,7 +51,8 @@ def open_first(path: Path, most: int | None, dataset: Dataset, spec: InputSpec) 
             f"{file}: has more than {MAX_BYTES >> 20} MiB; a Python file has less: keep images and numbers in files beside it"
         )
     identity = hashlib.sha256(code + b"\0" + name.encode()).digest()
-    return open_pairs(Given(_function(file, code, name), f"{file}:{name}"), dataset, spec, identity, most)
+    given = Given(_function(file, code, name), f"{file}:{name}", labelled=dataset.labelled)
+    return open_pairs(given, dataset, spec, identity, most)
 
 
 def _function(file: str, code: bytes, name: str) -> Callable[[], Any]:

@@ -263,13 +263,19 @@ def turned(block: Array, axes: tuple[int, ...]) -> Array:
     return pixels if pixels.ndim == 4 else pixels[..., None]
 
 
-def open_rows(images: Rows, labels: Labels, dataset: Dataset, spec: InputSpec, name: str | None = None) -> ArrayImages:
+def open_rows(
+    images: Rows, labels: Labels | None, dataset: Dataset, spec: InputSpec, name: str | None = None
+) -> ArrayImages:
     """The rows of `images` with their `labels` (images,) from 0, without the card's offset; the digest is of both.
+
+    Labels that don't count are None, and each is 0.
 
     Raises DataError for rows that are no images for this card and no numbers for its model, and for floats that aren't finite.
     """
     if min(images.shape, default=0) < 1 or len(images.shape) < 2:
         raise DataError(f"{images.where}: is {images.dtype} {images.shape} and has no images")
+    if labels is None:
+        labels = np.zeros(images.shape[0], np.int64)
     axes = axes_of(images.shape[1:], images.dtype, spec, f"{images.where}: is {images.dtype} {images.shape}")
     if axes is not None and spec.size is None:
         spec = replace(spec, size=(images.shape[1 + axes[0]], images.shape[1 + axes[1]]))

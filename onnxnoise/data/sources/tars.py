@@ -18,6 +18,7 @@ from onnxnoise.data.sources.files import check_download, entries, is_leftover
 from onnxnoise.data.sources.imagenet.devkit import ground_truth_beside, ground_truth_labels
 from onnxnoise.data.sources.imagenet.ilsvrc import is_validation_image, source_name, validation_label
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, Item, open_items
+from onnxnoise.data.sources.labels import NO_LABELS
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, is_file, open_file
 from onnxnoise.text import shortened
@@ -201,11 +202,14 @@ def _samples(path: Path, file: BinaryIO, members: Iterable[tarfile.TarInfo], dat
                 about = member
         if image is None and label is None:
             continue
-        label = label or about
-        if image is None or label is None:
+        label = label or about if dataset.labelled else None
+        if image is None and not dataset.labelled:
+            continue
+        if image is None or (label is None and dataset.labelled):
             missing = "image" if image is None else "label, .cls or .json"
             raise DataError(
                 f"{path}: sample {key} has no {missing}; a webdataset sample is KEY.jpg and KEY.cls together, or KEY.json"
+                + ("" if image is None else f". {NO_LABELS}")
             )
         if key in seen:
             raise DataError(
@@ -213,7 +217,8 @@ def _samples(path: Path, file: BinaryIO, members: Iterable[tarfile.TarInfo], dat
                 "sample has a KEY of its own"
             )
         seen.add(key)
-        yield Item(path, image.name, _label(path, file, label, dataset), image.size, image.offset_data)
+        number = _label(path, file, label, dataset) if label else 0
+        yield Item(path, image.name, number, image.size, image.offset_data)
 
 
 def _key(member: tarfile.TarInfo) -> str:

@@ -1,4 +1,4 @@
-"""Images without labels, for `--labels clean`: any folder of pictures, and arrays of images alone."""
+"""Pictures without labels, for `--labels clean`: any folder of them."""
 
 from __future__ import annotations
 
@@ -6,31 +6,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
-from onnxnoise.data.sources.arrays import array_alone, has_arrays
 from onnxnoise.data.sources.base import ImageSource
 from onnxnoise.data.sources.class_folders import images_in
 from onnxnoise.data.sources.files import LEFTOVERS, entries, item_of
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, Item, in_turn, open_items
-from onnxnoise.data.sources.rows import open_rows
-
-CLEAN = "clean"
-"""The value of --labels by which the clean model's own top-1 is the label."""
 
 
 def open_unlabelled(path: Path, dataset: Dataset, spec: InputSpec) -> ImageSource | None:
-    """The images of an array, or of a folder and all folders inside it, one of each folder in turn; None where there are none.
+    """The pictures of a folder and all folders inside it, one of each folder in turn; None where there are none.
 
     Every label is 0, and means nothing.
     """
-    if path.is_file() and has_arrays(path, dataset):
-        rows = array_alone(path)
-        return open_rows(rows, np.zeros(rows.shape[:1], np.int64), dataset, spec)
-    if not path.is_dir():
-        return None
     groups = list(_groups(path))
     return open_items(path, in_turn(groups), dataset, spec) if any(groups) else None
 

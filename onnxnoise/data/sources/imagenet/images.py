@@ -13,6 +13,7 @@ from onnxnoise.data.sources.imagenet.devkit import DEVKIT, GROUND_TRUTH, ground_
 from onnxnoise.data.sources.imagenet.ilsvrc import WNID, source_name, validation_label, wnids
 from onnxnoise.data.sources.items import ImageItems, Item, in_turn, open_items
 from onnxnoise.data.sources.label_list import LIST
+from onnxnoise.data.sources.labels import NO_LABELS
 from onnxnoise.data.sources.tars import VALIDATION_TAR, list_tars
 from onnxnoise.errors import DataError
 
@@ -92,7 +93,7 @@ def _flat(folder: Path) -> list[Item]:
         if label is None:
             raise DataError(
                 f"{entry.path}: has no known label. Flat folders may hold ILSVRC2012_val_*.JPEG only; for other images "
-                f"put them into folders named by WordNet id, or list them in {LIST} as lines of NAME LABEL"
+                f"put them into folders named by WordNet id, or list them in {LIST} as lines of NAME LABEL. {NO_LABELS}"
             )
         items.append(item_of(entry, entry.name, label))
     return items
