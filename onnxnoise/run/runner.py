@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from typing import Self
 
 from onnxnoise.data.fit import check_clean
 from onnxnoise.errors import DataError, Interrupted, ModelError, UsageError
@@ -28,6 +29,9 @@ from onnxnoise.run.workers.open_workers import open_workers
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import counted
 from onnxnoise.words import Metric
+
+_TOGETHER = 0.25
+"""Seconds within which tallies are kept together."""
 
 
 def bench(
@@ -126,12 +130,41 @@ def _kept(store: RunStore) -> str | None:
     return f"what was measured is kept in {store.path} ({counted(count, 'tally', 'tallies')}): the same command goes on"
 
 
+class _Keeper:
+    """Keeps tallies in the run file, those of a quarter of a second together: each time waits for the disk.
+
+    Tallies that come later than that after the last ones are kept at once; at the end of its `with` block all are.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self._store, self._waiting, self._last = store, list[Tally](), -inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.keep()
+
+    def add(self, tallies: Iterable[Tally]) -> None:
+        """Keep tallies that belong together, all of them or none."""
+        self._waiting += tallies
+        if time.monotonic() - self._last > _TOGETHER:
+            self.keep()
+
+    def keep(self) -> None:
+        """Keep what waits."""
+        tallies, self._waiting = self._waiting, []
+        if tallies:
+            self._store.append(tallies)
+            self._last = time.monotonic()
+
+
 def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
     jobs: Sequence[Job] = run.todo
     unchecked = run.experiment.spec.clean_check and not run.experiment.spec.by_clean
     end = time.monotonic() + (run.experiment.spec.budget or inf)
     run.store.begin({**provenance(run), "measured_by": workers.members})
-    with Leases(run.store) as leases:
+    with Leases(run.store) as leases, _Keeper(run.store) as keeper:
         try:
             prove(run.experiment)
             while jobs:
@@ -142,15 +175,17 @@ def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
                     run.store.check_images(group.start, group.images_sha256)
                     if unchecked:  # before it is kept: after a mistake in the card the file must not be in the way
                         unchecked = not _check_clean(run, [tally for tally in group.tallies if tally.sweep == "clean"])
-                    run.store.append(group.tallies)
+                    keeper.add(group.tallies)
                     if time.monotonic() > end:
                         return
+                keeper.keep()
                 jobs = run.schedule.round(run.store)
                 if jobs and idle:  # another process measures what is left
                     leases.wait()
                     if time.monotonic() > end:
                         return
         except (DataError, ModelError):
+            keeper.keep()
             if not leases.others():
                 run.store.discard()
             raise
