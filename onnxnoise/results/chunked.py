@@ -20,7 +20,7 @@ from onnxnoise.statistics.clustered import (
     share_of_images,
 )
 from onnxnoise.statistics.stopping import half_width
-from onnxnoise.words import METRICS, Metric
+from onnxnoise.words import METRICS, Metric, Sweep
 
 Widths = dict[tuple[CellKey, int], float]
 """The half-widths that looks have found: by the cell, and the last of the draws that were looked at."""
@@ -39,7 +39,7 @@ def answer_chunked(store: RunStore, question: Question) -> Answer | None:
         for layer in question.layers_of(sweep):
             met = _met(store, (sweep, layer, level), clean, question)
             drawn = {meeting.hits.draw: meeting for meeting in met}
-            wanted = _wanted(drawn, chunks, question, partial(_half_width, drawn, question.metric))
+            wanted = _wanted(sweep, drawn, chunks, question, partial(_half_width, drawn, question.metric))
             planned += len(drawn.keys() | wanted)
             if met:
                 cells.append(_cell((sweep, layer, level), met, question))
@@ -71,7 +71,7 @@ def next_draws(
     chunks = _chunks(store, question)
     wanted: dict[CellKey, list[int]] = {}
     for cell, drawn in _drawn(done, question).items():
-        draws = _wanted(drawn, chunks, question, partial(looks.width, cell), stream)
+        draws = _wanted(cell[0], drawn, chunks, question, partial(looks.width, cell), stream)
         if draws:
             wanted[cell] = draws
     return wanted
@@ -135,13 +135,14 @@ def _chunks(store: RunStore, question: Question) -> int:
 
 
 def _wanted(
+    sweep: Sweep,
     drawn: Collection[int],
     chunks: int,
     question: Question,
     width: Callable[[Sequence[int]], float],
     only: int | None = None,
 ) -> list[int]:
-    """The draws that a cell, which has those `drawn`, needs by `StoppingRule.next` in each stream, or the only one.
+    """The draws that a cell of a sweep, which has those `drawn`, needs by `StoppingRule.next` in each stream, or the only one.
 
     `width` tells the half-width that some of the draws give together.
     """
@@ -153,7 +154,7 @@ def _wanted(
         def first(count: int, own: Sequence[int] = own) -> float:
             return width(own[:count])
 
-        wanted += own[: replace(question.stopping, max_draws=len(own)).next(together, first) or 0]
+        wanted += own[: replace(question.stopping(sweep), max_draws=len(own)).next(together, first) or 0]
     return wanted
 
 

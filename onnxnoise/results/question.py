@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxnoise.records import CHUNKED, DEALT, Average, Cell, CleanHits
 from onnxnoise.results.run_file.store import RunStore
-from onnxnoise.statistics.stopping import StoppingRule
+from onnxnoise.statistics.stopping import FEWEST, RARE, StoppingRule
 from onnxnoise.words import Metric, Sweep
 
 CellKey = tuple[Sweep, int | None, float]
@@ -24,6 +24,7 @@ class Question:
     `target` is the share of the clean accuracy that a draw must keep to count in a yield. In a chunked run `draws` is the most
     that a cell may have, and `precision` the half-width of `sampled` at which the cell stops; None: at the most draws. A run that
     was measured in n shards has n `streams`, each with every n-th chunk and its draws, which are looked at and end apart.
+    `collapsing` says that some chips may collapse, as the function of that name tells.
     """
 
     levels: tuple[float, ...]
@@ -35,11 +36,12 @@ class Question:
     target: float = 0.95
     precision: float | None = None
     streams: int = 1
+    collapsing: bool = False
 
-    @property
-    def stopping(self) -> StoppingRule:
+    def stopping(self, sweep: Sweep) -> StoppingRule:
         """The rule that decides when a cell of a chunked run has draws enough, or a stream of it: n of them make it precise."""
-        return StoppingRule((self.precision or 0.0) * math.sqrt(self.streams), self.draws)
+        rare = self.collapsing and sweep == "all"
+        return StoppingRule((self.precision or 0.0) * math.sqrt(self.streams), self.draws, RARE if rare else FEWEST)
 
     @property
     def planned(self) -> int:
@@ -79,6 +81,12 @@ def streams_of(store: RunStore, shard: tuple[int, int] | None = None) -> int:
     return (
         max([shard[1] if shard else 1, *(int(each[1]) for each in told if each)]) if is_chunked(store.identity) else 1
     )
+
+
+def collapsing(identity: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
+    """Whether some chips of a run may collapse: noise that takes a batch norm's variance to about 0 makes a channel explode."""
+    norms = (each for each in description["layers"] if each["kind"] == "batchnorm" and len(each["initializers"]) == 4)
+    return identity["bn"] in ("group", "raw") and not {each["index"] for each in norms}.isdisjoint(identity["layers"])
 
 
 def is_chunked(identity: Mapping[str, Any]) -> bool:

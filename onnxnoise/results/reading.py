@@ -14,7 +14,7 @@ from onnxnoise.noise.models import level_of
 from onnxnoise.noise.settings import setting_of
 from onnxnoise.records import Result, TallyKey
 from onnxnoise.results.chance import classes_of
-from onnxnoise.results.question import Question, is_chunked, streams_of
+from onnxnoise.results.question import Question, collapsing, is_chunked, streams_of
 from onnxnoise.results.run_file.database import is_database
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import over_layers, summarize
@@ -99,7 +99,8 @@ def _of_chunked(store: RunStore, metric: Metric) -> list[Question]:
     layers = tuple(store.identity["layers"])
     goal = last["goal"] if "goal" in last else last.get("precision")
     streams = streams_of(store)
-    found = Question(levels, sweeps, draws, images, layers, metric, precision=goal, streams=streams)
+    rare = collapsing(store.identity, store.description)
+    found = Question(levels, sweeps, draws, images, layers, metric, precision=goal, streams=streams, collapsing=rare)
     return [found] if done else []
 
 

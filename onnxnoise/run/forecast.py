@@ -20,7 +20,6 @@ from onnxnoise.run.naming import run_path
 from onnxnoise.run.opening import Cut, Run, ScheduleOf, open_run
 from onnxnoise.run.schedules import Chunked, jobs
 from onnxnoise.spec import BenchSpec
-from onnxnoise.statistics.stopping import FEWEST
 
 SCHEMA = "onnxnoise/forecast/1"
 _LAYERS = 8
@@ -125,9 +124,10 @@ def _jobs(run: Run, done: set[TallyKey]) -> tuple[Sequence[Job], Sequence[Job]]:
     schedule = run.schedule
     if not isinstance(schedule, Chunked):
         return run.todo, run.todo
-    asked = (dict.fromkeys(run.question.cells, schedule.draws(most)) for most in (FEWEST, run.question.draws))
-    few, many = (jobs(schedule.chunks, draws, done) for draws in asked)
-    return few, many
+    cells, question = run.question.cells, run.question
+    least = {cell: schedule.draws(question.stopping(cell[0]).fewest) for cell in cells}
+    most = dict.fromkeys(cells, schedule.draws(question.draws))
+    return jobs(schedule.chunks, least, done), jobs(schedule.chunks, most, done)
 
 
 class _Costs:

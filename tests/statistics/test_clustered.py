@@ -217,6 +217,11 @@ def test_a_cell_has_32_draws_and_no_more_than_it_may(width: float, most: int, fo
     assert looks(StoppingRule(0.01, most), lambda _: width) == found
 
 
+def test_the_first_look_may_be_later() -> None:
+    assert looks(StoppingRule(0.01, 500, 64), lambda _: 0.0) == [64]
+    assert looks(StoppingRule(0.01, 40, 64), lambda _: 0.0) == [40]
+
+
 def test_without_a_precision_a_cell_gets_all_draws() -> None:
     assert looks(StoppingRule(0.0, 300), lambda _: 0.001)[-1] == 300
 

@@ -57,9 +57,9 @@ class Looks:
     def hold(self, truth: float) -> npt.NDArray[np.bool_]:
         return (self.low <= truth) & (truth <= self.high)
 
-    def stops(self, precision: float, most: int) -> Counts:
+    def stops(self, precision: float, most: int, fewest: int = FEWEST) -> Counts:
         """The number of draws of each run that ends as the rule says."""
-        rule, found = StoppingRule(precision, most), []
+        rule, found = StoppingRule(precision, most, fewest), []
         for widths in self.half_widths.tolist():
             draws = 0
             while (more := rule.next(draws, lambda n, widths=widths: widths[n - 1])) is not None:
@@ -84,12 +84,12 @@ class Stopped:
     draws: float
 
 
-def stopped(looks: Looks, truth: float, precision: float, most: int) -> Stopped:
+def stopped(looks: Looks, truth: float, precision: float, most: int, fewest: int = FEWEST) -> Stopped:
     """The outcome of the stopping rule at one precision."""
-    stops, runs = looks.stops(precision, most), np.arange(len(looks.mean))
+    stops, runs = looks.stops(precision, most, fewest), np.arange(len(looks.mean))
     held, width = looks.hold(truth)[runs, stops - 1], looks.half_widths[runs, stops - 1]
     early = stops < most
-    chosen = early & (stops > FEWEST)
+    chosen = early & (stops > fewest)
     return Stopped(
         precision,
         float(held.mean()),
