@@ -67,6 +67,9 @@ yet not before FEWEST_DRAWS.
 FEWEST_CHUNKS = 20
 """The chunks that few images are cut into, at least."""
 
+_FIRST_LOOK = 5
+"""The draws before the first look: fewer decide nothing, unless the limit is a few percent of the clean accuracy."""
+
 _STAKES = np.arange(1, 41) / 41.0
 """Stakes as shares of the largest one, at which the capital could be lost with one chunk."""
 
@@ -88,6 +91,13 @@ def chunk_images(images: int) -> int:
 def most_draws(images: int) -> int:
     """The draws of a cell after which a gate of so many images gives up, unless it is told otherwise."""
     return max(FEWEST_DRAWS, min(MOST_DRAWS, round(DRAWS_PER_IMAGE * images)))
+
+
+def next_look(draws: int, most: int) -> int | None:
+    """The number of draws at the next look at the evidence, about a tenth more than `draws`; None when the `most` are there."""
+    if draws >= most:
+        return None
+    return min(most, draws + max(2, draws // 10) if draws else _FIRST_LOOK)
 
 
 @dataclass(frozen=True, eq=False)

@@ -154,7 +154,7 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
     spec = gated_spec(spec, rules)
     with ExitStack() as stack:
         run = stack.enter_context(
-            measured_run(spec, watching, schedule_for=partial(rounds_for, rules, stack), cut=chunk_images)
+            measured_run(spec, watching, schedule_for=partial(rounds_for, rules, stack), cut=partial(_cut, rules))
         )
         taken = run.schedule
         assert isinstance(taken, Rounds)
@@ -167,7 +167,16 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
 def gate_forecast(spec: BenchSpec, rules: Rules) -> Forecast:
     """The work that `gate_model` would do at the least and at the most; raises what that raises before it measures."""
     with ExitStack() as stack:
-        return forecast(gated_spec(spec, rules), partial(rounds_for, rules, stack), chunk_images)
+        return forecast(gated_spec(spec, rules), partial(rounds_for, rules, stack), partial(_cut, rules))
+
+
+def _cut(rules: Rules, images: int) -> int:
+    """The images of a chunk: as many as in those of a chunked baseline, whose draws then meet the same images."""
+    for path in {rule.baseline: None for rule in rules.rules if rule.baseline is not None}:
+        with GatedRun.opened(path) as baseline:
+            if baseline.chunked:
+                return len(baseline.store.chunks()[0])
+    return chunk_images(images)
 
 
 def gated_spec(spec: BenchSpec, rules: Rules) -> BenchSpec:

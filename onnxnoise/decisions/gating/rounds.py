@@ -14,7 +14,7 @@ from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import Job
 from onnxnoise.run.schedules import jobs
-from onnxnoise.statistics.betting import most_draws
+from onnxnoise.statistics.betting import most_draws, next_look
 from onnxnoise.text import counted
 from onnxnoise.words import SWEEPS
 
@@ -37,7 +37,9 @@ class Rounds:
 
     def round(self, store: RunStore) -> list[Job]:
         """The jobs before the next look, none when all is decided; looks at what is there first."""
-        while (draws := self._next()) is not None and any(case.open for case in self.cases):
+        while (draws := next_look(self.looks[-1] if self.looks else 0, self.most)) is not None and any(
+            case.open for case in self.cases
+        ):
             if owed := self._jobs(draws, store.done()):
                 return owed
             self.looks.append(draws)
@@ -73,11 +75,6 @@ class Rounds:
         for case in still:
             case.seconds += (now - self._began) / len(still)
         self._began = now
-
-    def _next(self) -> int | None:
-        """The number of draws at the next look: every 5 at first, then every 10; None when the draws are used up."""
-        last = self.looks[-1] if self.looks else 0
-        return min(last + (5 if last < 20 else 10), self.most) if last < self.most else None
 
     def _cells(self) -> list[CellKey]:
         """The cells that open places need."""

@@ -49,7 +49,8 @@ def places(rule: Rule, layers: Sequence[Selectable]) -> list[Place]:
 
 
 class Case:
-    """A rule and what its places have shown so far. A place that has passed stays so, and needs no more draws.
+    """A rule and what its places have shown so far. A place that has passed stays so, and needs no more draws; one that has met
+    all draws of its baseline can't get any.
 
     `baseline` is the open run file of a rule that is relative to a run file. `seconds` is the time that was spent on the
     rule.
@@ -59,6 +60,7 @@ class Case:
         self.rule, self.places, self.baseline = rule, where, baseline
         self.bets: dict[Place, Bets] = {}
         self._bases: dict[Place, Draws | None] = {}
+        self._used_up: set[Place] = set()
         self.for_it: dict[Place, float] = {}
         self.against: dict[Place, float] = {}
         self.against_all = 0.0
@@ -77,8 +79,10 @@ class Case:
 
     @property
     def open(self) -> list[Place]:
-        """The places that need more draws; none once the rule has failed."""
-        return [] if self.verdict == "fail" else [each for each in self.places if not self._passed(each)]
+        """The places that need more draws, and can get some; none once the rule has failed."""
+        if self.verdict == "fail":
+            return []
+        return [each for each in self.places if not self._passed(each) and each not in self._used_up]
 
     def _passed(self, place: Place) -> bool:
         return self.for_it.get(place, 0.0) >= self.needed
@@ -158,6 +162,8 @@ class Case:
         common = [number for number in found.numbers if number in known]
         if not common:
             raise RunFileError(f"{baseline.path}: {title(rule)}: has none of the draws measured; bench it again")
+        if len(common) == len(known):
+            self._used_up.add(place)
         found, base = found.chosen(common), base.chosen(common)
         if found.crossed and base.crossed:
             order = run.order(found.hits.shape[1])
@@ -168,6 +174,12 @@ class Case:
             found = found.on_chunks_of(base, baseline.order(baseline.laid_down))
         elif base.crossed:
             base = base.on_chunks_of(found, run.order(run.laid_down))
+        elif (found.starts, tuple(found.sizes)) != (base.starts, tuple(base.sizes)):
+            raise RunFileError(
+                f"{baseline.path}: {title(rule)}: the baseline's chunks have {base.sizes[0]:g} images, those of {run.path} "
+                f"{found.sizes[0]:g}, so the same draws met other images; gate the model itself, with --out into a new file: "
+                "then its chunks are made like the baseline's"
+            )
         hits, theirs = found.shares(found.hits, base.hits)
         again = (found.starts, tuple(found.sizes), 1.0 - rule.confidence)
         return Bets(found.accuracy / base.accuracy, hits, theirs, 0.0, 0.0, math.inf, False, *again)
@@ -241,6 +253,8 @@ def _message(case: Case, cell: CellVerdict | None, for_it: float) -> str:
         enough = math.ceil(1.5 * case.needed / math.log(ratio))
         said += f"; so few draws can't rule out rare chips that lose everything: about {enough:,} would do"
         said += ", the same passes without --draws too" if next(iter(case.bets.values())).at_once else ""
+    if case.baseline is not None and not case.open:
+        said += f"; {case.baseline.path} has no more draws: bench it with a smaller --precision, or more --draws"
     return said
 
 
@@ -274,6 +288,11 @@ def opened_baseline(rule: Rule, noise: NoiseSetting, data: str, images: int, sta
         raise RunFileError(
             f"{baseline.path}: {title(rule)}: the baseline has {there_are:,} images, fewer than the {images:,} here; "
             f"bench it on as many, or gate with --limit {there_are}"
+        )
+    if baseline.chunked and there_are != images:
+        raise RunFileError(
+            f"{baseline.path}: {title(rule)}: the baseline has dealt {there_are:,} images to its draws, here it is {images:,}, "
+            f"so the same draws would meet other images; gate with --limit {there_are}, or bench it with --limit {images}"
         )
     for place in places(rule, [layer for layer in baseline.layers if layer.index in baseline.selected]):
         check_there(baseline, rule, place)
