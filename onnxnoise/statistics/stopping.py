@@ -25,7 +25,7 @@ FEWEST = 32
 """The draws that every cell gets before its interval is looked at."""
 
 RARE = 64
-"""The same for a cell of which one chip in some dozens may lose everything: 32 draws have often not met such a chip."""
+"""The draws before the first look at a cell of which one chip in some dozens may lose everything: 32 have often met none."""
 
 _STEP = 1.05
 """The number of draws at a look, over that at the look before; the half-width falls by its root."""
