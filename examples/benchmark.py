@@ -7,6 +7,7 @@
 Parts (default: all): `sweep` (single sweep against the loop a user would write, in ONNX Runtime and in PyTorch), `draw`
 (what a draw costs, and `all` against that loop), `bound`
 (every sweep against the clean passes it can't avoid), `precision` (--precision against three draws over all images),
+`certainty` (what it costs to know a cell to +-0.01 in either design),
 `gate` (verdicts beside the truth, and their passes; the time of a gate),
 `memory` (peak of a bench run), `growth` (resident memory over 200 chunks), `loader` (images from files against plain Pillow),
 `start` (help, first result, whole bundled run), `noise` (a draw of each noise model beside a gaussian one).
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from benchmark_bound import Subject, bound, growth, next_layer
+from benchmark_certainty import certainty
 from benchmark_draw import draw
 from benchmark_gate import gating
 from benchmark_loader import loader
@@ -43,7 +45,7 @@ _RIVALS_BATCH = 100
 """Images in a mini-batch of the loops that a user would write: their best size or close to it, on two cores."""
 
 
-_PARTS = ("sweep", "draw", "bound", "precision", "gate", "memory", "growth", "loader", "start", "noise")
+_PARTS = ("sweep", "draw", "bound", "precision", "certainty", "gate", "memory", "growth", "loader", "start", "noise")
 
 
 def main() -> None:
@@ -54,7 +56,8 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--snr", default="10,5,2.5")
-    parser.add_argument("--limit", type=int, help="images of `precision` (default: all)")
+    parser.add_argument("--limit", type=int, help="images of `precision` and `certainty` (default: all)")
+    parser.add_argument("--goal", type=float, default=0.01, help="half-width that `certainty` asks for")
     parser.add_argument("--draws", type=int, default=200, help="draws on 50 images each in `draw`")
     parser.add_argument("--every", type=int, default=1, help="measure every Nth layer only")
     options = parser.parse_args()
@@ -63,6 +66,7 @@ def main() -> None:
         "draw": draw,
         "bound": bound,
         "precision": precision,
+        "certainty": certainty,
         "gate": gating,
         "memory": memory,
         "growth": growth,
