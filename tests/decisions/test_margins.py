@@ -13,6 +13,7 @@ from support.command import onnxnoise, refused
 
 from onnxnoise.decisions.design import margins
 from onnxnoise.records import Estimate
+from onnxnoise.results.reading import open_run_file
 from onnxnoise.run import runner
 from onnxnoise.run.watching import Silent
 from onnxnoise.spec import BenchSpec
@@ -64,6 +65,19 @@ def test_a_margin_is_where_the_accuracy_crosses_the_target(files: nets.Files, tm
             assert upper[1] < 0.9
         if margin.level < inf:
             assert margin.accuracy == measured(files, tmp_path, margin.level, margin.layer)
+
+
+def test_levels_far_from_the_target_get_few_draws(files: nets.Files, tmp_path: Path) -> None:
+    """The side of every level is that of a run with all its draws, and those of the margin itself are all there."""
+    asked = spec(files, tmp_path / "run", draws=None, precision=0.02, max_draws=64)
+    (found,) = margins.margin(asked, tolerance=0.5).margins
+    counts = {cell.level: len(cell.draws) for cell in open_run_file(tmp_path / "run").result.cells}
+    assert counts[0.1] == 32
+    assert counts[found.level] > 32
+    for level in (0.1, max(tried for tried in found.tried if tried < found.level), found.level):
+        whole = measured(files, tmp_path, level, None, draws=None, precision=0.02, max_draws=64)
+        assert (whole.mean >= 0.9) == (level == found.level), level
+        assert found.accuracy == whole or level != found.level
 
 
 def test_the_ends_of_the_range(files: nets.Files, tmp_path: Path) -> None:

@@ -22,11 +22,14 @@ from onnxnoise.run.runner import measured_run
 from onnxnoise.run.schedules import CLEAN, jobs
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
+from onnxnoise.statistics.stopping import FEWEST
 from onnxnoise.text import counted
 from onnxnoise.words import Kind, Metric
 
 SCHEMA = "onnxnoise/margin/1"
 TOLERANCE = 0.05
+CLEAR = 2
+"""The half-widths that must lie between a level's accuracy and the target before its precision is reached, to draw no further."""
 
 Curve = tuple[Literal["all", "single"], int | None]
 """A curve of accuracy over level, by its noisy layers: all of them, or the single one of that index."""
@@ -83,7 +86,8 @@ def margin(
     """Find the noise margin for `spec.target` (a share of the clean accuracy) by bisection in the logarithm of the level.
 
     `spec.sweeps` is `all` for the margin of all layers together, or `single` for that of each layer. All levels share their
-    draws, so the accuracy falls smoothly; where it crosses the target several times, one of the crossings is found. `tolerance`
+    draws, so the accuracy falls smoothly; where it crosses the target several times, one of the crossings is found. Where each
+    chunk of images meets draws of its own, a level whose accuracy is far from the target gets few of them. `tolerance`
     is the largest ratio, less 1, between the level found and one that misses the target. `range_` are the levels between which
     it is looked for, by default the noise model's own. All measurements are kept in the run file, and used from there.
 
@@ -274,16 +278,24 @@ class Bisection:
         known = self._known[curve]
         if level not in known:
             asked = self._asked(curve, level)
-            if not self.crossed and next_draws(store, asked):
-                return None
+            owed = not self.crossed and bool(next_draws(store, asked))
             result = summarize(store, asked)
             if result is None or not result.cells:
                 return None
             (cell,) = result.cells
             estimate = cell.normalized(result.told)
+            if owed and not (len(cell.draws) >= FEWEST and self._is_clear(estimate)):
+                return None
             if estimate is None:
                 raise UsageError(
                     "the model has no hit without noise, so there is no accuracy to keep; check the card and the labels"
                 )
             known[level] = estimate
         return known[level]
+
+    def _is_clear(self, estimate: Estimate | None) -> bool:
+        """Whether more draws are unlikely to change the side of the target: an interval CLEAR times as wide is all on it."""
+        if estimate is None or estimate.sampled is None:
+            return False
+        low, high = (estimate.mean + CLEAR * (end - estimate.mean) for end in estimate.sampled)
+        return not low < self.question.target < high
