@@ -691,5 +691,10 @@ class ImageInput:
         """The fixed batch size, None where it is free."""
         return self.shape[0]
 
+    def parts(self, layout: Layout) -> tuple[int | None, int | None, int | None]:
+        """(height, width, channels) of a picture in this layout; the shape must have four dimensions."""
+        _, first, second, third = self.shape
+        return (first, second, third) if layout == "nhwc" else (second, third, first)
+
 
 Verdict = Literal["pass", "fail", "inconclusive"]

@@ -30,7 +30,7 @@ def channels_of(model: str, image: ImageInput, card: Card) -> int | None:
     if len(image.shape) != 4:
         return None
     layout = layout_of(image, card)
-    channels = image.shape[1 if layout == "nchw" else 3] or 3
+    channels = image.parts(layout)[2] or 3
     if image.layout not in (None, layout) and channels not in (1, 3):
         raise ModelError(
             f"{model}: its input has {channels} channels in layout {layout}, which {card.path} says; the file is made for "
@@ -63,8 +63,7 @@ def check_fit(
         _check_shape(model, image, images)
         return
     layout = layout_of(image, card)
-    height, width = image.shape[2:] if layout == "nchw" else image.shape[1:3]
-    channels = image.shape[1 if layout == "nchw" else 3]
+    height, width, channels = image.parts(layout)
     if channels not in (None, images.shape[2]):
         raise ModelError(
             f"{model}: its input has {channels} channels in layout {layout}; the images have {images.shape[2]}"

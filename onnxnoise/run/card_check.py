@@ -134,8 +134,7 @@ def _input(image: ImageInput, card: Card) -> tuple[Finding, ...]:
     if len(image.shape) != 4:
         return (_numbers(image, replace(spec, channels=None)),)
     layout = image.layout or layout_of(image, card)
-    height, width = image.shape[2:] if layout == "nchw" else image.shape[1:3]
-    channels = image.shape[1 if layout == "nchw" else 3]
+    height, width, channels = image.parts(layout)
     said = spec.layout
     same = None if image.layout is None else said in ("auto", image.layout)
     fits = spec.size is None or all(

@@ -10,11 +10,11 @@ from typing import Any
 
 from onnxnoise.data.cards import Card, load_card
 from onnxnoise.data.datasets import KNOWN
-from onnxnoise.data.drafts.beside import Beside
+from onnxnoise.data.drafts.beside import Beside, as_size
+from onnxnoise.data.drafts.hints import GEOMETRY, NUMBERS
 from onnxnoise.data.drafts.toml_text import Entry, card_toml
 from onnxnoise.run.loading import ANY_SIDE, Subject
 
-GEOMETRY, NUMBERS = ("size", "resize", "crop", "interpolation"), ("color", "scale", "mean", "std")
 _HEAD = (
     'Drafted by `onnxnoise cards new`. A line that begins with "# ?" asks what no file tells: answer it, or delete it.'
 )
@@ -43,9 +43,7 @@ class Draft:
     def side(self) -> int | list[int] | None:
         """The size of the graph's input, as a card writes it; None where it is free."""
         height, width = self.sides
-        if height is None or width is None:
-            return None
-        return height if height == width else [height, width]
+        return None if height is None or width is None else as_size((height, width))
 
     def say(self, values: Mapping[str, Any], comment: str) -> None:
         """Set keys; the comment stands above the first of them."""

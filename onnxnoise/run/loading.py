@@ -101,7 +101,7 @@ def outputs_of(subject: Subject, size: Size | None = None) -> int:
 
 def _path(model: str) -> Path:
     path = Path(model)
-    if is_file(path):
+    if _exists(path):
         return path
     names = bundled_names()
     if model not in names:
@@ -121,10 +121,10 @@ def _path(model: str) -> Path:
 
 def card_of(model: str, path: Path, card: str | None, metadata: Mapping[str, str]) -> Card:
     """The card that a run of `model` uses: `card`, else a bundled model's own, else that of `find_card`; raises CardError."""
-    return find_card(path, card or (None if is_file(Path(model)) else model), metadata)
+    return find_card(path, card or (None if _exists(Path(model)) else model), metadata)
 
 
-def is_file(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Whether a file or folder of this name exists; a name too long for the system is taken for one that doesn't."""
     try:
         return path.exists()

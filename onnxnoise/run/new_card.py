@@ -70,9 +70,7 @@ def _from_graph(subject: Subject) -> Draft:
     side = channels = None
     sides: tuple[int | None, int | None] = (None, None)
     if len(image.shape) == 4:
-        last = image.layout == "nhwc"
-        channels = image.shape[3 if last else 1]
-        height, width = image.shape[1:3] if last else image.shape[2:]
+        height, width, channels = image.parts(image.layout or "nchw")
         sides, side = (height, width), height if height == width else None
     return Draft(subject, outputs_of(subject), channels, sides, read_beside(subject.classifier.path, side))
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from onnxnoise.data.cards import Card
 from onnxnoise.data.drafts.hints import AS_THEY_ARE, Hint, stretched, usual_geometries, usual_numbers
 from onnxnoise.errors import CardError
 from onnxnoise.records import Bits, ImageChunk
 from onnxnoise.results.chance import is_at_chance, largest_classes
+from onnxnoise.results.tallies import unpacked
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.jobs import decoded, swept
 from onnxnoise.run.schedules import CLEAN
@@ -135,7 +134,7 @@ class _Bench:
         except CardError:
             return None
         (tally,) = group.tallies
-        return np.unpackbits(np.frombuffer(tally.top1, np.uint8), count=tally.images).view(np.bool_)
+        return unpacked(tally.top1, tally.images)
 
     def different(self, geometries: Sequence[Hint]) -> Iterator[Hint]:
         """The ways to resize, after the first, that make other pixels than all before them."""

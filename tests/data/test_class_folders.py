@@ -86,7 +86,11 @@ def test_the_digest_tells_names_labels_and_sizes(tmp_path: Path) -> None:
     ("files", "classes", "expected"),
     [
         (SIGNS, 43, r"d: has 3 class folders \(Yield, give way, stop\), but signs has 43 classes.*classes = \["),
-        (SIGNS, ["stop", "yield", "give way"], r"d/Yield: this folder's name is none of the 3 class names.*'yield'\)"),
+        (
+            SIGNS,
+            ["stop", "yield", "give way"],
+            r"d/Yield: the folder name 'Yield' is none of the 3 class names.*'yield'\)",
+        ),
         (
             {"train/stop/a.png": b"x", "test/stop/a.png": b"x"},
             2,

@@ -95,7 +95,7 @@ def _of_timm(timm: Mapping[str, Any], side: int | None, remarks: list[str]) -> H
     size = sizes[1] if test else sizes[0]
     share = timm.get("test_crop_pct" if test else "crop_pct")
     if size:
-        known |= {"size": size[0] if size[0] == size[1] else list(size)}
+        known |= {"size": as_size(size)}
         mode = timm.get("crop_mode") or "center"
         if mode == "center" and _is_number(share) and 0 < share <= 1 and size[0] == size[1]:
             known |= {"resize": math.floor(size[0] / share), "crop": known.pop("size")}
@@ -122,7 +122,7 @@ def _of_transformers(told: Mapping[str, Any], remarks: list[str]) -> Hint:
         if _is_number(share) and 0 < share < 1:  # as ConvNeXt: resized so that the crop of `size` is this share of it
             known |= {"resize": int(shortest / share), "crop": shortest} if shortest < 384 else {"size": shortest}
         elif cut and (sides := _sides(crop)):
-            known |= {"resize": shortest, "crop": _square(sides)}
+            known |= {"resize": shortest, "crop": as_size(sides)}
         else:
             known["size"] = shortest
             if isinstance(size, dict):
@@ -130,10 +130,10 @@ def _of_transformers(told: Mapping[str, Any], remarks: list[str]) -> Hint:
                     "the shorter side is resized and nothing is cut: other shapes than squares go in stretched here"
                 )
     elif told.get("do_resize", True) and exact:
-        known |= {"resize": _square(exact), "crop": _square(sides)} if cut and (sides := _sides(crop)) else {}
-        known |= {} if "crop" in known else {"size": _square(exact)}
+        known |= {"resize": as_size(exact), "crop": as_size(sides)} if cut and (sides := _sides(crop)) else {}
+        known |= {} if "crop" in known else {"size": as_size(exact)}
     elif cut and (sides := _sides(crop)):
-        known["crop"] = _square(sides)
+        known["crop"] = as_size(sides)
     if _PIL.get(told.get("resample", -1)):
         known["interpolation"] = _PIL[told["resample"]]
     factor = told.get("rescale_factor", 1 / 255)
@@ -171,7 +171,8 @@ def _sides(size: object) -> tuple[int, int] | None:
     return None
 
 
-def _square(sides: tuple[int, int]) -> int | list[int]:
+def as_size(sides: tuple[int, int]) -> int | list[int]:
+    """Height and width as a card writes them: one number where they are equal."""
     return sides[0] if sides[0] == sides[1] else list(sides)
 
 

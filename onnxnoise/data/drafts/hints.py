@@ -11,7 +11,8 @@ from onnxnoise.data.input import IMAGENET_MEAN, IMAGENET_STD, PRESETS
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
-CAFFE_MEAN = (103.939, 116.779, 123.68)
+GEOMETRY, NUMBERS = ("size", "resize", "crop", "interpolation"), ("color", "scale", "mean", "std")
+"""Keys of a card that say how an image gets the input's size, and which numbers stand for a pixel."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Hint:
     @property
     def numbers(self) -> dict[str, Any]:
         """The keys that say which numbers stand for a pixel."""
-        return {key: self._whole[key] for key in ("color", "scale", "mean", "std") if key in self._whole}
+        return {key: self._whole[key] for key in NUMBERS if key in self._whole}
 
     @property
     def geometry(self) -> dict[str, Any]:
         """The keys that say how an image gets the input's size."""
-        return {key: self._whole[key] for key in ("size", "resize", "crop", "interpolation") if key in self._whole}
+        return {key: self._whole[key] for key in GEOMETRY if key in self._whole}
 
     @property
     def _whole(self) -> dict[str, Any]:
@@ -93,7 +94,8 @@ def usual_numbers(channels: int, side: int | None) -> Iterator[Hint]:
         yield Hint("pixel/255, MNIST mean/std", {"scale": 255, "mean": MNIST_MEAN, "std": MNIST_STD})
     yield Hint("pixel - 128", {"scale": 1, "mean": 128, "std": 1})
     if channels == 3:
-        yield Hint("Caffe's: BGR less the mean", {"color": "bgr", "scale": 1, "mean": list(CAFFE_MEAN), "std": 1})
+        caffe = list(PRESETS["keras-caffe"].mean)
+        yield Hint("Caffe's: BGR less the mean", {"color": "bgr", "scale": 1, "mean": caffe, "std": 1})
         yield Hint("BGR pixel/255", {"color": "bgr", "scale": 255, "mean": 0, "std": 1})
         yield Hint("BGR pixels from 0 to 255", {"color": "bgr", "scale": 1, "mean": 0, "std": 1})
         yield Hint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,14 +43,7 @@ def card_toml(entries: Sequence[Entry], head: str) -> str:
 
 def _wrapped(sentence: str) -> list[str]:
     """The sentence in lines that a reader takes in at a glance."""
-    lines, line = [], ""
-    for word in safe(sentence).split():
-        if line and len(line) + 1 + len(word) > 110:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    return [*lines, line] if line else lines
+    return textwrap.wrap(safe(sentence), 110, break_long_words=False, break_on_hyphens=False)
 
 
 def _value(value: Any) -> str:

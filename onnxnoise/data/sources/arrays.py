@@ -42,9 +42,8 @@ def has_arrays(path: Path, _: Dataset) -> bool:
     start = first_bytes(path, 6)
     if start.startswith(ZIP) and path.suffix.lower() != ".npz":
         try:
-            with open_file(path) as raw, zipfile.ZipFile(raw) as archive:
-                return any(name.endswith(".npy") for name in archive.namelist())
-        except Exception:  # as in `unpacked`
+            return bool(_members(path))
+        except DataError:
             return False
     return start == NPY or (path.suffix.lower() in (".npz", ".npy") and path.is_file())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.files import LEFTOVERS, entries, item_of
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, in_turn, open_items
-from onnxnoise.data.sources.labels import more_or_less
+from onnxnoise.data.sources.labels import more_or_less, not_in_card, some
 from onnxnoise.errors import DataError
 
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
@@ -64,35 +63,27 @@ def _labels(root: Path, found: list[str], dataset: Dataset) -> dict[str, int]:
         labels = {name: label for label, name in enumerate(dataset.names)}
         for name in found:
             if name not in labels:
-                close = difflib.get_close_matches(name, dataset.names, n=1)
-                hint = f" (the closest is {close[0]!r})" if close else ""
-                raise DataError(
-                    f"{root / name}: this folder's name is none of the {len(labels)} class names in the card{hint}"
-                )
+                raise DataError(f"{root / name}: {not_in_card(name, dataset, 'the folder name')}")
         return labels
     if len(found) != dataset.classes and dataset.name == IMAGENET.name:
         raise DataError(
-            f"{root}: has {len(found)} class folders ({_some(found)}), named by no WordNet id. Of {dataset.name} some folders do "
+            f"{root}: has {len(found)} class folders ({some(found)}), named by no WordNet id. Of {dataset.name} some folders do "
             "where they are called n01440764 and so on; else there must be all 1000 in the order of the classes, or names in "
             'the card, classes = ["...", ...]'
         )
     if len(found) != dataset.classes:
         raise DataError(
-            f"{root}: has {len(found)} class folders ({_some(found)}), but {dataset.said}"
+            f"{root}: has {len(found)} class folders ({some(found)}), but {dataset.said}"
             f"{more_or_less(len(found), dataset.classes)}. "
             "Without names a folder's class is its position among all of them, so none may be missing: take the folder "
             'that has them all, or put the names into the card, classes = ["...", ...], in the order of the model\'s classes'
         )
     if dataset.name in KNOWN and all(name.isdecimal() for name in found) and found != sorted(found, key=int):
         raise DataError(
-            f"{root}: its folders are called by numbers ({_some(found)}), and sorted as text they are in another order: put "
+            f"{root}: its folders are called by numbers ({some(found)}), and sorted as text they are in another order: put "
             f'{dataset.name}\'s class names into the card, classes = ["0", "1", ...], in the order of the model\'s classes'
         )
     return {name: label for label, name in enumerate(found)}
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 LAYOUT = DataLayout("a folder of class folders (CLASS/*.jpg)", has_class_folders, open_class_folders)

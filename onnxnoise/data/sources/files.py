@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +16,9 @@ from onnxnoise.formats import bad_download
 
 LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 """Folders that operating systems leave."""
+
+GZIP = b"\x1f\x8b"
+"""The first bytes of a file that is packed with gzip."""
 
 MOST_EMPTY_LINES = 10_000
 
@@ -64,6 +69,18 @@ def check_download(file: Path) -> None:
     """Raise DataError for a Git LFS pointer, or a web page in the place of a download."""
     if found := bad_download(first_bytes(file, 512)):
         raise DataError(f"{file}: {found}")
+
+
+def first_unpacked(file: Path, count: int) -> bytes:
+    """The first `count` bytes of what a file holds, packed with gzip or not; none where it can't be read or is damaged there."""
+    head = first_bytes(file, count)
+    if not head.startswith(GZIP):
+        return head
+    try:
+        with open_file(file) as raw, gzip.GzipFile(fileobj=raw) as packed:
+            return packed.read(count)
+    except (OSError, EOFError, ValueError, zlib.error):
+        return b""
 
 
 def text_lines(file: Path, most: int, what: str) -> Iterator[tuple[int, str]]:

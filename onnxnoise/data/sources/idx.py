@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +11,11 @@ from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.arrays import labels_in, read_labels
 from onnxnoise.data.sources.base import DataLayout
-from onnxnoise.data.sources.files import check_download, entries
+from onnxnoise.data.sources.files import check_download, entries, first_unpacked
 from onnxnoise.data.sources.labels import NO_LABELS, some
-from onnxnoise.data.sources.rows import GZIP, ArrayImages, FileRows, open_rows
+from onnxnoise.data.sources.rows import ArrayImages, FileRows, open_rows
 from onnxnoise.errors import DataError
-from onnxnoise.files import first_bytes, is_file, open_file
+from onnxnoise.files import is_file
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MOST_AXES, _LARGEST_SIDE = 4, 1 << 16
@@ -60,7 +58,7 @@ def open_idx_with(data: Path, labels: Path, dataset: Dataset, spec: InputSpec) -
 
 def _header(file: Path) -> tuple[np.dtype[np.generic], tuple[int, ...], int] | None:
     """(type, shape, bytes before the numbers) of an IDX file; None where it isn't one."""
-    head = _head(file, 4 + 4 * _MOST_AXES)
+    head = first_unpacked(file, 4 + 4 * _MOST_AXES)
     if len(head) < 8 or head[:2] != b"\0\0" or head[2] not in _TYPES or not 1 <= head[3] <= _MOST_AXES:
         return None
     start = 4 + 4 * head[3]
@@ -70,17 +68,6 @@ def _header(file: Path) -> tuple[np.dtype[np.generic], tuple[int, ...], int] | N
     if any(side > _LARGEST_SIDE for side in shape[1:]):
         return None
     return np.dtype(_TYPES[head[2]]), shape, start
-
-
-def _head(file: Path, count: int) -> bytes:
-    head = first_bytes(file, count)
-    if not head.startswith(GZIP):
-        return head
-    try:
-        with open_file(file) as raw, gzip.GzipFile(fileobj=raw) as packed:
-            return packed.read(count)
-    except (OSError, EOFError, ValueError, zlib.error):
-        return b""
 
 
 def _array(file: Path) -> FileRows:

@@ -88,7 +88,7 @@ def more_or_less(found: int, classes: int) -> str:
     return "; is one of the classes a background class?" if abs(found - classes) == 1 else ""
 
 
-def by_name(found: Sequence[str], dataset: Dataset, where: str, what: str = "class name") -> dict[str, int]:
+def by_name(found: Sequence[str], dataset: Dataset, where: str) -> dict[str, int]:
     """The label of each class name that the data has: its position in the card, or, where the card has no names, in `found`.
 
     Raises DataError for a name that stands twice, one that isn't in the card, and another number of names than classes.
@@ -100,7 +100,7 @@ def by_name(found: Sequence[str], dataset: Dataset, where: str, what: str = "cla
         labels = {name: label for label, name in enumerate(dataset.names)}
         for name in found:
             if name not in labels:
-                raise DataError(f"{where}: {not_in_card(name, dataset, what)}")
+                raise DataError(f"{where}: {not_in_card(name, dataset)}")
         return {name: labels[name] for name in found}
     if len(found) != dataset.classes:
         raise DataError(
@@ -111,9 +111,9 @@ def by_name(found: Sequence[str], dataset: Dataset, where: str, what: str = "cla
     return {name: label for label, name in enumerate(found)}
 
 
-def not_in_card(name: str, dataset: Dataset, what: str) -> str:
+def not_in_card(name: str, dataset: Dataset, what: str = "class name") -> str:
     """The end of a message about a name that is no class of the card, with the closest one."""
-    close = difflib.get_close_matches(name, dataset.names, n=1)
+    close = difflib.get_close_matches(name[:80], dataset.names, n=1)
     hint = f" (the closest is {close[0]!r})" if close else ""
     return f"{what} {name[:80]!r} is none of the {len(dataset.names)} class names in the card{hint}"
 

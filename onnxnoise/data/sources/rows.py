@@ -22,6 +22,7 @@ from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import MODES, from_array, max_pixels, resized
 from onnxnoise.data.sources.base import ImageSource
+from onnxnoise.data.sources.files import GZIP
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, open_file
 from onnxnoise.machine import cores
@@ -33,7 +34,6 @@ Reader = Callable[[range], Iterator[Array]]
 
 BLOCK_BYTES = 16 << 20
 MAX_ROW_BYTES = 1 << 30
-GZIP = b"\x1f\x8b"
 BOMB_RATIO, BOMB_BYTES = 200, 256 << 20
 """Content that is so many times larger than its file, and larger than so many bytes, is none that a camera took."""
 

@@ -14,7 +14,7 @@ from typing import IO, BinaryIO, cast
 from onnxnoise.data.datasets import IMAGENET, Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
-from onnxnoise.data.sources.files import check_download, entries, is_leftover
+from onnxnoise.data.sources.files import GZIP, check_download, entries, is_leftover
 from onnxnoise.data.sources.imagenet.devkit import ground_truth_beside, ground_truth_labels
 from onnxnoise.data.sources.imagenet.ilsvrc import is_validation_image, source_name, validation_label
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, Item, open_items
@@ -25,7 +25,7 @@ from onnxnoise.text import shortened
 
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+COMPRESSED = (GZIP, b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 MAX_SHARDS = 100_000
 MAX_LABEL_BYTES = 64

@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from onnxnoise.data.datasets import CIFAR10, CIFAR100
 from onnxnoise.data.sources.cifar.pickles import unpickle
-from onnxnoise.data.sources.files import check_download
+from onnxnoise.data.sources.files import GZIP, check_download, first_unpacked
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, open_file
 
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
 MAX_BYTES = 256 << 20
-PICKLE, GZIP = b"\x80", b"\x1f\x8b"
+PICKLE = b"\x80"
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,9 @@ def looks_like(file: Path, form: Form) -> bool:
     """
     if file.name.removesuffix(".gz") in _OFFICIAL:
         return True
-    head = first_bytes(file, 512)
-    packed = head.startswith(GZIP)
-    if packed:
-        try:
-            with open_file(file) as raw, gzip.open(raw) as content:
-                head = content.read(512)
-        except (OSError, EOFError, zlib.error):
-            return False
+    head = first_unpacked(file, 512)
     if head[257:262] == b"ustar":
-        return packed or _is_test_part_in(file)
+        return first_bytes(file, 2) == GZIP or _is_test_part_in(file)
     return head.startswith(PICKLE) or (head != b"" and head[0] < form.label_counts[0])
 
 
