@@ -128,9 +128,9 @@ def simulated(family: Family, runs: int, seed: int = 40) -> Looks:
     return Looks.of(SIZE, *(np.concatenate(each) for each in zip(*counts, strict=True)))
 
 
-def resampled(population: Population, runs: int, most: int = MOST, seed: int = 40) -> Looks:
+def resampled(population: Population, runs: int, most: int = MOST, seed: int = 40, size: int = SIZE) -> Looks:
     """Cells of a recorded population, each draw on a chunk of its own."""
-    return Looks.of(SIZE, *population.chunked(np.random.default_rng([seed, 8]), (runs, most, SIZE)))
+    return Looks.of(size, *population.chunked(np.random.default_rng([seed, 8]), (runs, most, size)))
 
 
 def at_least(share: float, runs: int) -> float:
@@ -152,11 +152,21 @@ def test_stopping_when_precise_spoils_no_interval(family: Family) -> None:
     assert [each.draws for each in results] == sorted((each.draws for each in results), reverse=True)
 
 
+DEFAULTS = ((16, 189), (32, 96), (32, 938))
+"""The images of a chunk, and the most draws, of default runs on 1,000 images, twice, and on 10,000."""
+
+
+def first_look(population: Population) -> int:
+    """The draws before the first look: chips whose batch norms' variances are noisy, in all layers at once, may collapse."""
+    return RARE if population.name.startswith("group") else FEWEST
+
+
+@pytest.mark.parametrize(("size", "most"), DEFAULTS[:2])
 @pytest.mark.parametrize("population", populations(), ids=lambda each: each.name)
-def test_intervals_of_real_chips_hold_in_the_default_design(population: Population) -> None:
-    """Known to +-0.01, or with the draws that three passes over 2,000 images make."""
-    looks = resampled(population, CHUNKED_RUNS, most=188)
-    result = stopped(looks, population.truth, 0.01, 188)
+def test_intervals_of_real_chips_hold_in_the_default_design(population: Population, size: int, most: int) -> None:
+    """Known to +-0.01, or with the draws that three passes over 1,000 images make."""
+    looks = resampled(population, CHUNKED_RUNS, most, size=size)
+    result = stopped(looks, population.truth, 0.01, most, first_look(population))
     assert result.covered >= at_least(0.94, CHUNKED_RUNS)
 
 
@@ -168,7 +178,7 @@ def test_cells_with_rare_collapses_have_met_some_before_they_stop(precision: flo
     late, early = (stopped(looks, population.truth, precision, MOST, fewest) for fewest in (RARE, FEWEST))
     assert late.covered >= at_least(0.94, 1000)
     assert early.covered < late.covered
-    assert late.draws < 2.1 * early.draws
+    assert late.draws < 3.1 * early.draws
 
 
 def test_few_draws_on_all_images_miss_where_a_few_chips_collapse() -> None:
@@ -280,9 +290,18 @@ def _print_chips(runs: int, draws: Sequence[int]) -> None:
             )
     print(f"the same, each draw on {SIZE} images of its own, {MOST} draws at most, until precise")
     for population in populations():
-        for fewest in (FEWEST, RARE):
-            print(f"first look at {fewest} draws")
-            _print_looks(population.name, resampled(population, runs), population.truth, fewest)
+        print(f"first look at {first_look(population)} draws")
+        _print_looks(population.name, resampled(population, runs), population.truth, first_look(population))
+    print("default runs, to +-0.01")
+    for population in populations():
+        for size, most in DEFAULTS:
+            looks = resampled(population, runs, most, size=size)
+            one = stopped(looks, population.truth, 0.01, most, first_look(population))
+            print(
+                f"{population.name:16s} {size} images a chunk, {most} draws at most: {one.covered:.1%}, {one.draws:.0f} draws; "
+                f"stopped early {one.early:.1%}, covered of these {one.covered_early:.1%}",
+                flush=True,
+            )
     _print_gates(runs)
 
 

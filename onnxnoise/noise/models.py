@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -55,6 +55,12 @@ class Chain:
     def _open(self) -> Link | None:
         return next((link for link in self.links if link.level is None), None)
 
+    @cached_property
+    def _sharing(self) -> SharedModel | None:
+        """The model of the only step, where levels of a draw share something; asked once, since asking takes 40 us."""
+        model = self.links[0].model
+        return model if len(self.links) == 1 and isinstance(model, SharedModel) else None
+
     def draw(self, seed: int, draw: int, layer: int, role: int, shape: tuple[int, ...]) -> tuple[Drawn, ...]:
         """The random arrays of each step, for one initializer (`role` k of the layer with that index) in one draw."""
         return tuple(
@@ -70,8 +76,8 @@ class Chain:
 
     def over(self, weights: Weights, drawn: tuple[Drawn, ...]) -> Callable[[float], Floats]:
         """A function from a level to what `at` gives, to the bit; what the levels of a draw share is computed once."""
-        model, written = self.links[0].model, self.links[0].level
-        if len(self.links) > 1 or not isinstance(model, SharedModel):
+        model, written = self._sharing, self.links[0].level
+        if model is None:
             return lambda level: self.at(weights, drawn, level)
         made = model.over(weights, drawn[0])
         if not self.compensated:
@@ -81,9 +87,8 @@ class Chain:
 
     def shared_bytes(self, drawn: tuple[Drawn, ...], values: int) -> int:
         """The bytes that a function of `over` keeps, made of these random arrays of an initializer of so many values."""
-        model = self.links[0].model
-        if len(self.links) == 1 and isinstance(model, SharedModel):
-            return model.shared_bytes(values)
+        if self._sharing is not None:
+            return self._sharing.shared_bytes(values)
         return sum(array.nbytes for arrays in drawn for array in arrays)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -83,10 +83,13 @@ def streams_of(store: RunStore, shard: tuple[int, int] | None = None) -> int:
     )
 
 
-def collapsing(identity: Mapping[str, Any], description: Mapping[str, Any]) -> bool:
-    """Whether some chips of a run may collapse: noise that takes a batch norm's variance to about 0 makes a channel explode."""
-    norms = (each for each in description["layers"] if each["kind"] == "batchnorm" and len(each["initializers"]) == 4)
-    return identity["bn"] in ("group", "raw") and not {each["index"] for each in norms}.isdisjoint(identity["layers"])
+def collapsing(bn: str, layers: Iterable[tuple[str, int]]) -> bool:
+    """Whether some chips may collapse: noise that takes a batch norm's variance to about 0 makes a channel explode.
+
+    `bn` is the policy, `layers` has the kind and the number of initializers of each layer with noise; a batch norm that has its
+    variance among them has at least four.
+    """
+    return bn in ("group", "raw") and any(kind == "batchnorm" and count >= 4 for kind, count in layers)
 
 
 def is_chunked(identity: Mapping[str, Any]) -> bool:

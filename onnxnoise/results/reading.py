@@ -99,7 +99,8 @@ def _of_chunked(store: RunStore, metric: Metric) -> list[Question]:
     layers = tuple(store.identity["layers"])
     goal = last["goal"] if "goal" in last else last.get("precision")
     streams = streams_of(store)
-    rare = collapsing(store.identity, store.description)
+    noisy = (each for each in store.description["layers"] if each["index"] in layers)
+    rare = collapsing(store.identity["bn"], ((each["kind"], len(each["initializers"])) for each in noisy))
     found = Question(levels, sweeps, draws, images, layers, metric, precision=goal, streams=streams, collapsing=rare)
     return [found] if done else []
 

@@ -29,6 +29,9 @@ from onnxnoise.run.jobs import decoded
 SIZES = (16, 32, 64)
 """The images that a chunk may have."""
 
+RARE = 32
+"""The most images of a chunk where some chips may collapse: the pilot's few draws don't show it, and draws are what tells."""
+
 ANYWHERE = 32
 """The images of a chunk where no machine's clock may decide."""
 
@@ -58,6 +61,7 @@ def chunk_images(experiment: Experiment, images: int, most: Callable[[], int]) -
     if bound > SIZES[0]:
         elsewhere = spec.shard is not None or spec.cluster is not None
         wanted = min(bound, ANYWHERE if elsewhere else _best(experiment.here))
+        wanted = min(wanted, RARE) if experiment.collapsing else wanted
     return max(fixed, wanted // fixed * fixed)
 
 

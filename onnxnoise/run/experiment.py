@@ -26,7 +26,7 @@ from onnxnoise.engine.values import BlankPass, blank_pass
 from onnxnoise.errors import DataError, ModelError
 from onnxnoise.machine import memory
 from onnxnoise.records import NoiseSetting, Notice, header
-from onnxnoise.results.question import is_dealt
+from onnxnoise.results.question import collapsing, is_dealt
 from onnxnoise.results.run_file.store import kept_identity
 from onnxnoise.run.loading import Subject, open_with_card
 from onnxnoise.run.unattached import check_attached
@@ -125,6 +125,11 @@ class Experiment:
     def here(self) -> Experiment:
         """The experiment as this process runs it: its execution provider works here."""
         return self
+
+    @property
+    def collapsing(self) -> bool:
+        """Whether some chips may collapse, as `results.question.collapsing` says."""
+        return collapsing(self.spec.bn, ((layer.kind, len(layer.tensors)) for layer in self.subject.layers))
 
     @property
     def noise(self) -> NoiseSetting:

@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from onnxnoise.results.chance import largest_classes
-from onnxnoise.results.question import Question, collapsing, streams_of
+from onnxnoise.results.question import Question, streams_of
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.chunking import chunk_images
 from onnxnoise.run.experiment import Experiment
@@ -100,7 +100,7 @@ def open_run(
             target=spec.target,
             precision=spec.goal,
             streams=streams_of(store, spec.shard),
-            collapsing=collapsing(store.identity, store.description),
+            collapsing=experiment.collapsing,
         )
         schedule = _schedule(spec, question, chunks, schedule_of)
         return Run(experiment, question, store, schedule, tuple(schedule.round(store)))

@@ -2,10 +2,10 @@
 
 Looking at an interval after every draw from the first on, and stopping when it happens to be narrow, would favour draws that
 happen to agree: a cell whose chips collapse now and then would stop before the first collapse. So a cell gets `FEWEST` draws
-whatever they show, twice as many where some chips are known to collapse (`RARE`); from then on it is looked at every twentieth
-more of its draws, and stops at the first look that finds it precise. So it ends within a few percent of what was asked for. Half
-of the way to where the last look lets its end expect is gone without looking, so that there is enough to do at a time for many
-processes.
+whatever they show, three times as many where some chips are known to collapse (`RARE`); from then on it is looked at every
+twentieth more of its draws, and stops at the first look that finds it precise. So it ends within a few percent of what was asked
+for. Half of the way to where the last look lets its end expect is gone without looking, so that there is enough to do at a time
+for many processes.
 
 Measured on families with formulas and on hits of real chips (tests/test_coverage.py prints both): of all cells 94 to 97 % of the
 intervals hold the truth, and as many of those that stop early. Stopping so from 16 draws on would leave 82 to 86 % where one chip
@@ -24,7 +24,7 @@ from onnxnoise.records import Estimate
 FEWEST = 32
 """The draws that every cell gets before its interval is looked at."""
 
-RARE = 64
+RARE = 96
 """The draws before the first look at a cell of which one chip in some dozens may lose everything: 32 have often met none."""
 
 _STEP = 1.05
