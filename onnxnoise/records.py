@@ -240,11 +240,13 @@ class MeasuredModel(Measured):
     def about(self, shown: Callable[[str], str], images: int | None = None) -> str:
         """The model and the images in words; `shown` makes untrusted names fit for where they are shown.
 
-        `images` is how many were measured, by default those of the data set that were asked for.
+        `images` is how many were measured, by default those of the data set that were asked for; where they are fewer, both
+        are said.
         """
         name, dataset = shown(self.model["name"]), shown(str(self.dataset["name"]))
-        count = self.dataset["images"] if images is None else images
-        return f"{name} ({self.model['sha256'][:8]}) on {count:,} images of {dataset}{agreement_said(self.dataset)}"
+        asked = self.dataset["images"]
+        count = f"{asked:,}" if images in (None, asked) else f"{images:,} of {asked:,}"
+        return f"{name} ({self.model['sha256'][:8]}) on {count} images of {dataset}{agreement_said(self.dataset)}"
 
     @property
     def measure(self) -> str:

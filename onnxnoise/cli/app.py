@@ -44,7 +44,10 @@ class _Commands(Commands):
 
     def invoke(self, ctx: Any) -> Any:
         with _exit_codes():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except SystemExit as stray:  # of somebody's code that runs inside a command: its exit code is no verdict
+                raise RuntimeError(f"sys.exit({stray.code!r}) was called") from stray
 
 
 app = typer.Typer(

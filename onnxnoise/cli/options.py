@@ -78,6 +78,17 @@ def _made(run: Callable[..., None], name: str) -> Any:
     for parameter in made.params:
         if isinstance(parameter, TyperArgument):
             _plain(parameter, [each for each in every.values() if not each.names])
+    parse = made.parse_args
+
+    def parsed(context: Any, words: list[str]) -> list[str]:
+        try:
+            return parse(context, words)
+        except Exception as error:
+            if getattr(error, "ctx", context) is None:  # as that of a flag without its value, which so names no command
+                error.ctx = context  # type: ignore[attr-defined]
+            raise
+
+    made.parse_args = parsed  # type: ignore[assignment,method-assign]
     return made
 
 

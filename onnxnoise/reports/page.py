@@ -81,7 +81,10 @@ def _answer(found: Sequence[View], ranking: Ranking | None) -> list[str]:
         ranks = (f"<div>{tables.ranking(title, rows)}</div>" for title, rows in ranking.tables)
         parts.append(f"<div class=ranks>{''.join(ranks)}</div>")
         if ranking.crossings:
-            parts += ["<h3>Where curves cross</h3>", *(f"<p>{escape(safe(each))}</p>" for each in ranking.crossings)]
+            parts += [
+                "<h3>Where the order changes</h3>",
+                *(f"<p>{escape(safe(each))}</p>" for each in ranking.crossings),
+            ]
         parts += [f"<p class=hint>{escape(safe(note))}</p>" for note in ranking.notes]
     parts += [f"<p class=answer>{escape(safe(said))}</p>" for said in map(answer, found) if said]
     return [*parts, "</section>"]

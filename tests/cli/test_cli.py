@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 from support import nets, schema
-from support.command import Outcome, onnxnoise, strict_json
+from support.command import Outcome, onnxnoise, refused, strict_json
 
 import onnxnoise as package
 from onnxnoise import spec, words
@@ -229,6 +229,7 @@ def failing(error: BaseException) -> Any:
         (MemoryError(), 3, ["memory ran out", "--memory"]),
         (FileNotFoundError(2, "No such file or directory", "gone.bin"), 3, ["gone.bin", "No such file", "check"]),
         (RuntimeError("surprise"), 70, ["a bug in onnxnoise", "RuntimeError: surprise", "report"]),
+        (SystemExit(0), 70, ["a bug in onnxnoise", "sys.exit(0) was called"]),
     ],
 )
 def test_exit_codes(
@@ -346,3 +347,26 @@ def test_the_package_s_names() -> None:
         assert getattr(package, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = package.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "help_of"),
+    [
+        (("gate", "M", "--rules"), "onnxnoise gate --help"),
+        (("cards", "new", "--limit"), "onnxnoise cards new --help"),
+        (("noise", "show", "--frob"), "onnxnoise noise show --help"),
+        (("ls", "a", "b"), "onnxnoise ls --help"),
+        (("frob",), "onnxnoise --help"),
+    ],
+)
+def test_what_cannot_be_parsed_names_the_command_s_help(words: tuple[str, ...], help_of: str) -> None:
+    refused(onnxnoise(*words), 2, f"`{help_of}` shows what it takes")
+
+
+@pytest.mark.parametrize("command", [(), ("bench",), ("cards",), ("noise",), ("report",), ("merge",), ("compare",)])
+def test_help_is_whole_and_says_no_types(command: tuple[str, ...]) -> None:
+    text = onnxnoise(*command, "--help", columns=80).out
+    assert max(map(len, text.splitlines())) <= 80
+    assert not [
+        mark for mark in ("...\n", "<str>", "list[", "{") if mark in text.replace("ARGS]...\n", "").partition("\n")[2]
+    ]

@@ -19,6 +19,8 @@ from support import nets
 from support.command import onnxnoise, refused
 from support.runfiles import HOSTILE, RunFile
 
+from onnxnoise.results.reading import results_of
+
 NAMES = tuple(f"layer{i}" for i in range(1, 13))
 
 
@@ -61,6 +63,13 @@ def test_the_cumulative_table_by_slow_counts(folder: Path) -> None:
             for found, share in ((nine, 0.9), (five, 0.5)):
                 first = next((layer for layer in means if means[layer] <= share), None)
                 assert found == ("-" if first is None else str(first))
+
+
+def test_fewer_images_than_asked_for_are_said(folder: Path) -> None:
+    RunFile(folder / "run.sqlite", names=NAMES, snrs=(5.0,), draws=2, chunks=(60, 60))
+    result = results_of("run.sqlite")
+    assert " on 120 images of " in result.about(str, 120)
+    assert " on 60 of 120 images of " in result.about(str, 60)
 
 
 @pytest.mark.parametrize("columns", [80, 120])

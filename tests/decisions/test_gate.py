@@ -391,11 +391,32 @@ def test_a_run_s_first_images_can_be_gated(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "word"), [("bn = 'affine'", "bn"), ("seed = 7", "seed"), ("protocol = 'paper'", "sigma_scope")]
+    ("setting", "word"),
+    [
+        ("bn = 'affine'", "bn = affine"),
+        ("seed = 7", "seed = 7"),
+        ("protocol = 'paper'", "sigma_scope"),
+        ("data = 'cifar10-sample'", "data = cifar10-sample"),
+        ("data = 'other/val'", "data = other/val"),
+        ("output = 'probabilities'", "output = probabilities"),
+        ("limit = 4000", "limit = 4000"),
+        ("labels = 'clean'", "clean model's own answers"),
+    ],
 )
 def test_a_run_measured_otherwise_than_the_rules_ask_is_refused(run: Path, setting: str, word: str) -> None:
     rules(f"[bench]\n{setting}\n{PASSING}")
-    refused(gated(run), 3, word, "[bench]")
+    refused(gated(run), 3, word, str(run), "[bench] in onnxnoise.toml")
+
+
+@pytest.mark.parametrize(
+    "setting", ["data = 'elsewhere/{data}'", "data = '{data}'", "limit = 150", "output = '{output}'"]
+)
+def test_a_run_measured_as_the_rules_ask_is_gated_wherever_its_images_lie(
+    files: nets.Files, run: Path, setting: str
+) -> None:
+    (output,) = (each.name for each in onnx.load(files.model).graph.output)
+    rules(f"[bench]\n{setting.format(data=Path(files.data).name, output=output)}\n{PASSING}")
+    assert gated(run).code == 0
 
 
 def test_a_run_with_noise_in_some_layers_passes_no_rule_about_all(files: nets.Files) -> None:

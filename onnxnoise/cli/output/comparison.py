@@ -14,7 +14,7 @@ from onnxnoise.decisions.comparing.records import QUANTITIES, Comparison, Placin
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import agreement_said
-from onnxnoise.text import ranged, safe
+from onnxnoise.text import counted, ranged, safe
 
 _SHORTEST, _LONGEST = 10, 40
 _ROOM_FOR_INTERVALS = 72
@@ -87,7 +87,7 @@ def _crossings(console: Console, comparison: Comparison) -> None:
     if not crossings:
         return
     console.print()
-    console.print(Text("Where curves cross", "bold"))
+    console.print(Text("Where the order changes", "bold"))
     clear = [each for each in crossings if each.clear]
     for each in clear:
         console.print(
@@ -97,7 +97,7 @@ def _crossings(console: Console, comparison: Comparison) -> None:
         more = len(crossings) - len(clear)
         console.print(
             Text(
-                f"{more} time{'' if more == 1 else 's'} the means cross, but as a tie at one end or both (--json)",
+                f"{counted(more, 'more change')} of the order of means, where the two are a tie at one level or both (--json)",
                 "dim",
             ),
         )

@@ -38,6 +38,6 @@ def crossing(comparison: Comparison, each: Crossing, names: Mapping[str, str]) -
     """A sentence on where the order of two models changes; `names` has what they are called, by label."""
     level = level_of(comparison.noise)
     return (
-        f"{_SHOWN[each.quantity]}, {_SCALES[each.scale]}: {names[each.better_above]} leads at {level.text(each.high)}, "
-        f"{names[each.better_below]} at {level.number(each.low)}"
+        f"{_SHOWN[each.quantity]}, by {_SCALES[each.scale]}: {names[each.better_above]} is better at {level.text(each.high)}, "
+        f"{names[each.better_below]} at {level.text(each.low)}"
     )

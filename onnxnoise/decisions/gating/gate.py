@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from onnxnoise.decisions.gating.draws import GatedRun
 from onnxnoise.decisions.gating.records import GateVerdict
@@ -66,7 +67,7 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
     """
     with ExitStack() as stack:
         run = stack.enter_context(GatedRun.opened(path))
-        _check_settings(run, rules)
+        _check_settings(run, rules, images)
         if without := refused_by_gate(run.description):
             raise RunFileError(
                 f"{path}: was measured without noise in {without}: no gate passes what was not measured; export the network so "
@@ -99,7 +100,7 @@ def gate_run(path: Path, rules: Rules, images: int | None = None) -> GateVerdict
         return _answer(run.store, rules, cases, wanted, (max(draws),))
 
 
-def _check_settings(run: GatedRun, rules: Rules) -> None:
+def _check_settings(run: GatedRun, rules: Rules, images: int | None) -> None:
     """Raise RunFileError where the run file was measured in another way than the rules' [bench] asks for."""
     asked = dict(rules.bench)
     if (protocol := asked.pop("protocol", None)) is not None:
@@ -107,17 +108,38 @@ def _check_settings(run: GatedRun, rules: Rules) -> None:
     there = run.noise.whole()
     for key in there:
         if key in asked and str(asked[key]) != str(there[key]):
-            raise RunFileError(
-                f"{run.path}: was measured with {key} = {there[key]}, but [bench] in the rules asks for {asked[key]}; "
-                "bench it as the rules ask, or change them"
-            )
+            raise _contradiction(run, rules, f"{key} = {there[key]}", f"{key} = {asked[key]}")
     clean_asked, clean_there = asked.get("labels") == "clean", run.identity.get("labels") == "clean"
     if clean_asked != clean_there:
         says = ("the clean model's own answers", "the data's own labels")
-        raise RunFileError(
-            f"{run.path}: was measured with {says[not clean_there]} for labels, but [bench] in the rules asks for "
-            f'{says[not clean_asked]}; bench it as the rules ask, or change them (labels = "clean")'
-        )
+        to_say = says[not clean_asked] + (' (labels = "clean")' if clean_asked else ', having no labels = "clean"')
+        raise _contradiction(run, rules, f"{says[not clean_there]} for labels", to_say)
+    told = [dict(each.get("spec", {})) for each in run.store.runs()]
+    if (data := asked.get("data")) and not _is_same_data(str(data), run, told):
+        raise _contradiction(run, rules, f"data = {run.description['dataset']}", f"data = {data}")
+    outputs = [each.get("output") for each in told]
+    if (output := asked.get("output")) and output not in (*outputs, run.identity["output"]):
+        raise _contradiction(run, rules, f"output = {run.identity['output']}", f"output = {output}")
+    if (limit := asked.get("limit")) and int(limit) == images and images > run.laid_down:
+        raise _contradiction(run, rules, f"{run.laid_down:,} images", f"limit = {limit}")
+
+
+def _contradiction(run: GatedRun, rules: Rules, there: str, asked: str) -> RunFileError:
+    return RunFileError(
+        f"{run.path}: was measured with {there}, but [bench] in {rules.path} asks for {asked}; bench it as the rules ask, or "
+        "change them"
+    )
+
+
+def _is_same_data(asked: str, run: GatedRun, told: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether data that a rules file names may be those of a run, by names alone: a run file is gated without its images.
+
+    A path of the run may be another here, so its last part counts, and it may lie in the folder that is asked for.
+    """
+    path = Path(asked)
+    names = {str(run.description["dataset"]), *(Path(str(each["data"])).name for each in told if each.get("data"))}
+    there = [Path(str(each["data"])) for each in told if each.get("data")]
+    return path.name in names or any(path.name in each.parts or each.name in path.parts for each in there)
 
 
 def _check_layers(run: GatedRun, rules: Rules, noisy: Sequence[Selectable]) -> None:
