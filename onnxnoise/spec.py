@@ -405,7 +405,14 @@ class BenchSpec:
     @property
     def chunked(self) -> bool:
         """Whether each chunk of images meets draws of its own; noise in which nothing is random has one draw for all."""
-        return self.draws is None and not self.chain.deterministic
+        return self.draws is None and not self.deterministic
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether nothing of the noise is random in any layer, so that all draws are one chip."""
+        from onnxnoise.noise.models import deterministic
+
+        return deterministic(self.setting)
 
     @property
     def goal(self) -> float | None:
@@ -420,7 +427,7 @@ class BenchSpec:
 
         Of noise in which nothing is random all draws are one chip.
         """
-        if self.chain.deterministic:
+        if self.deterministic:
             return 1
         if self.draws is not None:
             return self.draws
@@ -543,7 +550,7 @@ class BenchSpec:
         for name, each in flags_of(BenchSpec).items():
             check(each, getattr(self, name))
         self._check_noise()
-        if self.chain.deterministic and (self.precision is not None or self.budget is not None):
+        if self.deterministic and (self.precision is not None or self.budget is not None):
             asked = "--precision" if self.precision is not None else "--budget"
             raise UsageError(f"{asked} is for draws, and nothing of {self.noise} is random: it has one; leave it out")
         if not 0 < self.target <= 1:

@@ -210,9 +210,21 @@ def _size(values: Floats) -> float:
 
 def drifts(setting: NoiseSetting) -> bool:
     """Whether the devices of a setting drift, at least in some layers."""
-    mapped = setting.noise_map.entries if setting.noise_map else ()
-    chains = [setting.steps, *(each.steps for each in mapped if each.steps is not None)]
-    return any(chain_of(NoiseSetting(steps)).drifts for steps in chains)
+    return any(chain.drifts for chain in _chains(setting))
+
+
+def deterministic(setting: NoiseSetting) -> bool:
+    """Whether nothing of a setting is random in any layer, so that all draws are one chip."""
+    return all(chain.deterministic for chain in _chains(setting))
+
+
+def _chains(setting: NoiseSetting) -> list[Chain]:
+    """The chains of a setting: its own, unless a noise map gives every layer another, and those of the map."""
+    mapped = setting.noise_map
+    if mapped is None:
+        return [chain_of(setting)]
+    steps = [each.steps for each in mapped.entries if each.steps is not None]
+    return [chain_of(NoiseSetting(each)) for each in (*([] if mapped.whole else [setting.steps]), *steps)]
 
 
 class _Mapped(Level):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from onnxnoise.noise.base import Level
-from onnxnoise.noise.models import chain_of, level_of
+from onnxnoise.noise.models import deterministic, level_of
 from onnxnoise.records import Cell, CleanHits, NoiseSetting, Notice
 from onnxnoise.statistics.stopping import half_width
 from onnxnoise.words import Metric
@@ -34,7 +34,7 @@ def notices(
             f"none of {clean.images} images is classified correctly without noise, so there is nothing to normalize by; "
             "the model is untrained, or the card's [input] or the labels are wrong",
         )
-    if chain_of(setting).deterministic:
+    if deterministic(setting):
         yield Notice(
             "deterministic", f"nothing of {setting.chain} is random: one draw is every chip, and has no interval"
         )

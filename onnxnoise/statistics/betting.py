@@ -37,6 +37,9 @@ its draws is one observation of a one-sided t test at the rule's error. That wha
 once around. The evidence is the mean of E_n over these deals, again a mean of fair bets; it may be looked at once, when all
 draws are there. Few draws can't prove much: n draws whose accuracy is A show at most (A / L)^n to 1, however many images.
 
+**Noise in which nothing is random** (few bits) has one chip. Its images, in a random order, are the chunks, one image each: the
+evidence is about images like these.
+
 Measured with the limit at the truth over all chips and images, after all the draws that a gate takes
 (tests/statistics/test_betting.py): false passes in 0 to 4 % of runs, for 60 to 2,000 images; of chips that are all alike in 0
 to 6 %, for 20 to 2,000 images. Uniform stakes need a fifth
@@ -108,7 +111,8 @@ class Bets:
     off it) and at most 1; a base is from `least_base` (1 where it is the images themselves) to 1. `at_once` says that all
     chunks are there together: the evidence counts when it is complete, not at any time before. `starts` tells the chunks
     apart and `sizes` has the images of each, by draw: evidence from images that come again counts only where the images
-    themselves, at the error `error`, agree (empty: every chunk is new).
+    themselves, at the error `error`, agree (empty: every chunk is new). With `one_chip` nothing is random, and each chunk is
+    one image.
     """
 
     value: float
@@ -121,10 +125,16 @@ class Bets:
     starts: tuple[int, ...] = ()
     sizes: tuple[float, ...] = ()
     error: float = 0.05
+    one_chip: bool = False
 
     @property
     def draws(self) -> int:
-        """The number of draws, one for each chunk."""
+        """The number of draws, one for each chunk; one where there is `one_chip`."""
+        return 1 if self.one_chip else self.chunks
+
+    @property
+    def chunks(self) -> int:
+        """The number of chunks."""
         return int(self.gains.shape[1])
 
     @property

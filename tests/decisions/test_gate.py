@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from itertools import pairwise
@@ -16,6 +17,7 @@ from support import graphs, nets, processes
 from support.command import Outcome, onnxnoise, refused, strict_json
 from support.stores import edited
 
+from onnxnoise.data.dealing import permutation
 from onnxnoise.decisions.gating import gate as gating
 from onnxnoise.decisions.gating.records import to_json
 from onnxnoise.decisions.gating.rules import load_rules
@@ -209,6 +211,51 @@ def test_the_evidence_is_that_of_bets_made_by_hand(files: nets.Files) -> None:
         assert each["draws"] == len(met)
         assert (each["e_pass"], each["e_fail"]) == (pytest.approx(most[0]), pytest.approx(most[1]))
         assert each["verdict"] == ("fail" if most[1] >= 20 else "pass" if most[0] >= 20 else "inconclusive")
+
+
+def test_noise_in_which_nothing_is_random_is_gated_by_its_images(files: nets.Files) -> None:
+    """One chip meets all images; a bet on each of them, in a random order, is the evidence: the oracle makes these by hand."""
+    rules(
+        "[noise]\nnoise = 'quantize'\n"
+        + rule(name="ratio", level=4, min=0.8)
+        + rule(name="accuracy", level=2, min=0.9, relative_to="absolute")
+        + rule(name="layers", level=3, layer="worst", min=0.5)
+    )
+    flags = ("--data", files.data, "--out", "run.sqlite")
+    dry = onnxnoise("gate", files.model, "--data", files.data, "--dry-run", "--json", "-").json
+    assert dry["draws"] == 1
+    outcome = onnxnoise("gate", files.model, *flags, "--json", "-")
+    assert outcome.code == 1, outcome.err
+    found = {each["name"]: each for each in outcome.json["rules"]}
+    again = {each["name"]: each for each in gated(Path("run.sqlite"), "--json", "-").json["rules"]}
+    assert found == again
+    rows = processes.tallies(Path("run.sqlite"))
+    assert {row[3] for row in rows} == {0}
+
+    def hits(sweep: str, level: float) -> list[int]:
+        there = sorted(
+            (row for row in rows if row[0] == sweep and level in (row[2], None)), key=lambda row: int(row[4])
+        )
+        found = [int(bit) for row in there for bit in np.unpackbits(np.frombuffer(row[6], np.uint8), count=row[5])]
+        return [found[i] for i in permutation(300, 40)]
+
+    clean = hits("clean", math.inf)
+    for name, level, lost, won in (("ratio", 4.0, 0.8, 1.0), ("accuracy", 2.0, 0.9, 0.1)):
+        capitals, against, most = [1.0] * 40, [1.0] * 40, [0.0, 0.0]
+        for hit, kept in zip(hits("all", level), clean, strict=True):
+            x = hit - 0.8 * kept if name == "ratio" else hit - 0.9
+            for j in range(40):
+                capitals[j] *= 1 + (j + 1) / 41 / lost * x
+                against[j] *= 1 - (j + 1) / 41 / won * x
+            most = [max(most[0], sum(capitals) / 40), max(most[1], sum(against) / 40)]
+        each = found[name]
+        assert each["draws"] == 1
+        assert (each["e_pass"], each["e_fail"]) == (pytest.approx(most[0]), pytest.approx(most[1]))
+        assert each["verdict"] == ("fail" if most[1] >= 20 else "pass" if most[0] >= 20 else "inconclusive")
+        assert "on 300 images" in each["message"]
+    assert found["accuracy"]["verdict"] == "fail"
+    benched = onnxnoise("bench", files.model, *flags, "--noise", "quantize", "--levels", "4", "--json", "-")
+    assert benched.code == 0, benched.err  # the same run file, of which all is there
 
 
 def bits(packed: bytes) -> int:
@@ -528,6 +575,10 @@ def test_rules_are_checked_alone() -> None:
         ("[bench]\nprotocol = 'paper'\nbn = 'affine'\n" + PASSING, ["[bench] protocol = 'paper'", "bn affine"]),
         ("[bench]\nnoise = 'relative'\n" + PASSING, ["rule 'fine'", "snr is of gaussian noise"]),
         ("[[rule]]\nname = 'x'\nmin = 0.5\n", ["rule 1 ('x')", "needs snr"]),
+        (
+            "[noise]\nnoise = 'quantize:4'\n[[rule]]\nname = 'x'\nlevel = 6\nmin = 0.5\n",
+            ["rule 'x'", "level is 6, but quantize:4 has its level written; write level = 4"],
+        ),
     ):
         rules(text)
         refused(onnxnoise("gate", "--check", "onnxnoise.toml"), 3, "onnxnoise.toml", *words)

@@ -8,8 +8,9 @@ import pytest
 
 from onnxnoise.errors import UsageError
 from onnxnoise.flags import from_flags
-from onnxnoise.noise.models import chain_of, headline, parse_chain
-from onnxnoise.records import NoiseSetting, NoiseStep
+from onnxnoise.noise.maps import noise_map
+from onnxnoise.noise.models import chain_of, deterministic, headline, parse_chain
+from onnxnoise.records import MapEntry, NoiseSetting, NoiseStep
 
 
 def test_times_have_units() -> None:
@@ -52,6 +53,12 @@ def test_noise_that_is_not_random_has_one_draw() -> None:
     assert from_flags("m", noise="quantize", draws="5").most_draws(9) == 1
     assert from_flags("m", noise="quantize:4+stuck", draws="5").most_draws(9) == 5
     assert chain_of(NoiseSetting(parse_chain("quantize"))).deterministic
+    steps = parse_chain("quantize")
+    for text, own, fixed in (("relative:0.1", "stem", False), ("quantize:4", "*", True), ("stuck:0.1", "*", False)):
+        mapped = noise_map("", [MapEntry(own, parse_chain(text)), MapEntry("head", None)], steps)
+        assert deterministic(NoiseSetting(steps, noise_map=mapped)) == fixed
+    whole = noise_map("", [MapEntry("*", parse_chain("quantize:4"))], parse_chain("relative"))
+    assert deterministic(NoiseSetting(parse_chain("relative"), noise_map=whole))
     with pytest.raises(UsageError, match="--precision is for draws, and nothing of quantize is random"):
         from_flags("m", noise="quantize", precision="0.01")
 

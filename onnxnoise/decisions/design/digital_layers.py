@@ -95,7 +95,7 @@ def plan(
     stored = only_level(spec)
     if stored == spec.level.silent:
         raise UsageError(f"{spec.level.flag}: {stored:g} is no noise to plan for; name a level with noise")
-    draws = 1 if spec.chain.deterministic else spec.draws or DRAWS
+    draws = 1 if spec.deterministic else spec.draws or DRAWS
     if not 0 <= max_share <= 1:
         raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
     if fresh_draws < 2:

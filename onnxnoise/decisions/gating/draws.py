@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxnoise.data.dealing import Positions, permutation
 from onnxnoise.errors import RunFileError
+from onnxnoise.noise.models import deterministic
 from onnxnoise.records import Tally
 from onnxnoise.results.question import is_dealt
 from onnxnoise.results.run_hits import RunHits
@@ -64,8 +65,10 @@ class Draws:
         )
         return Draws(self.numbers, hits, clean, other.sizes[rows], tuple(other.starts[row] for row in rows))
 
-    def shares(self, *others: Array) -> list[Array]:
-        """Arrays like `hits` as shares of chunks (deals, draws), to be bet on."""
+    def shares(self, *others: Array, one_chip: bool = False) -> list[Array]:
+        """Arrays like `hits` as shares of chunks (deals, draws), to be bet on; with `one_chip` each image is a chunk."""
+        if one_chip:
+            return [each[:1] for each in others]
         if not self.crossed:
             return [each.T for each in others]
         return list(dealt_afterwards(*others))
@@ -81,6 +84,11 @@ class GatedRun(RunHits):
                 "chunks show depends on how the files are sorted; bench the model anew into another file"
             )
         return super()._covered()
+
+    @cached_property
+    def one_chip(self) -> bool:
+        """Whether nothing of the noise is random, so that all draws are one chip, and only images vary."""
+        return deterministic(self.noise)
 
     @cached_property
     def laid_down(self) -> int:

@@ -14,8 +14,8 @@ from onnxnoise.decisions.gating.draws import GatedRun
 from onnxnoise.decisions.gating.records import GateVerdict
 from onnxnoise.decisions.gating.rounds import Rounds
 from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places, title
-from onnxnoise.decisions.gating.rules import Rules, bench_spec, check_levels, find_rules, load_rules
-from onnxnoise.errors import DataError, RunFileError, UsageError
+from onnxnoise.decisions.gating.rules import Rules, bench_spec, check_asked, check_levels, find_rules, load_rules
+from onnxnoise.errors import DataError, RunFileError
 from onnxnoise.noise.settings import setting_of
 from onnxnoise.protocols import PROTOCOLS
 from onnxnoise.records import Notice, Verdict
@@ -25,7 +25,7 @@ from onnxnoise.results.run_hits import is_run_file
 from onnxnoise.results.summary import kept_header
 from onnxnoise.run.experiment import Experiment
 from onnxnoise.run.forecast import Forecast, forecast
-from onnxnoise.run.opening import ScheduleOf
+from onnxnoise.run.opening import Cut, ScheduleOf
 from onnxnoise.run.runner import measured_run
 from onnxnoise.run.unattached import refused_by_gate
 from onnxnoise.run.watching import Watching, unwatched
@@ -171,12 +171,13 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
 
     `spec` says how the model is benched; its levels and sweeps are the rules'. Draws that its run file has are used. Where
     the draws (`spec.max_draws`, by default `betting.most_draws`) or the time (`spec.budget`) are used up, a rule stays
-    inconclusive. Raises OnnxNoiseError's subclasses for a model, card, images or run file that can't be used.
+    inconclusive. Of noise in which nothing is random there is one chip, which meets all images at once. Raises OnnxNoiseError's
+    subclasses for a model, card, images or run file that can't be used.
     """
     spec = gated_spec(spec, rules)
     with ExitStack() as stack:
         run = stack.enter_context(
-            measured_run(spec, watching, schedule_for=partial(rounds_for, rules, stack), cut=partial(_cut, rules))
+            measured_run(spec, watching, schedule_for=partial(rounds_for, rules, stack), cut=_cut(spec, rules))
         )
         taken = run.schedule
         assert isinstance(taken, Rounds)
@@ -189,10 +190,16 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
 def gate_forecast(spec: BenchSpec, rules: Rules) -> Forecast:
     """The work that `gate_model` would do at the least and at the most; raises what that raises before it measures."""
     with ExitStack() as stack:
-        return forecast(gated_spec(spec, rules), partial(rounds_for, rules, stack), partial(_cut, rules))
+        spec = gated_spec(spec, rules)
+        return forecast(spec, partial(rounds_for, rules, stack), _cut(spec, rules))
 
 
-def _cut(rules: Rules, images: int) -> int:
+def _cut(spec: BenchSpec, rules: Rules) -> Cut | None:
+    """The images of a chunk of a gate's run; where nothing is random, as many as bench takes."""
+    return None if spec.deterministic else partial(_chunk_images, rules)
+
+
+def _chunk_images(rules: Rules, images: int) -> int:
     """The images of a chunk: as many as in those of a chunked baseline, whose draws then meet the same images."""
     for path in {rule.baseline: None for rule in rules.rules if rule.baseline is not None}:
         with GatedRun.opened(path) as baseline:
@@ -203,15 +210,13 @@ def _cut(rules: Rules, images: int) -> int:
 
 def gated_spec(spec: BenchSpec, rules: Rules) -> BenchSpec:
     """The spec of the run that a gate measures; raises InputError for a rule whose level isn't one of the noise."""
-    check_levels(rules, spec.level)
-    if spec.chain.deterministic:
-        raise UsageError(
-            f"gate: nothing of {spec.setting.chain} is random, so there are no chips whose draws could be evidence; "
-            "bench shows its accuracy, one draw is every chip; add a random step to gate it"
-        )
+    check_asked(rules, spec)
     levels = spec.level.in_order(rule.level for rule in rules.rules)
     sweeps = tuple(sweep for sweep in SWEEPS if sweep in {rule.sweep for rule in rules.rules})
-    return replace(spec.at(*levels), sweeps=sweeps, draws=None, precision=0.01, max_draws=None, allow_unattached=False)
+    precision = None if spec.deterministic else 0.01
+    return replace(
+        spec.at(*levels), sweeps=sweeps, draws=None, precision=precision, max_draws=None, allow_unattached=False
+    )
 
 
 def rounds_for(rules: Rules, stack: ExitStack, experiment: Experiment) -> ScheduleOf:

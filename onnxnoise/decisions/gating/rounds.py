@@ -28,11 +28,14 @@ class Rounds:
     def __init__(self, cases: Sequence[Case], experiment: Experiment, chunks: tuple[range, ...]) -> None:
         self.cases, self.chunks = cases, chunks
         self.images, self.level = experiment.count, experiment.spec.level
-        self.most = experiment.spec.max_draws or most_draws(self.images)
+        self.one_chip = experiment.spec.deterministic
+        self.most = 1 if self.one_chip else most_draws(self.images)
         self.looks: list[int] = []
         self._began = time.perf_counter()
 
     def about(self, _level: Level, /) -> str:
+        if self.one_chip:
+            return f"{counted(len(self.cases), 'rule')}, one chip on {counted(self.images, 'image')}"
         return f"{counted(len(self.cases), 'rule')}, at most {self.most:,} draws, each on {counted(len(self.chunks[0]), 'image')}"
 
     def round(self, store: RunStore) -> list[Job]:
@@ -61,7 +64,10 @@ class Rounds:
         return self._jobs(min(_SOON, self.most), done), self._jobs(self.most, done)
 
     def _jobs(self, draws: int, done: set[TallyKey]) -> list[Job]:
-        """The jobs for the first draws of all cells that open places need, by chunk."""
+        """The jobs for the first draws of all cells that open places need, by chunk; one chip meets every chunk."""
+        if self.one_chip:
+            cells = dict.fromkeys(self._cells(), (0,))
+            return [job for chunk in self.chunks for job in jobs((chunk,), cells, done)]
         return jobs(self.chunks, dict.fromkeys(self._cells(), range(draws)), done)
 
     def look(self, store: RunStore) -> None:

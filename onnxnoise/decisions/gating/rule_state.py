@@ -117,13 +117,14 @@ class Case:
         accuracy, clean = found.accuracy, found.clean_accuracy
         if rule.baseline is not None:
             return self._over_baseline(run, place, found)
-        hits, kept = found.shares(found.hits, found.clean)
-        again = (found.starts, tuple(found.sizes) if found.starts else (), 1.0 - rule.confidence)
+        hits, kept = found.shares(found.hits, found.clean, one_chip=run.one_chip)
+        again = (found.starts, tuple(found.sizes) if found.starts else (), 1.0 - rule.confidence, run.one_chip)
+        at_once = found.crossed and not run.one_chip
         if rule.relative_to == CLEAN:
-            return Bets(accuracy / clean, hits, kept, 0.0, 0.0, 1.0 / clean, found.crossed, *again)
+            return Bets(accuracy / clean, hits, kept, 0.0, 0.0, 1.0 / clean, at_once, *again)
         value, floor = (accuracy - clean, -1.0) if rule.from_clean else (accuracy, 0.0)
         gains = hits - kept if rule.from_clean else hits
-        return Bets(value, gains, np.ones_like(gains), floor, 1.0, math.inf, found.crossed, *again)
+        return Bets(value, gains, np.ones_like(gains), floor, 1.0, math.inf, at_once, *again)
 
     def _draws(self, run: GatedRun, place: Place, images: int) -> Draws | None:
         rule = self.rule
@@ -168,8 +169,8 @@ class Case:
         if found.crossed and base.crossed:
             order = run.order(found.hits.shape[1])
             value = found.accuracy / float(base.hits[:, : len(order)].mean())
-            hits, theirs = found.shares(found.hits[:, order], base.hits[:, order])
-            return Bets(value, hits, theirs, at_once=True)
+            hits, theirs = found.shares(found.hits[:, order], base.hits[:, order], one_chip=run.one_chip)
+            return Bets(value, hits, theirs, at_once=not run.one_chip, one_chip=run.one_chip)
         if found.crossed:
             found = found.on_chunks_of(base, baseline.order(baseline.laid_down))
         elif base.crossed:
@@ -240,7 +241,10 @@ def _message(case: Case, cell: CellVerdict | None, for_it: float) -> str:
     where = f"layer {cell.layer} {shortened(cell.name or '', 60)}: " if cell.layer is not None else ""
     if len(case.places) > 1:
         where = f"worst of {len(case.places)} layers, {where}"
-    said = f"{where}{rule.quantity} {cell.value:.4f} [{cell.low:.4f}, {cell.high:.4f}] in {counted(cell.draws, 'draw')}"
+    bets = next(iter(case.bets.values()))
+    many, one = (bets.chunks, "image") if bets.one_chip else (cell.draws, "draw")
+    met = f"{'on' if bets.one_chip else 'in'} {counted(many, one)}"
+    said = f"{where}{rule.quantity} {cell.value:.4f} [{cell.low:.4f}, {cell.high:.4f}] {met}"
     if verdict != "inconclusive":
         ends, log = ("is at least", for_it) if verdict == "pass" else ("is below", case.against_all)
         return f"evidence {odds(log)}: {said} {ends} {rule.limit:g}"
@@ -249,10 +253,11 @@ def _message(case: Case, cell: CellVerdict | None, for_it: float) -> str:
         f"from {rule.limit:g}"
     )
     ratio = cell.value / rule.limit if rule.limit > 0.0 else 1.0
-    if case.bets and ratio > 1.0 and case.needed > (cell.draws * math.log(ratio)):
+    if ratio > 1.0 and case.needed > (many * math.log(ratio)):
         enough = math.ceil(1.5 * case.needed / math.log(ratio))
-        said += f"; so few draws can't rule out rare chips that lose everything: about {enough:,} would do"
-        said += ", the same passes without --draws too" if next(iter(case.bets.values())).at_once else ""
+        rare = "images that lose it" if bets.one_chip else "chips that lose everything"
+        said += f"; so few {one}s can't rule out rare {rare}: about {enough:,} would do"
+        said += ", the same passes without --draws too" if bets.at_once else ""
     if case.baseline is not None and not case.open:
         said += f"; {case.baseline.path} has no more draws: bench it with a smaller --precision, or more --draws"
     return said

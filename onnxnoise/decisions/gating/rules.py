@@ -16,6 +16,7 @@ from onnxnoise.files import is_file, is_there
 from onnxnoise.flags import bench_flags, from_flags
 from onnxnoise.formats import RULES, mistaken
 from onnxnoise.noise.base import Level
+from onnxnoise.noise.models import readable
 from onnxnoise.noise.times import seconds
 from onnxnoise.spec import BenchSpec
 from onnxnoise.text import did_you_mean
@@ -162,7 +163,7 @@ def load_rules(path: Path) -> Rules:
 def check_rules(path: Path) -> Rules:
     """The rules in `path`, with all held against what can be known without a model; raises InputError as a gate would."""
     rules = load_rules(path)
-    check_levels(rules, bench_spec("", rules, {}).level)
+    check_asked(rules, bench_spec("", rules, {}))
     return rules
 
 
@@ -279,6 +280,20 @@ def check_levels(rules: Rules, level: Level) -> None:
             level.check(rule.level, f"{title}: {rule.key}")
         except UsageError as error:
             raise InputError(str(error)) from error
+
+
+def check_asked(rules: Rules, spec: BenchSpec) -> None:
+    """Raise InputError for a rule whose level isn't one that a run of this spec measures."""
+    check_levels(rules, spec.level)
+    for rule in rules.rules:
+        if spec.only not in (None, rule.level):
+            there = spec.level.number(spec.only)
+            raise InputError(
+                f"{rules.path}: rule {shown(rule.name)}: {rule.key} is {spec.level.number(rule.level)}, but "
+                f"{readable(spec.setting)} has its level written; write {rule.key} = "
+                + (f'"{there}"' if spec.level.time else there)
+                + ", or the noise without its level"
+            )
 
 
 def _written(level: Level) -> str:
