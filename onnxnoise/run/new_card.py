@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.drafts.beside import read_beside
-from onnxnoise.data.drafts.hints import Hint, by_name
+from onnxnoise.data.drafts.hints import AS_THEY_ARE, Hint, by_name
 from onnxnoise.data.input import PRESETS
 from onnxnoise.errors import OnnxNoiseError
 from onnxnoise.run.draft import Draft
@@ -100,7 +100,7 @@ def _named(draft: Draft, spec: BenchSpec, data: str) -> Experiment:
         offset = draft.classes - KNOWN[name].classes if name in KNOWN else 0
         draft.dataset, draft.keys = name, {"label_offset": offset} if offset else {}
         try:
-            experiment = Experiment.joined(spec, draft.subject, draft.card({}))
+            experiment = Experiment.joined(spec, draft.subject, draft.card(AS_THEY_ARE.keys))
         except OnnxNoiseError as error:
             refused[name] = error
             continue

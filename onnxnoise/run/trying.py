@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxnoise.data.cards import Card
-from onnxnoise.data.drafts.hints import AS_THEY_ARE, Hint, stretched, usual_geometries, usual_numbers
+from onnxnoise.data.drafts.hints import Hint, stretched, usual_geometries, usual_numbers, usual_of_arrays
 from onnxnoise.errors import CardError
 from onnxnoise.records import Bits, ImageChunk
 from onnxnoise.results.chance import is_at_chance, largest_classes
@@ -89,16 +89,15 @@ def tried(experiment: Experiment, card_of: CardOf, known: Hint | None, channels:
     `Experiment.under` raises.
     """
     bench = _Bench(experiment, card_of)
-    if not experiment.images.is_picture:
-        side = None
+    picture = experiment.images.is_picture
     geometries = [Hint(known.source, known.geometry)] if known and known.geometry else []
-    geometries += list(usual_geometries(side)) if side else []
-    if side and not list(bench.different([stretched(side, "nearest"), stretched(side, "bilinear")])):
+    geometries += list(usual_geometries(side)) if side and picture else []
+    if side and picture and not list(bench.different([stretched(side, "nearest"), stretched(side, "bilinear")])):
         geometries = [stretched(side)]  # they have the size already
     geometry = geometries[0] if geometries else Hint("", {})
     chunk = bench.decoded(geometry)
     hints = [Hint(known.source, known.numbers)] if known and known.numbers else []
-    usual = usual_numbers(channels, side) if experiment.images.is_picture else [AS_THEY_ARE]
+    usual = usual_numbers(channels, side) if picture else usual_of_arrays(channels, side, chunk.pixels)
     numbers = bench.ranked([*hints, *usual], lambda hint: bench.hits(geometry, hint, chunk))
     largest = largest_classes(chunk.labels.tolist())[0]
     at_chance = is_at_chance(numbers[0].hits, len(chunk.labels), largest / len(chunk.labels))

@@ -143,3 +143,26 @@ def test_the_template_is_printed_as_it_is_written() -> None:
         assert onnxnoise("cards", "show", name, "--toml").out == resources.bundled("model_cards")[name].read_text(
             "utf-8"
         )
+
+
+@pytest.mark.parametrize(
+    ("made", "scale", "mean"),
+    [
+        (lambda x: prepared(x, 127.5, 1.0, 1.0), 1, 0),
+        (lambda x: (x / 255).astype(np.float32), 0.5, 1),
+        (lambda x: x.astype(np.float64), 127.5, 1),
+    ],
+    ids=["as the model takes them", "from 0 to 1", "from 0 to 255"],
+)
+def test_arrays_of_floats_are_tried_as_they_are_and_as_pixels(
+    folder: Path, made: Any, scale: float, mean: float
+) -> None:
+    np.savez("floats.npz", x=made(nets.pictures(COUNT)), y=np.load("signs.npz")["y"])
+    outcome = onnxnoise("cards", "new", "tiny.onnx", "--data", "floats.npz", "-o", "new.toml")
+    assert outcome.code == 0, outcome.err
+    card = valid("new.toml")
+    assert (card["scale"], card["mean"]) == (scale, mean)
+    bench = ("bench", "tiny.onnx", "--snr", 10, "--sweep", "all", "--draws", 1, "--json", "-", "--card", "new.toml")
+    logits = graphs.run(graphs.onnx.load("tiny.onnx"), prepared(nets.pictures(COUNT), 127.5, 1.0, 1.0))
+    best = nets.hits(logits, np.load("signs.npz")["y"], 1)
+    assert onnxnoise(*bench, "--data", "floats.npz").json["clean"]["top1_hits"] == sum(best)

@@ -255,3 +255,16 @@ def test_grey_and_colour_become_the_model_s_channels_as_pillow_converts(
         picture = Image.fromarray(image[..., 0] if image.shape[-1:] == (1,) else image)
         want = np.asarray(picture.convert("L" if channels == 1 else "RGB")).reshape(6, 10, channels)
         assert (chunk.pixels[position] == want).all()
+
+
+def test_a_pickle_by_the_name_of_an_array_is_named_and_not_loaded(tmp_path: Path) -> None:
+    content = pickle.dumps({"x": IMAGES, "y": LABELS})
+    for name in ("a.npy", "a.npz"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}: holds pickled Python objects, which are never loaded"):
+            opened(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+        archive.writestr("y.npy", content)
+    with pytest.raises(DataError, match=r"b\.npz: x\.npy: holds pickled Python objects"):
+        opened(tmp_path / "b.npz")

@@ -389,8 +389,8 @@ def test_braces():
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        ({"a.jpg": b"x"}, r"sample /a has no label, \.cls"),
-        ({"a.cls": b"1"}, r"sample /a has no image"),
+        ({"a.jpg": b"x"}, r"sample a has no label, \.cls"),
+        ({"a.cls": b"1"}, r"sample a has no image"),
         ({"a.jpg": b"x", "a.cls": b"1000"}, r"a\.cls: '1000' is no class from 0 to 999"),
         ({"a.jpg": b"x", "a.cls": b"tench"}, r"a\.cls: 'tench' is no class"),
         ({"a.json": b"x"}, "has no images"),

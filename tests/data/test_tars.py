@@ -47,7 +47,7 @@ def opened(folder: Path, content: bytes) -> ImageItems:
             "b.png: is a symbolic link",
         ),
         (member("pipe.png", kind=tarfile.FIFOTYPE) + END, "pipe.png: is no file"),
-        (packed([*PAIR, ("b.png", IMAGE), ("b.cls", b"0"), *PAIR]), "a.png: sample /a was there before"),
+        (packed([*PAIR, ("b.png", IMAGE), ("b.cls", b"0"), *PAIR]), "a.png: sample a was there before"),
         (packed([*PAIR, *PAIR]), "a.png: is the second image of sample /a, after a.png"),
         (packed([("a.jpg", IMAGE), *PAIR]), "a.png: is the second image of sample /a, after a.jpg"),
         (packed([("a.left.png", IMAGE), ("a.right.png", IMAGE), ("a.cls", b"1")]), "a.right.png: is the second image"),
@@ -122,7 +122,10 @@ def test_labels_in_json(tmp_path: Path) -> None:
         (b"[" * 5000, r"a\.json: is no JSON"),
         (b'{"caption": "a"}', r"a\.json: says no class: looked for label, cls, class"),
         (b'{"label": 3}', r"'3' is no class from 0 to 2: do the labels count from 1"),
-        (b'{"label": "tree"}', r"'tree' is no class from 0 to 2"),
+        (
+            b'{"label": "tree"}',
+            r"'tree' is no class from 0 to 2: class name 'tree' is none of the 3 class names in the card",
+        ),
         (b"1.5", r"a\.json: says no class, but 1\.5"),
     ],
 )

@@ -58,6 +58,9 @@ def asleep():
             time.sleep(1000)
         yield pair
 
+def number():
+    return 3
+
 calls = []
 
 def shuffled():
@@ -162,6 +165,11 @@ def test_images_of_a_collection_are_looked_up_those_of_an_iterable_read_from_the
         (lambda x, y: [(x[0], 1), (x[1, 0, 0], 1)], DataError, r"data: image 1: is uint8 \(3,\)"),
         (lambda x, y: [], DataError, "data: gives no images"),
         (lambda x, y: [(x[0], 1), (x[1], -1)], DataError, "image 1 has label -1"),
+        (
+            lambda x, y: x,
+            DataError,
+            "image 0: must be a pair .*, but is ndarray. Images without labels go with --labels clean",
+        ),
     ],
 )
 def test_data_that_can_t_be_used(folder: Path, data: Any, kind: type[Exception], expected: str) -> None:
@@ -212,6 +220,7 @@ def test_a_function_of_one_s_own_with_workers_too(folder: Path) -> None:
         ("python:none.py:images", ("none.py: can't be read: No such file",)),
         ("python:own.py:damaged", ("own.py:damaged: image 5 raises RuntimeError: no more",)),
         ("python:own.py:wrong", ("own.py:wrong: image 1: must be a pair (image, label), but is str",)),
+        ("python:own.py:number", ("own.py:number: gives no images, but int: yield pairs (image, label)",)),
         ("python:own.py:shuffled", ("image 0 is another one than the first time", "no shuffling")),
         ("python:broken.py:images", ("broken.py, line 2: raises SyntaxError when it is run",)),
     ],

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy.typing as npt
+
 from onnxnoise.data.input import IMAGENET_MEAN, IMAGENET_STD, PRESETS
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
@@ -78,7 +80,7 @@ def by_name(name: str, layout: str | None) -> Hint | None:
 
 
 AS_THEY_ARE = Hint("the numbers as they are", {"scale": 1, "mean": 0, "std": 1})
-"""The only way for arrays that are no pictures."""
+"""The first way for arrays that are no pictures."""
 
 
 def usual_numbers(channels: int, side: int | None) -> Iterator[Hint]:
@@ -102,6 +104,21 @@ def usual_numbers(channels: int, side: int | None) -> Iterator[Hint]:
             "BGR pixel/255, ImageNet mean/std",
             {"color": "bgr", **_three(255, IMAGENET_MEAN[::-1], IMAGENET_STD[::-1])},
         )
+
+
+def usual_of_arrays(channels: int, side: int | None, values: npt.NDArray[Any]) -> Iterator[Hint]:
+    """The ways for arrays that are no pictures: as they are, then those of pixels where `values` may be pixels in floats.
+
+    These go from 0 to 255, or have been divided by that already. The order of their channels is not changed.
+    """
+    yield AS_THEY_ARE
+    if not channels or values.dtype.kind != "f" or values.min() < 0 or values.max() > 255:
+        return
+    divided = values.max() <= 1
+    for hint in usual_numbers(channels, side):
+        if "color" not in hint.keys:
+            source = f"{hint.source} (they are pixel/255)" if divided else hint.source
+            yield Hint(source, {**hint.keys, "scale": hint.keys["scale"] / (255 if divided else 1)})
 
 
 def stretched(size: int | list[int], way: str = "") -> Hint:

@@ -33,6 +33,7 @@ PAIRS = (
 LABELS = "labels.npy"
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 MAX_LABEL_BYTES = 1 << 30
+_PICKLE = b"\x80"
 
 
 def has_arrays(path: Path, _: Dataset) -> bool:
@@ -138,11 +139,20 @@ def _only(folder: Path) -> Path:
 
 def _members(data: Path) -> dict[str, str]:
     """The arrays of a zip: the name of each member by its name as an array."""
+    _check_pickle(first_bytes(data, 1), str(data))
     try:
         with open_file(data) as raw, zipfile.ZipFile(raw) as archive:
             return {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
     except Exception as error:  # as in `unpacked`
         raise DataError(f"{data}: can't be read as NumPy's arrays, or is damaged or truncated: {error}") from error
+
+
+def _check_pickle(start: bytes, where: str) -> None:
+    """Raise DataError for what begins as a pickle does."""
+    if start == _PICKLE:
+        raise DataError(
+            f"{where}: holds pickled Python objects, which are never loaded: save it as an array of numbers"
+        )
 
 
 def _listed(names: dict[str, str]) -> str:
@@ -153,6 +163,8 @@ def _listed(names: dict[str, str]) -> str:
 def array_in(file: Path, member: str | None) -> FileRows:
     """Read the header of an array. Raises DataError where it isn't an array, is of Python objects, or is in Fortran order."""
     with unpacked(file, member) as stream:
+        _check_pickle(stream.read(1), f"{file}: {member}" if member else str(file))
+        stream.seek(0)
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
         if read is None:
@@ -160,9 +172,7 @@ def array_in(file: Path, member: str | None) -> FileRows:
         shape, fortran, dtype = read(stream)
         found = FileRows(file, member, stream.tell(), dtype, shape)
     if dtype.hasobject:
-        raise DataError(
-            f"{found.where}: holds pickled Python objects, which are never loaded: save it as an array of numbers"
-        )
+        _check_pickle(_PICKLE, found.where)
     if fortran and len(shape) > 1:
         raise DataError(f"{found.where}: is in Fortran order: save numpy.ascontiguousarray of it")
     return found

@@ -74,7 +74,7 @@ def _labels(root: Path, found: list[str], dataset: Dataset) -> dict[str, int]:
     if len(found) != dataset.classes:
         raise DataError(
             f"{root}: has {len(found)} class folders ({some(found)}), but {dataset.said}"
-            f"{more_or_less(len(found), dataset.classes)}. "
+            f"{more_or_less(len(found), dataset.classes) or '.'} "
             "Without names a folder's class is its position among all of them, so none may be missing: take the folder "
             'that has them all, or put the names into the card, classes = ["...", ...], in the order of the model\'s classes'
         )

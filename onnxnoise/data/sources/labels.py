@@ -105,7 +105,7 @@ def by_name(found: Sequence[str], dataset: Dataset, where: str) -> dict[str, int
     if len(found) != dataset.classes:
         raise DataError(
             f"{where}: has {len(found)} class names ({some(found)}), but {dataset.said}"
-            f"{more_or_less(len(found), dataset.classes)}. Without names in the card a class is its name's position among "
+            f"{more_or_less(len(found), dataset.classes) or '.'} Without names in the card a class is its name's position among "
             "all: correct the card's classes, or put the names into it, classes = [\"...\", ...], in the order of the model's"
         )
     return {name: label for label, name in enumerate(found)}
@@ -113,8 +113,9 @@ def by_name(found: Sequence[str], dataset: Dataset, where: str) -> dict[str, int
 
 def not_in_card(name: str, dataset: Dataset, what: str = "class name") -> str:
     """The end of a message about a name that is no class of the card, with the closest one."""
-    close = difflib.get_close_matches(name[:80], dataset.names, n=1)
-    hint = f" (the closest is {close[0]!r})" if close else ""
+    lowered = {each.lower(): each for each in dataset.names}
+    close = difflib.get_close_matches(name[:80].lower(), lowered, n=1)
+    hint = f" (the closest is {lowered[close[0]]!r})" if close else ""
     return f"{what} {name[:80]!r} is none of the {len(dataset.names)} class names in the card{hint}"
 
 

@@ -20,7 +20,7 @@ from onnxnoise.data.input import InputSpec
 from onnxnoise.data.pixels.preprocess import from_array
 from onnxnoise.data.pixels.stream import stream
 from onnxnoise.data.sources.base import ImageSource
-from onnxnoise.data.sources.labels import checked
+from onnxnoise.data.sources.labels import NO_LABELS, checked
 from onnxnoise.data.sources.rows import axes_of, check_finite, check_scale, turned
 from onnxnoise.errors import DataError, OnnxNoiseError
 from onnxnoise.functions import printing_aside
@@ -73,6 +73,11 @@ class Given:
         due = 0
         try:
             made = self.make()
+            if not isinstance(made, Iterable) and not _has_numbers(made):
+                raise DataError(
+                    f"{self.where}: gives no images, but {type(made).__name__}: yield pairs (image, label), or return a list or "
+                    "a data set of them"
+                )
             if _has_numbers(made):
                 for due in range(len(made)) if positions is None else positions:
                     if due >= len(made):
@@ -118,7 +123,8 @@ class Given:
         if not self.labelled:
             pair = (pair[0] if isinstance(pair, tuple | list) and len(pair) == 2 else pair, 0)
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise DataError(f"{where}: must be a pair (image, label), but is {type(pair).__name__}")
+            hint = f". {NO_LABELS}" if isinstance(pair, np.ndarray) else ""
+            raise DataError(f"{where}: must be a pair (image, label), but is {type(pair).__name__}{hint}")
         image, label = np.asarray(pair[0]), np.asarray(pair[1])
         if image.dtype.hasobject or image.ndim == 0:
             raise DataError(f"{where}: is no array of numbers, but {type(pair[0]).__name__}")

@@ -18,7 +18,7 @@ from onnxnoise.data.sources.files import GZIP, check_download, entries, is_lefto
 from onnxnoise.data.sources.imagenet.devkit import ground_truth_beside, ground_truth_labels
 from onnxnoise.data.sources.imagenet.ilsvrc import is_validation_image, source_name, validation_label
 from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, Item, open_items
-from onnxnoise.data.sources.labels import NO_LABELS
+from onnxnoise.data.sources.labels import NO_LABELS, not_in_card
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, is_file, open_file
 from onnxnoise.text import shortened
@@ -223,7 +223,8 @@ def _samples(path: Path, file: BinaryIO, members: Iterable[tarfile.TarInfo], dat
 
 def _key(member: tarfile.TarInfo) -> str:
     folder, _, file = member.name.rpartition("/")
-    return f"{folder}/{file.partition('.')[0]}"
+    stem = file.partition(".")[0]
+    return f"{folder}/{stem}" if folder else stem
 
 
 def _label(path: Path, file: BinaryIO, member: tarfile.TarInfo, dataset: Dataset) -> int:
@@ -239,6 +240,9 @@ def _label(path: Path, file: BinaryIO, member: tarfile.TarInfo, dataset: Dataset
         return dataset.names.index(said)
     if not said.isdecimal() or len(said) > 9 or int(said) >= classes:
         hint = ": do the labels count from 1, or has the data a background class?" if said == str(classes) else ""
+        if not said.lstrip("-").isdecimal():
+            hint = ': put the names of the classes into the card, classes = ["...", ...], in the order of the model\'s'
+            hint = f": {not_in_card(said, dataset)}" if dataset.names else hint
         raise DataError(f"{where}: {said[:80]!r} is no class from 0 to {classes - 1}{hint}")
     return int(said)
 
