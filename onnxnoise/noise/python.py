@@ -49,6 +49,7 @@ class Python(ByNormals):
     def __init__(self, file: str, sha256: str) -> None:
         self._path, _, self._name = file.rpartition(":")
         self._sha256 = sha256
+        self._proved: set[float] = set()
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Drawn:  # noqa: ARG002
         """The state of the stream, from which the function draws what it wants."""
@@ -56,7 +57,24 @@ class Python(ByNormals):
         return (state["counter"], state["key"])
 
     def at(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
-        """The weights that the function returns; raises NoiseFileError where it fails, or returns anything else than weights."""
+        """The weights that the function returns.
+
+        Raises NoiseFileError where it fails, returns anything else than weights, or at a level's first weights returns others
+        when it is called again with the same arguments.
+        """
+        noisy = self._called(weights, drawn, level)
+        if level not in self._proved:
+            differing = int((self._called(weights, drawn, level).view(np.uint32) != noisy.view(np.uint32)).sum())
+            if differing:
+                raise NoiseFileError(
+                    f"{self._path}: {self._name} called twice with the same weights, generator and level {level:g} returned "
+                    f"other weights, {differing:,} of {noisy.size:,}; take random numbers from rng alone, and keep nothing from "
+                    "call to call, or no run could be repeated"
+                )
+            self._proved.add(level)
+        return noisy
+
+    def _called(self, weights: Weights, drawn: Drawn, level: float) -> Floats:
         function = _function(self._path, self._sha256, self._name)
         counter, key = drawn
         random = np.random.Generator(np.random.Philox(counter=counter, key=key))
@@ -79,7 +97,7 @@ class Python(ByNormals):
             raise NoiseFileError(
                 f"{where} returned {count:,} values that are not finite, of {noisy.size:,}, at level {level:g}"
             )
-        return noisy
+        return np.ascontiguousarray(noisy)
 
 
 @lru_cache(maxsize=16)

@@ -76,7 +76,10 @@ class CellRow(_LayerRow):
     normalized_top1_fixed_low, _fixed_high: its 95 % interval for other draws and these images · normalized_top1_sd,
     normalized_top1_worst: standard deviation and lowest of the draws. Intervals and sd are None with one draw.
     draws: how many · nonfinite: outputs that were not finite, over all draws · negative_variances: most batch-norm channels
-    whose variance the noise made negative in one draw · negative_variance_draws: in how many draws there were any
+    whose variance the noise made negative in one draw · negative_variance_draws: in how many draws there were any ·
+    realized_snr, realized_gain, realized_offset: the noise that the layer's weights really got, sd(w) / sd(w' - w),
+    sum(w w') / sum(w w) and mean(w' - w) / sd(w); of all layers together the median over the layers (cumulative: the last noisy
+    layer's); None where they weren't measured or aren't defined
     """
 
     draws: int
@@ -105,6 +108,9 @@ class CellRow(_LayerRow):
     nonfinite: int
     negative_variances: int
     negative_variance_draws: int
+    realized_snr: float | None
+    realized_gain: float | None
+    realized_offset: float | None
 
 
 @dataclass(frozen=True)
@@ -259,7 +265,21 @@ def _cells(result: Result) -> Iterator[CellRow]:
             nonfinite=sum(draw.nonfinite for draw in cell.draws),
             negative_variances=max(negative),
             negative_variance_draws=sum(channels > 0 for channels in negative),
+            **_realized(result, cell),
         )
+
+
+def _realized(result: Result, cell: Cell) -> dict[str, Any]:
+    """The realized noise of a cell's layer, or of all layers together the median over them."""
+    names = ("snr", "gain", "offset")
+    found: dict[str, Any] = dict.fromkeys(names)
+    if cell.layer is None:
+        over = next((each for each in result.realized_layers if each.level == cell.level), None)
+        found = {name: each[1] if (each := getattr(over, name, None)) else None for name in names}
+    for one in result.realized:
+        if (one.layer, one.level) == (cell.layer, cell.level):
+            found = {name: getattr(one, name) for name in names}
+    return {f"realized_{name}": value for name, value in found.items()}
 
 
 def _draws(result: Result) -> Iterator[DrawRow]:

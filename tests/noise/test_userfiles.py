@@ -6,6 +6,7 @@ import math
 import os
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from onnxnoise.errors import InputError, NoiseFileError, UsageError
 from onnxnoise.noise.base import Weights
 from onnxnoise.noise.models import Chain, chain_of, level_of, parse_chain
+from onnxnoise.noise.python import _function
 from onnxnoise.noise.settings import setting_of
 from onnxnoise.noise.userfiles import unchanged
 from onnxnoise.records import NoiseSetting
@@ -162,6 +164,37 @@ def test_a_function_that_returns_no_weights_is_refused(name: str, said: str, tmp
         chain.at(Weights(w, 1.0), chain.draw(40, 0, 1, 0, w.shape), 0.5)
     assert said in str(error.value)
     assert (w == 1).all()
+
+
+@pytest.mark.parametrize("how", ["np.random.standard_normal", "state.standard_normal", "once"])
+def test_a_function_that_is_not_pure_is_refused(how: str, tmp_path: Path) -> None:
+    """Random numbers from elsewhere, or anything kept from call to call, would make runs that nobody can repeat."""
+    text = (
+        "import numpy as np\nstate = np.random.default_rng(1)\ncalls = []\n"
+        "def once(shape):\n    calls.append(shape)\n    return np.full(shape, len(calls))\n"
+        f"def noise(weights, rng, level):\n    z = {how}(weights.shape)\n"
+        "    return (weights + level * z).astype(np.float32)\n"
+    )
+    chain = chain_from(f"python:{written(tmp_path, text, 'mine.py')}:noise")
+    weights = Weights(np.ones((4, 6), np.float32), 1.0)
+    drawn = chain.draw(40, 0, 1, 0, (4, 6))
+    np.testing.assert_array_equal(chain.at(weights, drawn, 0.0), weights.values)
+    with pytest.raises(NoiseFileError) as error:
+        chain.at(weights, drawn, 0.5)
+    for word in ("mine.py: noise called twice", "level 0.5", "24 of 24", "rng alone"):
+        assert word in str(error.value)
+
+
+def test_a_pure_function_is_called_twice_but_once_a_level(tmp_path: Path) -> None:
+    counting = "calls = []\ndef noise(weights, rng, level):\n    calls.append(level)\n    print(len(calls))\n    return weights\n"
+    chain = chain_from(f"python:{written(tmp_path, counting, 'mine.py')}:noise")
+    weights = Weights(np.ones((4, 6), np.float32), 1.0)
+    drawn = chain.draw(40, 0, 1, 0, (4, 6))
+    for level in (0.1, 0.1, 0.2, 0.1):
+        chain.at(weights, drawn, level)
+    model: Any = chain.links[0].model
+    called = _function(model._path, model._sha256, "noise").__globals__["calls"]
+    assert called == [0.1, 0.1, 0.1, 0.2, 0.2, 0.1]
 
 
 def test_a_file_may_define_dataclasses_and_import_the_files_beside_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from onnxnoise.engine import realized
 from onnxnoise.records import Result
 from onnxnoise.results.as_json import to_json
 from onnxnoise.results.reading import results_of
+from onnxnoise.results.rows import load
 from onnxnoise.run import runner
 from onnxnoise.spec import BenchSpec
 
@@ -112,3 +113,14 @@ def test_large_networks_take_fewer_draws(files: nets.Files, monkeypatch: pytest.
     assert realized.realized_draws(layers, 64) == 2
     monkeypatch.setattr(realized, "_MOST_VALUES", 1)
     assert realized.realized_draws(layers, 64) == 1
+
+
+def test_rows_have_each_layer_s_and_the_median(files: nets.Files, tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    result = bench(files, path, replace(SPEC, sweeps=("single", "all")))
+    rows = load(path)
+    assert {row.layer for row in rows} == {None, *range(1, len(nets.LAYERS) + 1)}
+    for row in rows:
+        there = [each for each in result.realized if each.level == row.level and row.layer in (None, each.layer)]
+        for name in ("snr", "gain", "offset"):
+            assert getattr(row, f"realized_{name}") == pytest.approx(median(getattr(each, name) for each in there))
