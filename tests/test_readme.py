@@ -50,7 +50,7 @@ def test_the_first_command_runs_the_bundled_model(tmp_path: Path, monkeypatch: p
 
 def test_the_checks_of_a_change_run_the_test_command() -> None:
     command = blocks("sh")[-1].strip()
-    assert command.endswith("&& .venv/bin/python -m pytest")
+    assert command.endswith("&& .venv/bin/python -m pytest -n auto --dist worksteal")
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     extraction = re.search(r"eval \"\$\((.*)\)\"", script)
     assert extraction is not None

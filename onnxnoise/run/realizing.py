@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from onnxnoise.engine.realized import realized, realized_draws
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run.experiment import Experiment
 
 
-def keep_realized(experiment: Experiment, store: RunStore) -> None:
-    """Measure and keep what the run file lacks: the realized noise of the layers that bear noise, at each level with a tally.
+def keep_realized(experiment: Experiment, store: RunStore, levels: Container[float]) -> None:
+    """Measure and keep the realized noise that the run file lacks, of layers that bear noise, at `levels` with a tally.
 
     It depends on the weights, the seed and the draws alone, so it is measured once for all images, on few draws.
     """
     layers = experiment.subject.layers
     draws: dict[float, int] = {}
     for sweep, _, level, draw, _ in store.done():
-        if sweep != "clean":
+        if sweep != "clean" and level in levels:
             draws[level] = max(draws.get(level, 0), draw + 1)
     wanted = {level: realized_draws(layers, number) for level, number in draws.items()}
     there = {(each.layer, each.level): each.draws for each in store.realized()}

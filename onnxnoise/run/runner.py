@@ -109,7 +109,7 @@ def measured_run(
                         watcher.started(run)
                         if run.todo:
                             _measure(run, workers, watcher)
-                    keep_realized(run.experiment, run.store)
+                    keep_realized(run.experiment, run.store, run.question.levels)
                     yield run
                 except KeyboardInterrupt:
                     said = _kept(run.store) or said
