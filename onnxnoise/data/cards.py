@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,7 +134,8 @@ def find_card(model: Path, explicit: str | None, metadata: Mapping[str, str]) ->
         except CardError as error:
             raise CardError(f"{model}: metadata {METADATA_KEY}: {error}") from error
     raise CardError(
-        f"{model}: no card says how this model wants its images. Pass --card FILE or NAME, or put one beside it as "
+        f"{model}: no card says how this model wants its images. `onnxnoise cards new {shlex.quote(str(model))} --data IMAGES` "
+        f"drafts one from the model and what fits the images; or pass --card FILE or NAME, or put one beside it as "
         f"{model.stem}.toml. A card needs at least [input] dataset and how pixels become numbers, for example "
         f'preset = "torchvision". Bundled: {", ".join(bundled_names()) or "none"}'
     )

@@ -11,7 +11,7 @@ from typing import Any
 from onnxnoise.data.cards import Card, load_card
 from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.drafts.beside import Beside, as_size
-from onnxnoise.data.drafts.hints import GEOMETRY, NUMBERS
+from onnxnoise.data.drafts.hints import AS_THEY_ARE, GEOMETRY, NUMBERS
 from onnxnoise.data.drafts.toml_text import Entry, card_toml
 from onnxnoise.run.loading import ANY_SIDE, Subject
 
@@ -66,6 +66,8 @@ class Draft:
         kept = {key: value for key, value in self.keys.items() if key not in replaced} | dict(keys)
         if self.takes_images and not {"size", "crop", "preset"} & kept.keys():
             kept["size"] = self.side or ANY_SIDE
+        if not self.takes_images and not kept.keys() & NUMBERS:
+            kept |= AS_THEY_ARE.keys
         with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
             path = Path(folder) / "draft.toml"
             path.write_text(card_toml(list(self._entries(kept)), _HEAD), encoding="utf-8")

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxnoise.data.datasets import KNOWN
 from onnxnoise.data.drafts.beside import read_beside
-from onnxnoise.data.drafts.hints import AS_THEY_ARE, Hint, by_name
+from onnxnoise.data.drafts.hints import AS_THEY_ARE, NUMBERS, Hint, by_name
 from onnxnoise.data.input import PRESETS
 from onnxnoise.errors import OnnxNoiseError
 from onnxnoise.run.draft import Draft
@@ -167,6 +167,13 @@ def _ask(draft: Draft) -> None:
     if draft.takes_images and not {"preset", "size", "crop"} & keys.keys():
         draft.say({"size": ANY_SIDE}, "")
         draft.questions["size"] = f"How large? The graph takes any size; {ANY_SIDE} is only the commonest."
+    if not draft.takes_images and not keys.keys() & NUMBERS:
+        draft.say(AS_THEY_ARE.keys, "")
+        draft.questions.setdefault(
+            "scale",
+            "Are the arrays what the model was trained on? Then they go in as they are, as here; else scale, mean and std say "
+            "what becomes of them, x = (number/scale - mean)/std.",
+        )
     if draft.takes_images and draft.channels == 3 and not {"preset", "color"} & keys.keys():
         draft.questions["color"] = 'rgb, or bgr as OpenCV reads images? Without a line it is "rgb".'
     if image.quantization is not None and "mean" not in keys:

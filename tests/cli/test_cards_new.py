@@ -166,3 +166,21 @@ def test_arrays_of_floats_are_tried_as_they_are_and_as_pixels(
     logits = graphs.run(graphs.onnx.load("tiny.onnx"), prepared(nets.pictures(COUNT), 127.5, 1.0, 1.0))
     best = nets.hits(logits, np.load("signs.npz")["y"], 1)
     assert onnxnoise(*bench, "--data", "floats.npz").json["clean"]["top1_hits"] == sum(best)
+
+
+def test_a_model_of_rows_gets_them_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without data, and the card works at once."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    weights, rows = rng.standard_normal((6, 3)).astype(np.float32), rng.standard_normal((COUNT, 6)).astype(np.float32)
+    text = "(float[N,6] rows, float[6,3] w) => (float[N,3] y) { y = MatMul (rows, w) }"
+    graphs.saved(graphs.model(text, {"w": weights}), tmp_path, "rows.onnx")
+    np.savez("rows.npz", x=rows, y=(rows @ weights).argmax(axis=1))
+    for data in ((), ("--data", "rows.npz")):
+        outcome = onnxnoise("cards", "new", "rows.onnx", *data, "-o", "new.toml")
+        assert outcome.code == 0, outcome.err
+        card = valid("new.toml")
+        assert (card["classes"], card["scale"], card["mean"], "size" in card) == (3, 1, 0, False)
+        bench = onnxnoise("bench", "rows.onnx", "--card", "new.toml", "--data", "rows.npz", "--draws", 2, "--json", "-")
+        assert bench.json["clean"]["top1_hits"] == COUNT
+        Path("new.toml").unlink()

@@ -218,7 +218,10 @@ def test_find_card_takes_the_explicit_then_the_neighbour_then_the_metadata(tmp_p
 
 def test_find_card_says_what_to_pass(tmp_path):
     model = tmp_path / "net.onnx"
-    with pytest.raises(CardError, match=r"Pass --card FILE or NAME.*net\.toml.*resnet20-cifar10"):
+    with pytest.raises(
+        CardError,
+        match=r"`onnxnoise cards new \S*net.onnx --data IMAGES` drafts one.*pass --card FILE or NAME.*net\.toml.*resnet20-cifar10",
+    ):
         find_card(model, None, {})
     with pytest.raises(CardError, match=r"'resnet-20-cifar10'; did you mean resnet20-cifar10\?"):
         find_card(model, "resnet-20-cifar10", {})
