@@ -121,7 +121,7 @@ def _default(spec: BenchSpec, goal: float) -> tuple[Cell, int, float]:
                 out=out,
             )
         )
-        return result.cells[0], result.clean.images, time.process_time() - began
+        return result.cells[0], int(result.dataset["images"]), time.process_time() - began
 
 
 def _count(number: float) -> str:

@@ -201,6 +201,27 @@ def test_sums_of_looks_are_the_product_s_intervals() -> None:
             assert tuple(column) == pytest.approx((result.mean, *(result.sampled or ())))
 
 
+def error_of(population: Population, draws: int, images: int, runs: int, *, crossed: bool) -> float:
+    """Mean square error of A from draws that all met the same images (`crossed`), or each so many of its own."""
+    random = np.random.default_rng([40, draws, images])
+    if crossed:
+        chips = random.integers(len(population.hits), size=(runs, draws))
+        columns = random.integers(population.clean.size, size=(runs, images))
+        pairs = zip(chips, columns, strict=True)
+        found = [population.hits[one][:, here].mean() / population.clean[here].mean() for one, here in pairs]
+    else:
+        clean, lost, gained = (each.sum(axis=1) for each in population.chunked(random, (runs, draws, images)))
+        found = 1.0 - (lost - gained) / clean
+    return float(np.square(np.array(found) - population.truth).mean())
+
+
+def test_many_draws_on_few_images_each_tell_many_times_as_much() -> None:
+    """At 10,000 passes, in every cell."""
+    for population in populations():
+        few, many = error_of(population, 10, 1000, 150, crossed=True), error_of(population, 625, 16, 150, crossed=False)
+        assert few > 8.0 * many, population.name
+
+
 GATES = 200
 FALSE = 0.05 + 2.5 * (0.05 * 0.95 / GATES) ** 0.5  # a true 0.05 goes above with one seed in 160; ours is fixed
 
@@ -292,6 +313,13 @@ def _print_chips(runs: int, draws: Sequence[int]) -> None:
     for population in populations():
         print(f"first look at {first_look(population)} draws")
         _print_looks(population.name, resampled(population, runs), population.truth, first_look(population))
+    print("mean square error of A at 10,000 passes: ten draws on 1,000 images, over that of")
+    for population in populations():
+        few = error_of(population, 10, 1000, runs, crossed=True)
+        shares = [
+            few / error_of(population, draws, size, runs, crossed=False) for draws, size in ((200, 50), (625, 16))
+        ]
+        print(f"{population.name:16s} 200 draws on 50 each {shares[0]:5.1f}   625 draws on 16 each {shares[1]:5.1f}")
     print("default runs, to +-0.01")
     for population in populations():
         for size, most in DEFAULTS:

@@ -21,6 +21,7 @@ from onnxnoise.reports.figures.base import OfAllRuns, OfOneRun
 from onnxnoise.reports.layout import Drawing, about, datasets, drawings
 from onnxnoise.reports.ranked import Ranking
 from onnxnoise.reports.views import View, differences
+from onnxnoise.results.yields import yield_of
 from onnxnoise.text import safe
 
 
@@ -125,6 +126,8 @@ def _section(i: int, view: View, made: Sequence[Drawing]) -> list[str]:
         f"<h2>{escape(view.label)}</h2>",
         f"<p>{escape(about(view))}</p>",
     ]
+    if said := yield_of(view.result):
+        parts.append(f"<p class=hint>{escape(safe(said))}</p>")
     parts += [f"<p class=note>{escape(safe(notice.message))}</p>" for notice in view.result.warnings]
     for drawing in made:
         parts += [_figure(drawing)] if drawing.curve is None else _pair(drawing, drawing.curve)

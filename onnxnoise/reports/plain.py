@@ -11,6 +11,7 @@ from onnxnoise.reports.answer import answer
 from onnxnoise.reports.ranked import HEADINGS, Ranking
 from onnxnoise.reports.views import METRIC_TITLES, View, level_of
 from onnxnoise.results.falls import REACHED, cumulative, reached
+from onnxnoise.results.yields import yield_of
 from onnxnoise.text import counted, ranged
 
 _LAYERS = 15
@@ -41,7 +42,8 @@ class Document:
 def document(found: Sequence[View], ranking: Ranking | None) -> Document:
     """The plain report of these runs, with their ranking first where there is one."""
     said = [answer(view) for view in found]
-    notes = [f"{view.label}: {notice.message}" for view in found for notice in view.result.warnings]
+    notes = [f"{view.label}: {text}" for view in found if (text := yield_of(view.result))]
+    notes += [f"{view.label}: {notice.message}" for view in found for notice in view.result.warnings]
     if ranking is not None:
         said = [f"Not ranked: {ranking.refused}"] * (ranking.refused is not None) + [
             *ranking.leaders,

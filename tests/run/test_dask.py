@@ -139,7 +139,7 @@ def test_a_worker_with_other_files_says_so(cluster: Cluster, tmp_path: Path) -> 
 def test_a_cluster_soon_forgets_who_has_gone(cluster: Cluster, files: nets.Files, tmp_path: Path) -> None:
     """A run that was killed leaves no work behind that nobody waits for."""
     out = tmp_path / "run.sqlite"
-    flags = ("--snr", "20,2", "--draws", "3000", "--cluster", cluster.address)
+    flags = ("--snr", "20,2", "--draws", "300", "--cluster", cluster.address)
     run = processes.started(processes.arguments(files, out, *flags))
     processes.until(lambda: processes.count(out) > 1)
     processes.kill(run.pid)

@@ -148,7 +148,7 @@ def test_workers_share_a_run(files: nets.Files, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_the_run(how: signal.Signals, files: nets.Files, tmp_path: Path) -> None:
     out = tmp_path / "run.sqlite"
-    arguments = processes.arguments(files, out, *FLAGS, "--draws", "2000", "--workers", "2")
+    arguments = processes.arguments(files, out, *FLAGS, "--draws", "200", "--workers", "2")
     run = processes.started(arguments, start_new_session=True)
     processes.until(lambda: processes.count(out) > 1)
     workers = processes.children(run.pid)

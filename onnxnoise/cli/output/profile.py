@@ -24,6 +24,7 @@ from onnxnoise.cli.output.terminal import (
 )
 from onnxnoise.noise.models import headline, level_of
 from onnxnoise.records import CHUNKED, Cell, CleanHits, Estimate, LayerInfo, NoiseSetting, Result, WithoutNoise
+from onnxnoise.results.yields import yield_of
 from onnxnoise.text import counted, ranged, safe
 from onnxnoise.words import Metric
 
@@ -199,6 +200,8 @@ def _whole_table(console: Console, result: Result, levels: Sequence[float], metr
         notes.append("no intervals with one draw" if mean == _ONE_DRAW else "intervals: in a wider terminal, or --json")
     if result.design == CHUNKED:
         notes.append("yield and worst chip: with --draws N, where every draw meets every image")
+    elif said := yield_of(result):
+        notes.append(said)
     for note in notes:
         console.print(Text(note, "dim"))
 
