@@ -64,7 +64,7 @@ def test_the_readme_names_every_command_and_only_flags_that_there_are() -> None:
     assert [name for name in names if not re.search(rf"onnxnoise {name}|`{name}`", README)] == []
     asked = [*([name] for name in names), ["cards", "show"], ["cards", "new"], ["cards", "check"]]
     known = {flag for words in asked for flag in re.findall(r"--[a-z][a-z-]+", onnxnoise(*words, "--help").out)}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known | {"--card"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known | {"--card", "--dist"}
 
 
 def test_the_table_of_flags_is_the_spec_s() -> None:
