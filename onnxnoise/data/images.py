@@ -14,7 +14,7 @@ from onnxnoise.data.input import InputSpec
 from onnxnoise.data.layouts import OF_PICTURES, layouts_of
 from onnxnoise.data.sources.base import DataLayout, ImageSource
 from onnxnoise.data.sources.bundled import manifests, open_bundled
-from onnxnoise.data.sources.class_folders import images_in
+from onnxnoise.data.sources.class_folders import SPLITS, images_in
 from onnxnoise.data.sources.files import entries
 from onnxnoise.data.sources.in_memory import open_in_memory
 from onnxnoise.data.sources.label_list import list_in
@@ -139,8 +139,14 @@ def _taken(dataset: Dataset) -> str:
 
 
 def _without_labels(path: Path) -> str:
-    """The way to use pictures whose labels are nowhere to be seen, as the end of a message; else nothing."""
-    return f". {NO_LABELS}" if path.is_dir() and next(images_in(path), None) else ""
+    """The way to use the parts of a data set, or pictures whose labels are nowhere to be seen, as the end of a message."""
+    if not path.is_dir() or not next(images_in(path), None):
+        return ""
+    parts = [entry.name for entry in entries(path) if entry.is_dir()]
+    split = parts and all(part.lower() in SPLITS for part in parts)
+    return (
+        f". These are parts of a data set: pass one of them, as {path / parts[0]}" if split else ""
+    ) + f". {NO_LABELS}"
 
 
 def _found(path: Path) -> str:

@@ -195,3 +195,24 @@ def test_names_in_a_table_without_names_in_the_card_are_sorted(tmp_path: Path) -
     write(folder, {"labels.csv": b"a,b,c\n0.png\n"})
     with pytest.raises(DataError, match=r"line 2: '0\.png' is not NAME LABEL"):
         open_images(folder, own(tmp_path))
+
+
+def test_a_list_may_be_written_on_windows_or_leave_out_suffixes(tmp_path: Path) -> None:
+    """As Kaggle's `id,breed` with images/ID.jpg; a name still can't point out of the folder."""
+    files = {"images/a.jpg": flat_color(10), "images/b.c.png": flat_color(20), "in/c.png": flat_color(30)}
+    folder = write(tmp_path / "d", files | {"labels.csv": b"id,breed\r\na,2\r\nb.c,0\r\nin\\c.png,1\r\n"})
+    assert read(open_images(folder, own(tmp_path))) == ([10, 20, 30], [2, 0, 1])
+    (folder / "labels.csv").write_bytes(b"id,breed\n..\\d\\images\\a.jpg,2\n")
+    with pytest.raises(DataError, match=r"line 2: \.\.\\d\\images\\a\.jpg points out of"):
+        open_images(folder, own(tmp_path))
+    (folder / "labels.csv").write_bytes(b"id,breed\nz,2\n")
+    with pytest.raises(DataError, match=r"line 2: there is no z in \S+/d, or in val or images there"):
+        open_images(folder, own(tmp_path))
+
+
+def test_parts_of_a_data_set_are_told_apart(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "d", {f"{part}/{name}/a.png": flat_color(1) for part in ("train", "test") for name in "ab"}
+    )
+    with pytest.raises(DataError, match=r"These are parts of a data set: pass one of them, as \S+/d/test\. Images"):
+        open_images(folder, own(tmp_path, "2"))

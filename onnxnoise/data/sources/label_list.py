@@ -13,7 +13,7 @@ from onnxnoise.data.sources.base import DataLayout
 from onnxnoise.data.sources.files import text_lines
 from onnxnoise.data.sources.imagenet.devkit import GROUND_TRUTH
 from onnxnoise.data.sources.imagenet.ilsvrc import source_name, validation_label, wnids
-from onnxnoise.data.sources.items import ImageItems, Item, open_items
+from onnxnoise.data.sources.items import IMAGE_SUFFIXES, ImageItems, Item, open_items
 from onnxnoise.data.sources.labels import by_name
 from onnxnoise.errors import DataError
 from onnxnoise.files import is_file
@@ -44,8 +44,8 @@ def open_list(data: Path, dataset: Dataset, spec: InputSpec) -> ImageItems:
 
     A `.csv` has one row for each image, two columns or more of which titles say which are meant; other lists have lines of NAME
     LABEL or NAME,LABEL. Where the card has no names of classes, LABEL may be a name too: its class is its position among all
-    sorted names. Names of images are relative to the list's folder, or to `val/` or `images/` in it. Raises DataError, naming
-    the line.
+    sorted names. Names of images are relative to the list's folder, or to `val/` or `images/` in it, and may lack their suffix.
+    Raises DataError, naming the line.
     """
     file = data if not data.is_dir() else list_in(data) or data / LIST
     imagenet = dataset.name == IMAGENET.name
@@ -129,13 +129,23 @@ def _label(row: _Row, dataset: Dataset, labels: Mapping[str, int]) -> int:
 
 
 def _listed(folder: Path, name: str, label: int, where: str) -> Item:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise DataError(f"{where}: {name} points out of {folder}")
-    for path in (folder / relative, *(folder / inner / relative for inner in _FOLDERS)):
-        if is_file(path):
-            return Item(path, name, label, path.stat().st_size)
-    raise DataError(f"{where}: there is no {name} in {folder} or in {folder / 'val'}")
+    for written in _written(name):
+        relative = PurePosixPath(written)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise DataError(f"{where}: {name} points out of {folder}")
+        for path in (folder / relative, *(folder / inner / relative for inner in _FOLDERS)):
+            if is_file(path):
+                return Item(path, name, label, path.stat().st_size)
+    raise DataError(f"{where}: there is no {name} in {folder}, or in {' or '.join(_FOLDERS)} there")
+
+
+def _written(name: str) -> Iterator[str]:
+    """The ways to read an image's name: as it is, with Windows' backslashes, and without the suffix of its file."""
+    yield name
+    if "\\" in name:
+        yield name.replace("\\", "/")
+    if PurePosixPath(name).suffix.lower().lstrip(".") not in IMAGE_SUFFIXES:
+        yield from (f"{name}.{suffix}" for suffix in ("jpg", "png", "jpeg", "JPEG"))
 
 
 def _check_order(file: Path, items: list[Item]) -> None:
