@@ -369,7 +369,7 @@ class BenchSpec:
         "--compensate",
         None,
         "What is done about a chip's noise. drift: what is read is scaled, one factor a kernel, to the size that was programmed; "
-        "bn: the statistics of the batch norms are recomputed on calibration images",
+        "bn: the statistics of the batch norms are moved by what the noise does to them on calibration images",
         default="none",
         choices=COMPENSATIONS,
         after="analog",

@@ -65,13 +65,13 @@ def interval(ends: Interval, scale: int, digits: int) -> str:
 
 
 def level_heading(level: Level, value: float) -> str:
-    """The heading of the column of one level, with the size of the noise below it."""
-    return f"{escape(level.text(value))}<small>{level.percent_text(value)}</small>"
+    """The heading of the column of one level, with the size of the noise below it, where the level has one."""
+    return escape(level.text(value)) + (f"<small>{level.percent_text(value)}</small>" if level.sized else "")
 
 
 def noise(view: View, level: float) -> str:
-    """A td of a level, with the size of the noise below it."""
-    return number(level, view.level.number(level), view.level.percent_text(level))
+    """A td of a level, with the size of the noise below it, where the level has one."""
+    return number(level, view.level.number(level), view.level.percent_text(level) if view.level.sized else "")
 
 
 def overview(found: Sequence[View]) -> str:

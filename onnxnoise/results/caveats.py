@@ -40,7 +40,7 @@ def notices(
         )
     else:
         yield from _few_chunked(cells) if chunked else _few(draws)
-    if setting.bn == "group" and not chunked and 1 < draws < MANY_DRAWS:
+    if setting.bn == "group" and setting.analog == "all" and not chunked and 1 < draws < MANY_DRAWS:
         yield from _rare_collapses(cells, draws)
     if precision is not None:
         yield from _imprecise(cells, metric, precision, draws, clean.images, level_of(setting))

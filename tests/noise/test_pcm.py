@@ -11,7 +11,9 @@ from support.normals import unit_normals
 
 from onnxnoise.noise.base import Weights
 from onnxnoise.noise.models import chain_of, parse_chain
-from onnxnoise.records import NoiseSetting
+from onnxnoise.records import CleanHits, NoiseSetting
+from onnxnoise.reports.tables import level_heading
+from onnxnoise.results.caveats import notices
 from onnxnoise.words import Compensation
 
 AIHWKIT = {
@@ -166,3 +168,18 @@ def test_a_zero_of_either_sign_is_on_the_same_devices(chain: str) -> None:
     np.testing.assert_array_equal(
         made.at(Weights(negative, 1.0), drawn, level), made.at(Weights(w, 1.0), drawn, level), strict=True
     )
+
+
+def test_a_time_has_no_size_to_show_beside_it() -> None:
+    for text, level, heading in (("pcm", 3600.0, "t 1h"), ("relative", 0.05, "eta 0.05<small>5 %</small>")):
+        assert level_heading(chain_of(NoiseSetting(parse_chain(text))).level, level) == heading
+
+
+def test_noise_on_kernels_alone_makes_no_batch_norm_s_chip_collapse() -> None:
+    """With noise in variances, few draws may hide chips that collapse; kernels have none."""
+    for analog, told in (("all", True), ("kernels", False)):
+        setting = NoiseSetting(parse_chain("relative"), analog=analog)
+        clean = CleanHits(10, 9, None, 0)
+        made = notices(setting, clean, (), metric="top1", draws=5, precision=None, chunked=False)
+        found = {each.code for each in made}
+        assert ("rare_collapses" in found) == told

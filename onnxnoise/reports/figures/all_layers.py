@@ -122,12 +122,13 @@ def table(found: Sequence[View]) -> str:
         return tables.share(view.normalized(cell) if cell else None)
 
     run, *headings = tables.level_headings(found)
+    without = "clean<small>0 %</small>" if found[0].level.sized else "clean"
     clean = [tables.number(view.clean, f"{100 * view.clean:.1f}") for view in found]
     rows = [
         [label, first, *rest] for (label, *rest), first in zip(tables.by_level(found, absolute), clean, strict=True)
     ]
     return tables.table(
-        "All layers noisy: accuracy, % [95 % interval]", [run, "clean<small>0 %</small>", *headings], rows
+        "All layers noisy: accuracy, % [95 % interval]", [run, without, *headings], rows
     ) + tables.table(
         "All layers noisy: accuracy / clean [95 % interval]", [run, *headings], tables.by_level(found, normalized)
     )
