@@ -18,6 +18,11 @@ CAUSES = (
     "the labels count the classes in another order, or the model is untrained"
 )
 
+ONE_LABEL = (
+    "Likely cause: nearly all of these images have one label (under --labels clean the model gives nearly all one class, as it "
+    "may where they are prepared wrongly); take more images, or such of more classes"
+)
+
 
 def largest_classes(labels: Sequence[int]) -> list[int]:
     """The numbers of images of the five most frequent classes, the largest first."""
@@ -63,7 +68,7 @@ def at_chance(hits: int, images: int, chance: Chance | None, metric: Metric) -> 
     return (
         f"the {title} accuracy without noise, {hits / images:.1%} of {images:,} images, can't be told from chance "
         f"({share:.1%} by always naming the most frequent class): noise has nothing to take away, so no figure here "
-        f"says how robust the model is. {CAUSES}"
+        f"says how robust the model is. {CAUSES if hits < images else ONE_LABEL}"
     )
 
 

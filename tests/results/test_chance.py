@@ -11,7 +11,8 @@ import pytest
 from support import nets
 from support.command import onnxnoise, refused
 
-from onnxnoise.results.chance import SURE, is_at_chance, largest_classes
+from onnxnoise.records import Chance
+from onnxnoise.results.chance import SURE, at_chance, is_at_chance, largest_classes
 from onnxnoise.results.reading import open_run_file
 from onnxnoise.statistics.distributions import at_least
 
@@ -38,6 +39,16 @@ def test_the_line_between_chance_and_more() -> None:
     assert told == [hits for hits in range(101) if tail(hits, 100, share) <= SURE]
     assert is_at_chance(100, 100, 1.0), "where all labels are the same, nothing can be shown"
     assert largest_classes([3, 1, 3, 2, 3, 1, 0, 4, 5, 6]) == [3, 2, 1, 1, 1]
+
+
+def test_where_every_image_is_right_the_labels_are_the_cause() -> None:
+    """As under --labels clean: no preprocessing is to blame for that."""
+    said = at_chance(20, 20, Chance(0.9, 1.0), "top1")
+    assert said is not None
+    assert "100.0% of 20 images, can't be told from chance (90.0%" in said
+    assert said.endswith("take more images, or such of more classes")
+    assert "the labels count the classes in another order" in (at_chance(19, 20, Chance(0.9, 1.0), "top1") or "")
+    assert at_chance(20, 20, Chance(0.5, 1.0), "top1") is None
 
 
 @pytest.fixture
