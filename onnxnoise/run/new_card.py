@@ -95,20 +95,25 @@ def _named(draft: Draft, spec: BenchSpec, data: str) -> Experiment:
     stem = re.sub(r"(\.(tar|npz|npy|parquet|gz|bin|tgz|zip))+$", "", Path(data).name.split(":")[0]) or draft.dataset
     known = [name for name, each in KNOWN.items() if draft.classes - each.classes in (0, 1)]
     own = stem if stem not in KNOWN else draft.dataset
+    names = list(draft.beside.classes) if len(draft.beside.classes) == draft.classes else []
     refused: dict[str, OnnxNoiseError] = {}
     for name in [*known, own] if "imagenet" in known else [own, *known]:
         offset = draft.classes - KNOWN[name].classes if name in KNOWN else 0
-        draft.dataset, draft.keys = name, {"label_offset": offset} if offset else {}
-        try:
-            experiment = Experiment.joined(spec, draft.subject, draft.card(AS_THEY_ARE.keys))
-        except OnnxNoiseError as error:
-            refused[name] = error
-            continue
-        if name in KNOWN:
-            draft.comments["dataset"] = f"The images of {shortened(data, 80)} are read as {name}'s."
-        if offset:
-            draft.comments["label_offset"] = "The model has one class more: a background class, taken for its first."
-        return experiment
+        for classes in [names, []] if names and name not in KNOWN else [[]]:
+            draft.dataset, draft.keys = name, {"label_offset": offset} if offset else {}
+            draft.keys |= {"classes": classes} if classes else {}
+            try:
+                experiment = Experiment.joined(spec, draft.subject, draft.card(AS_THEY_ARE.keys))
+            except OnnxNoiseError as error:
+                refused[name] = error
+                continue
+            if name in KNOWN:
+                draft.comments["dataset"] = f"The images of {shortened(data, 80)} are read as {name}'s."
+            if offset:
+                draft.comments["label_offset"] = (
+                    "The model has one class more: a background class, taken for its first."
+                )
+            return experiment
     raise refused[own]
 
 
@@ -147,12 +152,19 @@ def _name_classes(draft: Draft, data: str | None) -> None:
         draft.questions["dataset"] = f"Which images is the model for? imagenet, cifar10, cifar100, or any name.{also}"
     if draft.dataset in KNOWN:
         return
-    if len(names) == draft.classes:
+    fit = len(names) == draft.classes
+    if fit and (data is None or "classes" in draft.keys):
         draft.say({"classes": list(names)}, f"By {draft.beside.files[-1]}, in the order of the model's outputs.")
         return
     draft.say({"classes": draft.classes}, "The graph has so many outputs.")
     more = len(names) - draft.classes
     cause = "; one is probably a background class" if abs(more) == 1 else ""
+    if fit:
+        draft.questions["classes"] = (
+            f"{draft.beside.files[-1]} names other classes than the images: whose class is which? Without names a class folder "
+            "has the label of its position among the sorted names."
+        )
+        return
     draft.questions["classes"] = (
         f"{draft.beside.files[-1]} names {len(names)} classes{cause}: is it of this model?"
         if names

@@ -13,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from support import graphs, nets
 from support.command import onnxnoise, refused
+from support.imaging import encoded, write
 
 from onnxnoise.data import resources
 from onnxnoise.data.cards import load_card
@@ -184,3 +185,24 @@ def test_a_model_of_rows_gets_them_as_they_are(tmp_path: Path, monkeypatch: pyte
         bench = onnxnoise("bench", "rows.onnx", "--card", "new.toml", "--data", "rows.npz", "--draws", 2, "--json", "-")
         assert bench.json["clean"]["top1_hits"] == COUNT
         Path("new.toml").unlink()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_classes_by_name_are_in_the_model_s_order(folder: Path, known: bool) -> None:
+    """The names beside the model tell the folders' labels, where they are the folders' names; else the card has none."""
+    names = [f"class {9 - label}" for label in range(10)]
+    pixels, labels = nets.pictures(COUNT), np.load("signs.npz")["y"]
+    files = {f"{names[label]}/{i}.png": encoded(pixels[i], "PNG") for i, label in enumerate(labels)}
+    write(folder / "own", files | {f"{name}/.keep": b"" for name in names})
+    told = {str(label): name if known else f"other {name}" for label, name in enumerate(names)}
+    Path("config.json").write_text(json.dumps({"id2label": told}))
+    outcome = onnxnoise("cards", "new", "tiny.onnx", "--data", "own", "-o", "new.toml")
+    assert outcome.code == 0, outcome.err
+    card = valid("new.toml")
+    assert card["classes"] == (names if known else 10)
+    assert ("names other classes than the images" in outcome.out) is not known
+    bench = onnxnoise("bench", "tiny.onnx", "--card", "new.toml", "--data", "own", "--draws", 1, "--json", "-")
+    assert bench.code == 0, bench.err
+    if known:
+        made = onnxnoise("bench", "tiny.onnx", "--card", "new.toml", "--data", "signs.npz", "--draws", 1, "--json", "-")
+        assert bench.json["clean"]["top1_hits"] == made.json["clean"]["top1_hits"] > COUNT / 2
