@@ -42,9 +42,15 @@ def ranked(runs: Sequence[tuple[str, Path]], metric: Metric) -> Ranking:
     there = [quantity for quantity in QUANTITIES if any(each.quantity == quantity for each in found.figures)]
     return Ranking(
         leaders=tuple(_leaders(found, quantity, names) for quantity in there),
-        tables=tuple((wording.TITLES[quantity], tuple(_rows(found, quantity, names))) for quantity in there),
+        tables=tuple(
+            (
+                wording.counted_title(quantity, (each for each in found.figures if each.quantity == quantity)),
+                tuple(_rows(found, quantity, names)),
+            )
+            for quantity in there
+        ),
         crossings=tuple(wording.crossing(found, each, names) for each in found.crossings if each.clear),
-        notes=(wording.ranking_note(found), *(notice.message for notice in found.warnings)),
+        notes=(*wording.notes(found), *(notice.message for notice in found.warnings)),
     )
 
 

@@ -21,6 +21,8 @@ def answer(view: View) -> str:
 
 def _sentences(view: View) -> Iterator[str]:
     target, level, means = view.result.target, view.level, view.whole
+    if any(notice.code == "probed" for notice in view.result.warnings):
+        yield f"`margin` looked for the most noise at which {view.label} keeps {target:.0%} of its accuracy."
     if means:
         held = [each for each in means if means[each].mean >= target]
         lost = [each for each in means if means[each].mean < target]

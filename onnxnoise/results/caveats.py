@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import deterministic, level_of
@@ -26,8 +26,12 @@ def notices(
     draws: int,
     precision: float | None,
     chunked: bool,
+    probed: Container[float] = (),
 ) -> Iterator[Notice]:
-    """The warnings about a result's `cells`; `draws` is the number asked for, in a chunked run the most that a cell may have."""
+    """The warnings about a result's `cells`; `draws` is the number asked for, in a chunked run the most that a cell may have.
+
+    The levels `probed` were tried by a search, which asks for no precision there.
+    """
     if clean.top1_hits == 0:
         yield Notice(
             "no_clean_hits",
@@ -43,7 +47,15 @@ def notices(
     if setting.bn == "group" and setting.analog == "all" and not chunked and 1 < draws < MANY_DRAWS:
         yield from _rare_collapses(cells, draws)
     if precision is not None:
-        yield from _imprecise(cells, metric, precision, draws, clean.images, level_of(setting))
+        asked = [cell for cell in cells if cell.level not in probed]
+        yield from _imprecise(asked, metric, precision, draws, clean.images, level_of(setting))
+    if tried := dict.fromkeys(cell.level for cell in cells if cell.level in probed):
+        named = [level_of(setting).text(level) for level in tried]
+        yield Notice(
+            "probed",
+            f"{len(tried)} levels, from {named[0]} to {named[-1]}, were tried by `margin` in its search for the "
+            "target; no command asked for them by themselves",
+        )
     yield from _negative_variances(setting.bn, cells)
     nonfinite = sum(draw.nonfinite for cell in cells for draw in cell.draws)
     if nonfinite:
@@ -97,7 +109,7 @@ def _imprecise(
         yield Notice(
             "not_precise",
             f"{len(by_images)} of {len(cells)} cells are not known to +-{precision:g}: {_named(by_images, level)}; the images "
-            f"are the limit: on these {images:,} draws without end would leave +-{floor:.2g}: measure on about "
+            f"are the limit: on these {images:,}, draws without end would leave +-{floor:.2g}: measure on about "
             f"{_rounded(images * (half / precision) ** 2)} images (a larger --limit, or other --data)",
         )
     if by_draws:

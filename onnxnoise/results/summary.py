@@ -12,6 +12,7 @@ from onnxnoise.results import caveats
 from onnxnoise.results.chance import chance_notice, chance_of
 from onnxnoise.results.chunked import answer_chunked
 from onnxnoise.results.crossed import answer_crossed
+from onnxnoise.results.probes import probes
 from onnxnoise.results.question import Question, is_chunked
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.words import Metric
@@ -55,6 +56,7 @@ def summarize(store: RunStore, question: Question) -> Result | None:
                 draws=question.draws,
                 precision=precision,
                 chunked=chunked,
+                probed=probes(store.runs(), levels),
             ),
         ),
         runs=tuple(store.runs()),

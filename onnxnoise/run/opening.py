@@ -154,7 +154,7 @@ def provenance(run: Run) -> dict[str, object]:
     if experiment.spec.chunked:
         asked |= {"goal": question.precision, "most_draws": question.draws}
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name.replace("__main__.py", "onnxnoise"), *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             **{name: version(name) for name in ("onnxnoise", "onnx", "onnx-ir", "numpy", "pillow")},

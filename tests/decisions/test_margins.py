@@ -165,3 +165,22 @@ def test_bad_input(files: nets.Files, tmp_path: Path) -> None:
     refused(onnxnoise("margin", *flags, "--range", "5,1"), 2, "--range")
     refused(onnxnoise("margin", *flags, "--tolerance", "0"), 2, "--tolerance")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_margin_tried_is_no_level_that_was_asked_for(
+    files: nets.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("--data", files.data, "--sweep", "all", "--bn", "affine", "--out", "run.sqlite")
+    assert onnxnoise("margin", files.model, *asked, "--tolerance", 0.5).code == 0
+    tried = sorted(cell.level for cell in open_run_file(tmp_path / "run.sqlite").result.cells)
+    shown = onnxnoise("show", "run.sqlite").err
+    assert f"{len(tried)} levels, from SNR 1000 to SNR 0.1, were tried by `margin`" in shown
+    assert "not known to" not in shown, "a search asks for no precision of the levels that it tries"
+    onnxnoise("report", "run.sqlite", "-o", "run.md")
+    assert "looked for the most noise at which" in Path("run.md").read_text()
+    onnxnoise("bench", files.model, *asked, "--snr", f"{tried[1]!r},0.1", "--precision", 0.001)
+    shown = onnxnoise("show", "run.sqlite").err
+    assert f"{len(tried) - 2} levels, from SNR 1000 to" in shown
+    assert "of 2 cells are not known to +-0.001" in shown
+    assert "tried by" not in onnxnoise("show", "run.sqlite", "-q").err

@@ -48,11 +48,9 @@ def comparison_tables(console: Console, comparison: Comparison) -> None:
 
 
 def _ranking(console: Console, level: Level, quantity: Quantity, placings: Sequence[Placing]) -> None:
-    draws = sorted({placing.draws for placing in placings})
-    count = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
     console.print()
-    console.print(Text(f"{wording.TITLES[quantity]}; {count} draw{'' if draws == [1] else 's'}", "bold"))
-    intervals = console.width >= _ROOM_FOR_INTERVALS and draws[-1] > 1
+    console.print(Text(wording.counted_title(quantity, placings), "bold"))
+    intervals = console.width >= _ROOM_FOR_INTERVALS and any(placing.draws > 1 for placing in placings)
     room = console.width - (_OTHERS if intervals else _OTHERS_PLAIN) - 2
     longest = max(cell_len(safe(placing.model)) for placing in placings)
     room = max(_SHORTEST, min(_LONGEST, room, longest))
@@ -97,26 +95,16 @@ def _crossings(console: Console, comparison: Comparison) -> None:
         more = len(crossings) - len(clear)
         console.print(
             Text(
-                f"{counted(more, 'more change')} of the order of means, where the two are a tie at one level or both (--json)",
+                f"{counted(more, 'more change' if clear else 'change')} of the order of means, where the two are a tie at one "
+                "level or both (--json)",
                 "dim",
             ),
         )
 
 
 def _notes(console: Console, comparison: Comparison) -> None:
-    notes = [wording.ranking_note(comparison)]
+    notes = wording.notes(comparison)
     if any(each.tied is not None for each in comparison.differences):
-        comparisons = {
-            (each.quantity, each.scale): sum(
-                (d.quantity, d.scale) == (each.quantity, each.scale) for d in comparison.differences
-            )
-            for each in comparison.differences
-        }
-        ways = sorted({each.paired for each in comparison.differences})
-        notes.append(
-            f"tie: the 95 % interval of the difference, paired by {' or '.join(ways)}, contains 0; Holm over the "
-            f"{'/'.join(map(str, sorted(set(comparisons.values()))))} comparisons of a ranking"
-        )
         wide = console.width >= _ROOM_FOR_INTERVALS
         notes.append(
             "[low, high]: 95 % interval, for other draws and other images like these"

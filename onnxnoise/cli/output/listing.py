@@ -30,7 +30,7 @@ def run_files(console: Console, folder: str, found: Sequence[Found]) -> None:
             f"  {shortened(each.model['name'], 40)} ({each.model['sha256'][:8]}) on "
             f"{counted(int(each.dataset['images']), 'image')} of {shortened(str(each.dataset['name']), 40)}; {done}",
         )
-        console.print(Text(f"  {each.noise}; seed {each.seed}", "dim"))
+        console.print(Text(f"  {(each.noise or '').removeprefix('weight noise, ')}; seed {each.seed}", "dim"))
         console.print(f"  clean {each.clean:.1%}{_headline(each)}")
     if not found:
         console.print(f"no run files in {safe(folder)}; `onnxnoise bench MODEL` makes one in the working folder")

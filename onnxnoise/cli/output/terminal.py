@@ -67,6 +67,7 @@ _ADVICE = frozenset(
         "gpu_unused",
         "cpu_nodes",
         "summary",
+        "probed",
     )
 )
 """Codes of warnings that say how to get more out of a run, and change nothing in what its figures mean."""
