@@ -13,7 +13,7 @@ from support import nets, processes
 
 FLAGS = ("--snr", "20,5,2", "--draws", "8", "--layers", "2-4", "--sweep", "single,all")
 PLANNED = 5 * (1 + 3 * 8 * (1 + 3))
-MOMENTS = 50
+MOMENTS = 30
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def killed(files: nets.Files, out: Path, tallies: int, seconds: float) -> bool:
     return run.exitcode == -9
 
 
-def test_a_run_killed_at_fifty_moments_loses_nothing(
+def test_a_run_killed_at_thirty_moments_loses_nothing(
     files: nets.Files, whole: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
     generation, kills, grew = 0, 0, 0
