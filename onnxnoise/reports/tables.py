@@ -193,7 +193,7 @@ def depth(found: Sequence[View]) -> list[str]:
     return [
         table(caption, ["run", f"{level.name}<small>noise</small>", "rho", "p", "rho of single draws", "layers"], rows),
         "<p class=hint>Above 0: later layers keep more. Interval (95 %) and p take the layers as an independent sample, which "
-        f"neighbours are not, and are not corrected for the number of {level.name}s; – where all A_i are equal.</p>",
+        "neighbours are not, and are not corrected for the number of levels; – where all A_i are equal.</p>",
     ]
 
 

@@ -37,6 +37,14 @@ class Workload:
     sessions: int
     seconds: float
 
+    def times(self, factor: float) -> Workload:
+        """The work done `factor` times."""
+        return Workload(round(self.passes * factor), round(self.sessions * factor), self.seconds * factor)
+
+    def plus(self, other: Workload) -> Workload:
+        """The sum of two amounts of work."""
+        return Workload(self.passes + other.passes, self.sessions + other.sessions, self.seconds + other.seconds)
+
 
 @dataclass(frozen=True)
 class Forecast(Measured):

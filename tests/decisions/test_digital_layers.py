@@ -130,3 +130,20 @@ def test_bad_input(files: nets.Files, tmp_path: Path) -> None:
     refused(onnxnoise("plan", *flags, "--snr", "5", "--max-share", "2"), 2, "--max-share")
     refused(onnxnoise("plan", *flags, "--snr", "5", "--fresh-draws", "1"), 2, "--fresh-draws")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_says_at_least_and_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = nets.bench_files(tmp_path, count=40)
+    monkeypatch.chdir(tmp_path)
+    asked = ("plan", files.model, "--data", files.data, "--snr", 3, "--draws", 2, "--fresh-draws", 4)
+    told = onnxnoise(*asked, "--dry-run", "--json", "-").json
+    layers, images, sets = told["layers"], 40, 2 * (3 + 5)
+    assert layers == 5
+    assert told["least"]["passes"] == images * (1 + 2) * (1 + 2)
+    ratings = images * (1 + 3 * layers * 2)
+    assert told["most"]["passes"] == images * (1 + 2) * (1 + 3 * (sets + 2)) + ratings
+    assert 0 < told["least"]["seconds"] < told["most"]["seconds"]
+    assert not list(tmp_path.glob("*.sqlite")) + list(tmp_path.glob("*.plan"))
+    shown = onnxnoise(*asked, "--dry-run").out
+    assert "sets of noisy layers, at most: " in shown
+    assert "expected time: " in shown

@@ -29,6 +29,13 @@ class PlanFlags:
         "--map-out", "FILE", "Write the plan as a noise map, which --noise-map takes", default=None, syntax="path"
     )
 
+    dry_run: bool = flag(
+        "--dry-run",
+        None,
+        "Only say what there is to measure, at least and at most, and how long it will take",
+        default=False,
+    )
+
     def __post_init__(self) -> None:
         if self.map_out is not None:
             _MAP.check(self.map_out)
@@ -45,8 +52,17 @@ def plan(own: PlanFlags, given: Given, printer: Printer) -> None:
     from onnxnoise.cli.output import chips
     from onnxnoise.decisions.design import digital_layers
 
+    spec = replace(from_flags(**given), draws=own.draws)
+    if own.dry_run:
+        from onnxnoise.cli.output import forecasts
+        from onnxnoise.run.forecast import to_json
+
+        told = digital_layers.plan_forecast(spec, max_share=own.max_share, fresh_draws=own.fresh_draws)
+        cells = "sets of noisy layers, at most"
+        printer.result(lambda: to_json(told), lambda shown: forecasts.forecast(shown, told, cells=cells))
+        return
     made = digital_layers.plan(
-        replace(from_flags(**given), draws=own.draws),
+        spec,
         max_share=own.max_share,
         fresh_draws=own.fresh_draws,
         tell=printer.aside.print,

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from onnxnoise.run.forecast import Forecast
 
 
-def forecast(console: Console, told: Forecast, *, decides: bool = False) -> None:
-    """Print cells, images, sessions and the expected time, one a line; `decides` says that draws end with a verdict."""
+def forecast(console: Console, told: Forecast, *, decides: bool = False, cells: str = "cells") -> None:
+    """Print cells, images, sessions and the expected time, one a line; `decides` says that draws end with a verdict.
+
+    `cells` is what the cells are called.
+    """
     draws = f"until each rule is decided, at most {told.draws}" if decides else f"{told.draws}"
     if told.budget is not None and told.precision is None and not decides:
         draws = f"as the time allows, at most {draws}"
@@ -27,7 +30,7 @@ def forecast(console: Console, told: Forecast, *, decides: bool = False) -> None
         console,
         [
             ("model", f"{told.model}, {told.layers:,} noise layers"),
-            ("cells", f"{told.cells:,}"),
+            (cells, f"{told.cells:,}"),
             ("draws a cell", draws),
             ("images", f"{told.images:,} of {told.dataset}, in {counted(told.chunks, 'chunk')}"),
             ("passes over an image", _between(f"{least.passes:,}", f"{most.passes:,}")),

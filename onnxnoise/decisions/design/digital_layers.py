@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, MeasuredModel, No
 from onnxnoise.results.as_json import measured_json
 from onnxnoise.results.summary import summarize
 from onnxnoise.run.experiment import Experiment
+from onnxnoise.run.forecast import Forecast, forecast
 from onnxnoise.run.loading import layer_info
 from onnxnoise.run.naming import run_path
 from onnxnoise.run.runner import measured_run
@@ -33,6 +36,9 @@ _HARDER = (2.0, 4.0)
 
 _OF_THE_RUN = ("chance", "card_without_numbers", "clean_labels")
 """Codes of the warnings of single evaluations that hold for the whole plan."""
+
+_RANKINGS = 2
+"""The rankings of layers, each of which gives a set to choose from."""
 
 _ROUNDS = 3
 """The most verifications on fresh draws; after these, the plan that came closest is returned."""
@@ -90,17 +96,8 @@ def plan(
 
     Raises UsageError for values out of range, and what `runner.bench` raises.
     """
-    if snr is not None or level is not None:
-        spec = replace(spec, snrs=None if snr is None else (snr,), levels=None if level is None else (level,))
-    stored = only_level(spec)
-    if stored == spec.level.silent:
-        raise UsageError(f"{spec.level.flag}: {stored:g} is no noise to plan for; name a level with noise")
-    draws = 1 if spec.deterministic else spec.draws or DRAWS
-    if not 0 <= max_share <= 1:
-        raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
-    if fresh_draws < 2:
-        raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
-    spec = replace(spec, draws=draws, precision=None, budget=None, max_draws=None)
+    spec, stored = _checked(spec, snr, level, max_share, fresh_draws)
+    draws = spec.most_draws(1)
     experiment = Experiment.opened(replace(spec, sweeps=("all",)))
     choice = _Choice(experiment, stored, max_share, draws, tell)
     without = choice.accuracy(experiment.subject.layers, spec.seed, draws)
@@ -134,6 +131,51 @@ def plan(
         met=verified.mean >= spec.target,
         chance=choice.chance,
         warnings=(*classifier.notices, *choice.notices, *_notices(spec, digital, experiment.subject.layers)),
+    )
+
+
+def _checked(
+    spec: BenchSpec, snr: float | None, level: float | None, max_share: float, fresh_draws: int
+) -> tuple[BenchSpec, float]:
+    """The spec of a plan's runs, and the level; raises UsageError for values out of range."""
+    if snr is not None or level is not None:
+        spec = replace(spec, snrs=None if snr is None else (snr,), levels=None if level is None else (level,))
+    stored = only_level(spec)
+    if stored == spec.level.silent:
+        raise UsageError(f"{spec.level.flag}: {stored:g} is no noise to plan for; name a level with noise")
+    draws = 1 if spec.deterministic else spec.draws or DRAWS
+    if not 0 <= max_share <= 1:
+        raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
+    if fresh_draws < 2:
+        raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
+    return replace(spec, draws=draws, precision=None, budget=None, max_draws=None), stored
+
+
+def plan_forecast(
+    spec: BenchSpec,
+    *,
+    snr: float | None = None,
+    level: float | None = None,
+    max_share: float = 1.0,
+    fresh_draws: int = FRESH_DRAWS,
+) -> Forecast:
+    """The work that `plan` would do, at the least and at the most; `cells` are the most sets of noisy layers, and the ratings.
+
+    At the least all layers may be noisy. At the most each search halves a ranking, and gives back each layer, in vain. Raises
+    what `plan` raises before it measures.
+    """
+    spec, stored = _checked(spec, snr, level, max_share, fresh_draws)
+    with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
+        one = forecast(replace(spec, sweeps=("all",), out=str(Path(folder) / "one.sqlite")))
+    levels = tuple(_harder(spec, stored))
+    rated = forecast(replace(spec.at(*levels), sweeps=("single",)))
+    searched = _RANKINGS * (one.layers.bit_length() + one.layers)
+    fresh = fresh_draws / one.draws
+    return replace(
+        rated,
+        cells=1 + _ROUNDS * (searched + 1) + rated.cells,
+        least=one.most.times(1 + fresh),
+        most=one.most.times(1 + _ROUNDS * (searched + fresh)).plus(rated.most),
     )
 
 
@@ -198,12 +240,13 @@ class _Choice:
     def _evaluated(self, noisy: Sequence[NoiseLayer], seed: int, draws: int) -> Estimate:
         spec = replace(self.experiment.spec, seed=seed, draws=draws)
         layers = index_ranges([layer.index for layer in noisy])
+        began = time.perf_counter()
         kept = self._measured(replace(spec, layers=layers, out=str(self._run_file(layers, seed))))[None]
         digital = [layer.index for layer in self.others(noisy)]
         which = f" ({shortened(index_ranges(digital), 40)})" if digital else ""
         self.tell(
             f"{counted(len(digital), 'layer')} digital{which}, {draws} draws of seed {seed}: "
-            f"{kept.mean:.3f} of the clean accuracy"
+            f"{kept.mean:.3f} of the clean accuracy; {time.perf_counter() - began:.0f} s"
         )
         return kept
 
@@ -254,22 +297,11 @@ class _Choice:
                 kept = fewer
         return tuple(sorted(kept, key=lambda layer: layer.index))
 
-    def _harder(self) -> Iterator[float]:
-        """The level, and those of more noise as far as the noise model has them: it may know few, or have its level written."""
-        yield self.level
-        for factor in _HARDER:
-            level = self.experiment.spec.level.times(self.level, factor)
-            try:
-                self.experiment.spec.at(level)
-            except UsageError:
-                continue
-            yield level
-
     def _ranked(self) -> list[list[NoiseLayer]]:
         """Two rankings of the layers, costliest first: by the accuracy lost to noise in them alone, and by loss a parameter."""
         if self._rankings is None:
             swept = self.experiment.spec.level
-            levels = tuple(self._harder())
+            levels = tuple(_harder(self.experiment.spec, self.level))
             spec = replace(self.experiment.spec.at(*levels), sweeps=("single",))
             self.tell(f"rating each layer alone at {swept.name} {', '.join(map(swept.number, levels))}")
             kept = self._measured(spec)
@@ -299,6 +331,18 @@ class _Choice:
             mean = estimate.mean / len(spec.swept) + (before.mean if before else 0.0)
             found[cell.layer] = replace(estimate, mean=mean)
         return found
+
+
+def _harder(spec: BenchSpec, stored: float) -> Iterator[float]:
+    """The level, and those of more noise as far as the noise model has them: it may know few, or have its level written."""
+    yield stored
+    for factor in _HARDER:
+        level = spec.level.times(stored, factor)
+        try:
+            spec.at(level)
+        except UsageError:
+            continue
+        yield level
 
 
 def _shortest(layers: Sequence[NoiseLayer], enough: Callable[[Sequence[NoiseLayer]], bool]) -> Sequence[NoiseLayer]:
