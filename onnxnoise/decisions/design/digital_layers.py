@@ -245,7 +245,7 @@ class _Choice:
         digital = [layer.index for layer in self.others(noisy)]
         which = f" ({shortened(index_ranges(digital), 40)})" if digital else ""
         self.tell(
-            f"{counted(len(digital), 'layer')} digital{which}, {draws} draws of seed {seed}: "
+            f"{counted(len(digital), 'layer')} digital{which}, {counted(draws, 'draw')} of seed {seed}: "
             f"{kept.mean:.3f} of the clean accuracy; {time.perf_counter() - began:.0f} s"
         )
         return kept

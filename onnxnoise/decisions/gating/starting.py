@@ -20,6 +20,7 @@ from onnxnoise.results.summary import summarize
 from onnxnoise.run.runner import measured_run
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
+from onnxnoise.text import counted
 
 DRAWS, IMAGES = 8, 500
 """The size of the quick profile."""
@@ -77,13 +78,13 @@ def _chosen(result: Result) -> tuple[float, Estimate]:
 
 
 def _rules(spec: BenchSpec, given: Mapping[str, Any], folder: Path, level: float, least: float, found: Estimate) -> str:
-    swept = spec.level
+    swept, chips = spec.level, counted(1 if spec.deterministic else DRAWS, "chip")
     key = "snr" if swept.name == "SNR" else "level"
     name = json.dumps(f"all layers at {swept.text(level)}")
     bench = "".join(f"{field} = {_value(field, text, folder)}\n" for field, text in given.items())
     return (
         "# Rules for `onnxnoise gate`, written by `onnxnoise init-gate`: change them to what your product needs.\n"
-        f"# Quick profile of {DRAWS} chips: {found.mean:.3f} of the clean accuracy, the worst {found.worst or found.mean:.3f}.\n"
+        f"# Quick profile of {chips}: {found.mean:.3f} of the clean accuracy, the worst {found.worst or found.mean:.3f}.\n"
         f"\n[bench]\n{bench}\n[[rule]]\nname = {name}\n{key} = {level!r}\nmin = {least:g}\n"
     )
 
