@@ -30,7 +30,7 @@ from onnxnoise.spec import BenchSpec
 from onnxnoise.text import counted
 from onnxnoise.words import Metric
 
-_TOGETHER = 0.25
+_TOGETHER = 0.1
 """Seconds within which tallies are kept together."""
 
 
@@ -131,7 +131,7 @@ def _kept(store: RunStore) -> str | None:
 
 
 class _Keeper:
-    """Keeps tallies in the run file, those of a quarter of a second together: each time waits for the disk.
+    """Keeps tallies in the run file, those of a tenth of a second together: each time waits for the disk.
 
     Tallies that come later than that after the last ones are kept at once; at the end of its `with` block all are.
     """
