@@ -44,7 +44,7 @@ def margins(console: Console, found: Margins) -> None:
         said = f"{wanted} {_from(only, found)}" if level.name == "SNR" else _kept(only, found)
         console.print(Text(f"All layers noisy: {said}", "bold"))
         if only.accuracy is not None:
-            console.print(f"at {level.text(only.level)}: {_estimate(only.accuracy)} of clean")
+            console.print(f"at {level.text(only.level)}: {_estimate(only.accuracy)}")
     else:
         extreme = "lowest" if level.less == "larger" else "highest"
         console.print()
@@ -161,4 +161,4 @@ def _columns(estimate: Estimate) -> tuple[str, str, str]:
 
 def _estimate(estimate: Estimate) -> str:
     mean, interval, worst = _columns(estimate)
-    return f"{mean} {interval}, worst draw {worst}"
+    return f"{mean} {interval} of clean" + ("" if estimate.worst is None else f", the worst draw {worst}")

@@ -60,7 +60,6 @@ _ADVICE = frozenset(
         "few_draws",
         "rare_collapses",
         "one_draw",
-        "card_without_numbers",
         "no_batchnorm",
         "tied_kernels",
         "fixed_batch",

@@ -136,7 +136,7 @@ def margin(
         range=(loud, quiet),
         draws=None if spec.chunked else spec.most_draws(1),
         margins=spec.setting.with_snr(found),
-        warnings=ends_found.warnings,
+        warnings=tuple(each for each in ends_found.warnings if each.code != "not_precise"),  # of the range's ends
         chance=ends_found.normalized_chance,
     )
 
