@@ -122,7 +122,7 @@ SEEDS = tuple(
 )
 HARDWARE = (
     Setting("pcm", {"noise": "pcm", "levels": (3600, 86400, 31557600), "compensate": "drift", "sweeps": ALL}),
-    Setting("quantize", {"noise": "quantize", "levels": (4,), "sweeps": ALL}),
+    Setting("quantize", {"noise": "quantize", "levels": (4,), "sweeps": ALL, "draws": 1}),
     Setting("stuck", {"noise": "stuck", "levels": (0.001,), "sweeps": ALL}),
 )
 SETTINGS = {each.name: each for each in (*PROTOCOLS, *SEEDS, *HARDWARE)}
@@ -243,7 +243,7 @@ def _specs(entry: Entry, setting: Setting, data: Mapping[str, str], options: arg
     }
     if setting in SEEDS:
         asked["limit"] = min(options.limit or SEED_IMAGES, SEED_IMAGES)
-    elif options.draws is None and options.precision is not None:
+    elif options.draws is None and "draws" not in setting.asked:
         asked["precision"] = options.precision
     asked |= setting.asked
     if setting not in PROTOCOLS:

@@ -13,9 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from onnxnoise.data import cards, datasets
+from onnxnoise.data import cards, datasets, leaderboard
 from onnxnoise.data.cards import bundled_names, load_bundled, load_card
 from onnxnoise.data.input import CARD_LAYOUTS, COLORS, INTERPOLATIONS, PRESETS, InputSpec
+from onnxnoise.decisions.leaderboard import SETTINGS
 from onnxnoise.errors import CardError
 from onnxnoise.run.card_check import check_card, clean_finding
 from onnxnoise.run.loading import open_with_card
@@ -25,6 +26,29 @@ from onnxnoise.spec import BenchSpec
 FOLDER = Path(__file__).resolve().parent.parent / "model_cards"
 SCHEMA = json.loads((FOLDER / "card.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+# --- What the networks keep under noise. ---
+
+
+@pytest.mark.parametrize("page", [FOLDER / "README.md", FOLDER.parent / "README.md"], ids=["cards", "project"])
+def test_the_tables_of_networks_are_the_cards(page: Path) -> None:
+    """Where this fails, `onnxnoise cards --markdown` prints what the page should have."""
+    text = page.read_text()
+    assert f"\n{leaderboard.markdown(map(load_bundled, bundled_names()))}\n" in text
+    assert " ".join(leaderboard.LEGEND.split()) in " ".join(text.split())
+
+
+def test_every_network_that_comes_along_says_what_it_keeps_under_noise() -> None:
+    found = [
+        card
+        for card in map(load_bundled, bundled_names())
+        if card.model.file or card.path.stem == "mlperf-tiny-resnet8"
+    ]
+    assert len(found) > 3
+    for card in found:
+        assert [(each.bn, each.sigma_scope) for each in card.measured.noise] == list(SETTINGS), card.path.stem
+        assert all(each.margin and all(map(each.at, leaderboard.SNRS)) for each in card.measured.noise), card.path.stem
+
 
 # --- Table I, counted again. A network is the list of its layers' parameters. ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 from onnxnoise.data.cards import Card
 from onnxnoise.data.measured_noise import MeasuredNoise
@@ -51,4 +52,7 @@ def _row(card: Card, noise: MeasuredNoise) -> tuple[str, ...]:
 
 
 def _margin(noise: MeasuredNoise) -> str:
-    return f"{noise.margin[0]:.3g}" if noise.margin else ""
+    if noise.margin is None:
+        return ""
+    level, low, _ = noise.margin
+    return f"{level:.3g}" if level < inf else f"over {low:,.0f}"

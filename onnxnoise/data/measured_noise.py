@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from onnxnoise.data.toml import Table, as_number, as_table
 from onnxnoise.words import POLICIES, SIGMA_SCOPES, Policy, SigmaScope
@@ -20,7 +21,7 @@ class MeasuredNoise:
     """The accuracy that a network keeps with gaussian noise in all layers, under one policy and sigma scope, on so many `images`.
 
     `all_layers` has (SNR, accuracy over the clean one), largest SNR first. `margin` is the least SNR at which the network keeps
-    TARGET of its clean accuracy.
+    TARGET of its clean accuracy; infinite where it keeps less at every SNR tried, with the largest of them as its low end.
     """
 
     bn: Policy
@@ -79,19 +80,19 @@ def _read(table: Table) -> MeasuredNoise:
         if snr is None or snr <= 0:
             raise table.error("all_layers", form)
         rows.append((snr, _span(table, "all_layers", value, form)))
-    margin = table.values.get("margin")
+    margin, span = table.values.get("margin"), "[SNR, low, high], like [11.2, 10.4, 12.9]"
     return MeasuredNoise(
         bn=bn,
         sigma_scope=scope,
         images=images,
         all_layers=tuple(sorted(rows, reverse=True)),
-        margin=None if margin is None else _span(table, "margin", margin, "[SNR, low, high], like [11.2, 10.4, 12.9]"),
+        margin=None if margin is None else _span(table, "margin", margin, span, endless=True),
     )
 
 
-def _span(table: Table, key: str, value: object, allowed: str) -> Span:
-    numbers = [as_number(each) for each in value] if isinstance(value, list) else []
+def _span(table: Table, key: str, value: object, allowed: str, *, endless: bool = False) -> Span:
+    numbers = [inf if endless and each == inf else as_number(each) for each in value] if isinstance(value, list) else []
     told = [number for number in numbers if number is not None and number >= 0]
-    if len(told) != 3 or len(numbers) != 3 or not told[1] <= told[0] <= told[2]:
+    if len(told) != 3 or len(numbers) != 3 or not told[1] <= told[0] <= told[2] or told[1] == inf:
         raise table.error(key, allowed)
     return told[0], told[1], told[2]

@@ -44,9 +44,17 @@ def test_it_is_written_as_it_is_read(tmp_path: Path) -> None:
     assert found[0].at(5.0) is None
 
 
+def test_a_network_that_bears_no_noise_has_an_endless_margin(tmp_path: Path) -> None:
+    endless = card(tmp_path, GROUP.replace("[11.2, 10.4, 12.9]", "[inf, 1e+03, inf]"))
+    assert as_toml(endless.measured.noise[0]).endswith("margin = [inf, 1e+03, inf]\n")
+    assert leaderboard.rows([endless])[0][-1] == "over 1,000"
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        (GROUP.replace("[11.2, 10.4, 12.9]", "[inf, inf, inf]"), "margin"),
+        (GROUP.replace("0.975]", "inf]"), "all_layers"),
         (GROUP + GROUP, "two [[measured.noise]]"),
         (GROUP.replace("[11.2, 10.4, 12.9]", "[11.2, 11.4, 12.9]"), "margin"),
         (GROUP.replace("images = 1000\n", ""), "needs bn, sigma_scope and images"),
