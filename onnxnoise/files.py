@@ -1,4 +1,6 @@
-"""Opens files that people or other files name: regular ones alone, since a pipe, a device or a socket may never end."""
+"""Opens files that people or other files name: regular ones alone, since a pipe, a device or a socket may never end; and looks
+at the place of files to write.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ import io
 import os
 import stat
 from pathlib import Path
+
+from onnxnoise.errors import RunFileError
 
 _NOT_REGULAR = {
     stat.S_IFIFO: "a named pipe",
@@ -60,6 +64,23 @@ def is_there(path: Path) -> bool:
         return path.exists() and not path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def check_output(path: Path, option: str) -> None:
+    """Raise RunFileError for a file to write that is a folder, or whose folder can't be made since a file is in the way.
+
+    `option` is the flag that names the file. Nothing is made: `make_place` does that once there is something to write.
+    """
+    if path.is_dir():
+        raise RunFileError(f"{path}: is a folder; name a file in it with {option}")
+    there = next((folder for folder in path.absolute().parents if folder.exists()), None)
+    if there is not None and not there.is_dir():
+        raise RunFileError(f"{path}: can't be written: {there} is no folder; name another file with {option}")
+
+
+def make_place(path: Path) -> None:
+    """Make the folder of a file to write, and those above it; raises OSError where that can't be done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def kind_of_file(mode: int) -> str:

@@ -277,7 +277,7 @@ def test_a_bundled_network_was_trained_well_enough_to_be_asked(name: str) -> Non
 def test_a_slim_network_says_what_it_stands_for_and_has_its_layers(name: str) -> None:
     card, paper = load_bundled(name), load_bundled(STAND_FOR[name])
     assert card.structure.layers == paper.structure.layers
-    assert f"stands for {paper.model.name}" in (card.model.title or "")
+    assert f"stands for {paper.model.name}" in (card.model.source or "")
     assert "No figure of the paper's is of this network" in (card.structure.note or "")
     assert card.published.clean is None
 

@@ -16,6 +16,7 @@ from typer.core import TyperArgument, TyperGroup
 from onnxnoise.cli.config import from_config
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.fields import Flag, flag, flags_of
+from onnxnoise.files import check_output, make_place
 from onnxnoise.flags import Given, bench_flags, record
 
 if TYPE_CHECKING:
@@ -149,9 +150,7 @@ class OutputFile:
     def check(self, target: str) -> None:
         """Raise RunFileError, before any work is done, for a file that can't be written or that holds something else."""
         path = Path(target)
-        if path.is_dir() or not path.parent.is_dir():
-            what = "is a folder" if path.is_dir() else f"can't be written: there is no folder {str(path.parent)!r}"
-            raise RunFileError(f"{target}: {what}; name a file with {self.option}{self.or_else}")
+        check_output(path, f"{self.option}{self.or_else}")
         if path.is_file() and path.stat().st_size:
             with path.open("rb") as file:
                 if not file.read(64).lstrip().startswith(self.first):
@@ -163,6 +162,7 @@ class OutputFile:
         """Write `text` to the file, checked again since it may have changed; raises RunFileError where that can't be done."""
         self.check(target)
         try:
+            make_place(Path(target))
             Path(target).write_text(text, encoding="utf-8", newline="\n")
         except OSError as error:
             raise RunFileError(

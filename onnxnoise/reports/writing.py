@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnxnoise.errors import RunFileError, UsageError
 from onnxnoise.fields import one_of
+from onnxnoise.files import check_output, make_place
 from onnxnoise.reports.figures import IN_IMAGE, NAMES
 from onnxnoise.reports.printing import pdf
 from onnxnoise.reports.ranked import Ranker, Ranking
@@ -52,7 +53,7 @@ def report(
     wanted = IN_IMAGE if figure is None else tuple(one_of("--figure", name, NAMES) for name in figure.split(","))
     shown: Metric | None = None if metric is None else one_of("--metric", metric, METRICS)
     kind: RowKind = one_of("--rows", rows or KINDS[0], KINDS)
-    _check_place(output)
+    check_output(output, "-o")
     opened = [open_run_file(run, shown) for run in dict.fromkeys(map(Path, runs))]
     if any(run.path.resolve() == output.resolve() for run in opened):
         raise UsageError(f"-o: {output} is one of the run files; name another file")
@@ -66,19 +67,13 @@ def report(
             ranking = ranker([(view.label, run.path) for view, run in zip(found, opened, strict=True)], found[0].metric)
         content = _text(found, ending, ranking) if ending in _TEXTS else _drawn(found, ending, wanted, ranking)
     try:
+        make_place(output)
         output.write_bytes(content)
     except OSError as error:
         raise RunFileError(
             f"{output}: can't be written: {error.strerror or error}; name another file with -o"
         ) from error
     return opened
-
-
-def _check_place(output: Path) -> None:
-    """Refuse, before any work, an output that can't be written; one that is there is replaced, but never a run file."""
-    if output.is_dir() or not output.parent.is_dir():
-        what = "is a folder" if output.is_dir() else f"can't be written: there is no folder {str(output.parent)!r}"
-        raise RunFileError(f"{output}: {what}; name another file with -o")
 
 
 def _text(found: Sequence[View], ending: str, ranking: Ranking | None) -> bytes:

@@ -8,6 +8,7 @@ from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import deterministic, level_of
 from onnxnoise.records import Cell, CleanHits, NoiseSetting, Notice
 from onnxnoise.statistics.stopping import half_width
+from onnxnoise.text import counted
 from onnxnoise.words import Metric
 
 FEW_DRAWS, MANY_DRAWS = 10, 40
@@ -108,7 +109,7 @@ def _imprecise(
         floor, half = max((cell.floor or 0.0, half) for cell, half in by_images)
         yield Notice(
             "not_precise",
-            f"{len(by_images)} of {len(cells)} cells are not known to +-{precision:g}: {_named(by_images, level)}; the images "
+            f"{_share(by_images, cells)} not known to +-{precision:g}: {_named(by_images, level)}; the images "
             f"are the limit: on these {images:,}, draws without end would leave +-{floor:.2g}: measure on about "
             f"{_rounded(images * (half / precision) ** 2)} images (a larger --limit, or other --data)",
         )
@@ -116,9 +117,13 @@ def _imprecise(
         needed = max(_draws_needed(cell, half, precision) for cell, half in by_draws)
         yield Notice(
             "not_precise",
-            f"{len(by_draws)} of {len(cells)} cells are not known to +-{precision:g} after {draws} draws: "
+            f"{_share(by_draws, cells)} not known to +-{precision:g} after {draws} draws: "
             f"{_named(by_draws, level)}; the draws are the limit: --max-draws {_rounded(needed)} should do",
         )
+
+
+def _share(some: Sequence[object], cells: Sequence[Cell]) -> str:
+    return f"{len(some)} of {counted(len(cells), 'cell')} {'is' if len(some) == 1 else 'are'}"
 
 
 def _named(wide: Sequence[tuple[Cell, float]], level: Level) -> str:

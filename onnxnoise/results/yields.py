@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from onnxnoise.noise.models import level_of
+from onnxnoise.noise.models import deterministic, level_of
 from onnxnoise.records import Result
 from onnxnoise.text import ranged
 
 
 def yield_of(result: Result) -> str | None:
-    """A line on the yield and the worst chip with noise in all layers, at each level; None where no cell has a yield."""
+    """A line on the yield and the worst chip with noise in all layers, at each level; None where no cell has a yield, or every
+    chip is the same since nothing is random.
+    """
+    if deterministic(result.noise):
+        return None
     level = level_of(result.noise)
     told = [
         f"{ranged(found.target_yield.share, found.target_yield.interval, '.2f')}{worst} at {level.text(cell.level)}"

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from support import nets
 from support.command import onnxnoise
 
+from onnxnoise.data.cards import bundled_names
+
 
 def test_the_list_names_every_card() -> None:
-    out = onnxnoise("cards", columns=160).out
-    for name in ("resnet20-cifar10", "resnet50-se", "shufflenet-v2-0.5x", "vgg16", "template-torchvision"):
-        assert name in out
-    assert "weights included" in out
+    cards, networks = onnxnoise("cards", columns=80).out.split("What their networks keep")
+    lines = {line.split()[0]: line.split()[1:] for line in cards.splitlines()[3:] if line.strip()}
+    assert set(lines) == set(bundled_names()), "each on a line of its own at 80 columns"
+    assert lines["resnet20-cifar10"] == ["yes", "cifar10", "41", "ResNet-20", "v1"]
+    assert lines["resnet50-se"][0] == "imagenet", "the weights are the user's"
+    assert "…" not in cards + networks
+    assert max(map(len, (cards + networks).partition("SNR 10, SNR 5:")[0].splitlines())) <= 80
+    assert re.search(r"vgg16-slim-cifar10 +16 +84\.96% +affine +0\.980 ", networks)
+    assert "parameters" in onnxnoise("cards", columns=120).out
 
 
 def test_show_fills_presets_in() -> None:

@@ -252,7 +252,7 @@ def test_a_bug_shows_its_traceback_where_asked(files: nets.Files, monkeypatch: p
 @pytest.mark.parametrize(
     ("target", "found"),
     [
-        ("missing/x.json", "no folder"),
+        ("precious.txt/x.json", "precious.txt is no folder"),
         (".", "is a folder"),
         ("precious.txt", "no JSON result"),
         ("/proc/x.json", "can't be written"),

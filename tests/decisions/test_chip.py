@@ -164,11 +164,11 @@ def test_a_quantized_chip_has_the_layers_of_its_model(quantized: nets.Files, tmp
 
 def test_the_command(files: nets.Files, tmp_path: Path) -> None:
     outcome = onnxnoise(
-        "apply", files.model, "--snr", "5", "--draw", "1", "--layers", "dense", "-o", tmp_path / "n.onnx"
+        "apply", files.model, "--snr", "5", "--draw", "1", "--layers", "dense", "-o", tmp_path / "made" / "n.onnx"
     )
     assert outcome.code == 0, outcome.err
     assert "draw 1 of seed 40 at SNR 5 in 1 layer," in " ".join(outcome.out.split())
-    assert onnxnoise("layers", tmp_path / "n.onnx").code == 0
+    assert onnxnoise("layers", tmp_path / "made" / "n.onnx").code == 0
 
 
 def test_bad_input(files: nets.Files, tmp_path: Path) -> None:
@@ -179,6 +179,6 @@ def test_bad_input(files: nets.Files, tmp_path: Path) -> None:
     refused(onnxnoise("apply", files.model, "--snr", "5", "--layers", "nothing", *out), 2, "nothing")
     refused(onnxnoise("apply", files.model, "--snr", "5", "-o", files.model), 3, "the model itself")
     refused(onnxnoise("apply", files.model, "--snr", "5", "-o", tmp_path), 3, "is a folder")
-    refused(onnxnoise("apply", files.model, "--snr", "5", "-o", tmp_path / "no" / "n.onnx"), 3, "no folder")
+    refused(onnxnoise("apply", files.model, "--snr", "5", "-o", files.model / "n.onnx"), 3, "is no folder")
     refused(onnxnoise("apply", tmp_path / "none.onnx", "--snr", "5", *out), 3, "no such file")
     assert not (tmp_path / "n.onnx").exists()

@@ -9,6 +9,7 @@ from support import nets
 from support.command import onnxnoise, refused
 
 from onnxnoise.decisions.design import digital_layers as digital
+from onnxnoise.errors import Interrupted
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run import runner
 from onnxnoise.run.loading import open_model
@@ -109,7 +110,7 @@ def test_a_plan_that_was_stopped_goes_on(files: nets.Files, tmp_path: Path) -> N
             raise KeyboardInterrupt
 
     asked = spec(files, tmp_path / "run.sqlite")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match=r"kept in .*run\.sqlite and .*run\.plan: the same command goes on"):
         digital.plan(asked, snr=20.0, fresh_draws=3, tell=stop)
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run.plan").iterdir()}
     assert kept

@@ -36,3 +36,7 @@ def test_it_counts_the_chips_on_these_images(result: Result) -> None:
 
 def test_where_no_cell_has_all_layers_noisy_there_is_none(result: Result) -> None:
     assert yield_of(replace(result, cells=tuple(cell for cell in result.cells if cell.sweep == "single"))) is None
+
+
+def test_where_every_chip_is_the_same_there_is_none(result: Result) -> None:
+    assert yield_of(replace(result, noise=BenchSpec("", noise="quantize").setting)) is None

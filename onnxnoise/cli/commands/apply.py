@@ -13,7 +13,7 @@ from onnxnoise.flags import Given, from_flags
 class ApplyFlags:
     """The flags that choose a chip and the file for it."""
 
-    out: str = flag("-o --out", "FILE", "The ONNX file to write")
+    out: str = flag("-o --out", "FILE", "The ONNX file to write; its folder is made")
     draw: int = flag("--draw", "N", "Which chip: the draw's number, from 0", default=0, syntax="whole")
 
 

@@ -46,4 +46,4 @@ def bench(given: Given, own: BenchFlags, printer: Printer) -> None:
         result.warnings,
     )
     if progress.run_file is not None:
-        profile.next_steps(printer.aside, progress.run_file, chunked=spec.chunked)
+        profile.next_steps(printer.aside, progress.run_file, chunked=spec.chunked, deterministic=spec.deterministic)

@@ -63,9 +63,10 @@ def listed(
         [
             (
                 card.path.stem,
+                "yes" if card.model.file else "",
                 card.input.dataset,
-                str(card.structure.layers or "-"),
-                (card.model.title or "") + (" (weights included)" if card.model.file else ""),
+                str(card.structure.layers or ""),
+                card.model.title or "a template to copy",
             )
             for card in found
         ],
@@ -141,21 +142,22 @@ def new(own: NewFlags, printer: Printer) -> None:
 
     from onnxnoise.cli.output import cards as view
     from onnxnoise.errors import CardError
-    from onnxnoise.files import is_file
+    from onnxnoise.files import check_output, is_file, make_place
     from onnxnoise.run.new_card import new_card
 
     beside = Path(own.model).with_suffix(".toml") if is_file(Path(own.model)) else Path(f"{own.model}.toml")
     target = beside if own.out is None else None if own.out == "-" else Path(own.out)
     if target is not None and target.exists():
         raise CardError(f"{target}: is there already and stays; name another file with -o, or - for standard output")
-    if target is not None and not target.parent.is_dir():
-        raise CardError(f"{target}: there is no folder {str(target.parent)!r}; make it, or name another file with -o")
+    if target is not None:
+        check_output(target, "-o")
     made = new_card(own.model, data=own.data, images=own.limit, output=own.output)
     if target is None:
         view.draft(printer.aside, made)
         sys.stdout.write(made.text)
         return
     try:
+        make_place(target)
         with target.open("x", encoding="utf-8", newline="\n") as file:
             file.write(made.text)
     except OSError as error:

@@ -14,7 +14,7 @@ class MergeFlags:
     """The flags that name the run files to join, and the file for the result."""
 
     sources: tuple[str, ...] = flag("", "RUN_FILE", "Run files of one run, two or more", many=True)
-    out: str = flag("-o --out", "FILE", "The joined run file; added to if it is there")
+    out: str = flag("-o --out", "FILE", "The joined run file; added to if it is there, else its folder is made")
 
 
 def merge(own: MergeFlags, printer: Printer) -> None:

@@ -23,8 +23,8 @@ class ReportFlags:
     output: str = flag(
         "-o --output",
         "FILE",
-        "What to write: .html (one page that works offline), .pdf (the page printed), .md or .tex (text and tables), .png or "
-        ".svg (figures), .csv or .json (rows)",
+        "What to write; its folder is made: .html (one page that works offline), .pdf (the page printed), .md or .tex (text and "
+        "tables), .png or .svg (figures), .csv or .json (rows)",
         default="report.html",
     )
     figure: str | None = flag(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from onnxnoise.cli.output.terminal import plain_table, print_table
+from onnxnoise.cli.output.terminal import columns_table, plain_table, print_table
 from onnxnoise.text import ranged, safe
 
 if TYPE_CHECKING:
@@ -21,26 +21,20 @@ if TYPE_CHECKING:
 _AGREES = {True: Text("agrees"), False: Text("differs", "red"), None: Text("not said", "dim")}
 
 
-def card_list(console: Console, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """Print the bundled cards: name, data set, number of layers, and the model's title."""
-    table = plain_table()
-    for heading in ("card", "images", "layers", "model"):
-        table.add_column(heading, no_wrap=heading != "model", justify="right" if heading == "layers" else "left")
-    for row in rows:
-        table.add_row(*map(safe, row))
-    print_table(console, table, 0)
+def card_list(console: Console, rows: Sequence[tuple[str, ...]]) -> None:
+    """Print the bundled cards: name, whether the weights are bundled, data set, number of layers, and the model's title."""
+    columns_table(console, ("card", "weights", "images", "layers", "model"), rows, right=("layers",))
 
 
 def noise_list(console: Console, headings: Sequence[str], rows: Sequence[tuple[str, ...]], legend: str) -> None:
-    """Print the table of networks under noise; nothing where no card has figures."""
+    """Print the table of networks under noise; nothing where no card has figures. On a narrow terminal it leaves out what the
+    list of cards says, or `cards show`.
+    """
     if not rows:
         return
-    table = plain_table()
-    for heading in headings:
-        table.add_column(heading, no_wrap=True, justify="left" if heading in ("network", "batch norms") else "right")
-    for row in rows:
-        table.add_row(*map(safe, row))
-    print_table(console, table, 0)
+    console.print("\nWhat their networks keep under noise: for each way to treat batch norms, the most robust first")
+    numbers = [heading for heading in headings if heading not in ("network", "batch norms")]
+    columns_table(console, headings, rows, right=numbers, give_way=("parameters", "layers"))
     console.print(Text(f"\n{legend}", "dim"))
 
 

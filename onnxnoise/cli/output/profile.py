@@ -93,10 +93,13 @@ def result_tables(console: Console, result: Result, *, all_layers: bool) -> None
     realized_table(console, result)
 
 
-def next_steps(console: Console, run_file: str, *, chunked: bool) -> None:
-    """Print the commands that go on from a finished run; a chunked one can't get other images or crossed draws."""
+def next_steps(console: Console, run_file: str, *, chunked: bool, deterministic: bool = False) -> None:
+    """Print the commands that go on from a finished run; a chunked one can't get other images or crossed draws, and noise in
+    which nothing is random has one draw.
+    """
     file = shlex.quote(run_file)
-    more = "levels, sweeps or --max-draws" if chunked else "--draws, levels, sweeps or images"
+    more = "levels, sweeps or --max-draws" if chunked else "levels, sweeps or images"
+    more = more if chunked or deterministic else f"--draws, {more}"
     console.print(
         f"kept in {safe(run_file)}: `onnxnoise show {safe(file)}` prints this again, `onnxnoise report {safe(file)}` makes a "
         f"page of it, and the same command with more {more} goes on",

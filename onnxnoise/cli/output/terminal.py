@@ -136,6 +136,31 @@ def named_table(
     print_table(console, table, sum(widths) - _GAP)
 
 
+def columns_table(
+    console: Console,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    give_way: Sequence[str] = (),
+) -> None:
+    """Print rows of untrusted texts, each on one line. Where they are too wide, columns of `give_way` are left out in turn.
+
+    Columns named in `right` are set to the right.
+    """
+    shown = list(range(len(headings)))
+    widths = [max(cell_len(safe(line[i])) for line in (headings, *rows)) + _GAP for i in shown]
+    for name in give_way:
+        if sum(widths[i] for i in shown) - _GAP > console.width:
+            shown.remove(headings.index(name))
+    table = plain_table()
+    for i in shown:
+        table.add_column(headings[i], justify="right" if headings[i] in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(safe(row[i]) for i in shown))
+    print_table(console, table, sum(widths[i] for i in shown) - _GAP)
+
+
 def plain_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, _GAP - 1, 0, 0), pad_edge=False)
 

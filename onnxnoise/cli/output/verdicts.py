@@ -48,7 +48,7 @@ def verdict_table(console: Console, verdict: GateVerdict) -> None:
     for rule in verdict.rules:
         console.print(
             Text.assemble(
-                f"rule {safe(rule.name)} ", (_SAID[rule.verdict], _STYLES[rule.verdict]), f": {safe(rule.message)}"
+                f'rule "{safe(rule.name)}" ', (_SAID[rule.verdict], _STYLES[rule.verdict]), f": {safe(rule.message)}"
             ),
         )
     console.print(Text("bounds: one-sided, at the rule's error, whenever one looks", "dim"))

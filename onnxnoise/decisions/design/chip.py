@@ -15,6 +15,7 @@ from onnxnoise.engine.layer_noise import in_memory
 from onnxnoise.engine.mapped import analog_layers
 from onnxnoise.engine.segments import Cutter
 from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.files import check_output, make_place
 from onnxnoise.model.network import Network
 from onnxnoise.records import MeasuredAt, NoiseSetting, Shape
 from onnxnoise.results.as_json import flat
@@ -129,6 +130,7 @@ def write_chip(spec: BenchSpec, out: str | Path, draw: int) -> Chip:
     about = {**subject.classifier.metadata, METADATA_KEY: json.dumps(flat(chip) | {"path": path.name})}
     onnx.helper.set_model_props(proto, about)
     try:
+        make_place(path)
         if size > _LARGEST_FILE:
             data = path.with_name(f"{path.name}.data")
             data.unlink(missing_ok=True)  # onnx would append to it
@@ -141,9 +143,7 @@ def write_chip(spec: BenchSpec, out: str | Path, draw: int) -> Chip:
 
 
 def _target(path: Path, subject: Subject) -> Path:
-    if path.is_dir() or not path.parent.is_dir():
-        what = "is a folder" if path.is_dir() else f"there is no folder {str(path.parent)!r}"
-        raise RunFileError(f"{path}: can't be written: {what}; name a file with -o")
+    check_output(path, "-o")
     if path.exists() and path.samefile(subject.classifier.path):
         raise RunFileError(f"{path}: is the model itself, which stays as it is; name another file with -o")
     return path

@@ -6,10 +6,11 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.errors import Interrupted, RunFileError, UsageError
 from onnxnoise.noise.maps import DIGITAL, map_text
 from onnxnoise.records import Estimate, LayerInfo, MeasuredAt, MeasuredModel, NoiseLayer, Notice
 from onnxnoise.results.as_json import measured_json
@@ -100,18 +101,19 @@ def plan(
     draws = spec.most_draws(1)
     experiment = Experiment.opened(replace(spec, sweeps=("all",)))
     choice = _Choice(experiment, stored, max_share, draws, tell)
-    without = choice.accuracy(experiment.subject.layers, spec.seed, draws)
-    goal = spec.target
-    best: tuple[tuple[NoiseLayer, ...], Estimate, int] | None = None
-    for attempt in range(1, _ROUNDS + 1):
-        digital = choice.chosen(goal)
-        fresh_seed = spec.seed + attempt
-        verified = choice.accuracy(choice.others(digital), fresh_seed, fresh_draws)
-        if best is None or verified.mean > best[1].mean:
-            best = (digital, verified, fresh_seed)
-        if verified.mean >= spec.target or not choice.others(digital):
-            break
-        goal += (1 - goal) / 2  # as much again between the target and the clean accuracy
+    with choice.kept():
+        without = choice.accuracy(experiment.subject.layers, spec.seed, draws)
+        goal = spec.target
+        best: tuple[tuple[NoiseLayer, ...], Estimate, int] | None = None
+        for attempt in range(1, _ROUNDS + 1):
+            digital = choice.chosen(goal)
+            fresh_seed = spec.seed + attempt
+            verified = choice.accuracy(choice.others(digital), fresh_seed, fresh_draws)
+            if best is None or verified.mean > best[1].mean:
+                best = (digital, verified, fresh_seed)
+            if verified.mean >= spec.target or not choice.others(digital):
+                break
+            goal += (1 - goal) / 2  # as much again between the target and the clean accuracy
     assert best is not None
     digital, verified, fresh_seed = best
     classifier = experiment.subject.network
@@ -237,6 +239,18 @@ class _Choice:
             self._known[asked] = self._evaluated(noisy, seed, draws)
         return self._known[asked]
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Say of a Ctrl-C where all that the plan had measured lies, not only what the evaluation under way had."""
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            places = [path for path in (run_path(self.experiment), self._folder) if path.exists()]
+            if not self._known:
+                raise
+            where = " and ".join(map(str, places))
+            raise Interrupted(f"what was measured is kept in {where}: the same command goes on") from error
+
     def _evaluated(self, noisy: Sequence[NoiseLayer], seed: int, draws: int) -> Estimate:
         spec = replace(self.experiment.spec, seed=seed, draws=draws)
         layers = index_ranges([layer.index for layer in noisy])
@@ -250,9 +264,13 @@ class _Choice:
         )
         return kept
 
+    @property
+    def _folder(self) -> Path:
+        return run_path(self.experiment).with_suffix(FOLDER)
+
     def _run_file(self, layers: str, seed: int) -> Path:
         """The run file of one evaluation, in a folder beside the plan's own: whoever stops a plan goes on from there."""
-        folder = run_path(self.experiment).with_suffix(FOLDER)
+        folder = self._folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
