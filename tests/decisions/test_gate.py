@@ -467,6 +467,20 @@ def test_a_run_measured_as_the_rules_ask_is_gated_wherever_its_images_lie(
     assert gated(run).code == 0
 
 
+def test_other_images_of_the_same_name_are_refused(files: nets.Files, run: Path) -> None:
+    content = bytearray(Path(files.data).read_bytes())
+    Path("here").mkdir()
+    there = Path("here", Path(files.data).name)
+    rules(f"[bench]\ndata = '{there}'\n{PASSING}")
+    there.write_bytes(content)
+    assert gated(run).code == 0, "the same images elsewhere"
+    content[-1] ^= 1
+    there.write_bytes(content)
+    refused(gated(run), 3, str(run), "digest", str(there))
+    there.write_bytes(b"no images")
+    assert gated(run).code == 0, "what can't be opened is known by its name"
+
+
 def test_a_run_with_noise_in_some_layers_passes_no_rule_about_all(files: nets.Files) -> None:
     asked = ("--layers", "2-3", "--snr", "1000", "--draws", 3, "--out", "some.sqlite")
     onnxnoise("bench", files.model, "--data", files.data, *asked)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from onnxnoise.decisions.gating.draws import GatedRun
 from onnxnoise.decisions.gating.records import GateVerdict
 from onnxnoise.decisions.gating.rounds import Rounds
 from onnxnoise.decisions.gating.rule_state import Case, check_there, opened_baseline, places, title
 from onnxnoise.decisions.gating.rules import Rules, bench_spec, check_asked, check_levels, find_rules, load_rules
+from onnxnoise.decisions.gating.same_data import other_data
 from onnxnoise.errors import DataError, RunFileError
 from onnxnoise.noise.settings import setting_of
 from onnxnoise.protocols import PROTOCOLS
@@ -115,8 +115,9 @@ def _check_settings(run: GatedRun, rules: Rules, images: int | None) -> None:
         to_say = says[not clean_asked] + (' (labels = "clean")' if clean_asked else ', having no labels = "clean"')
         raise _contradiction(run, rules, f"{says[not clean_there]} for labels", to_say)
     told = [dict(each.get("spec", {})) for each in run.store.runs()]
-    if (data := asked.get("data")) and not _is_same_data(str(data), run, told):
-        raise _contradiction(run, rules, f"data = {run.description['dataset']}", f"data = {data}")
+    card = asked.get("card")
+    if (data := asked.get("data")) and (differing := other_data(str(data), str(card) if card else None, run, told)):
+        raise _contradiction(run, rules, *differing)
     outputs = [each.get("output") for each in told]
     if (output := asked.get("output")) and output not in (*outputs, run.identity["output"]):
         raise _contradiction(run, rules, f"output = {run.identity['output']}", f"output = {output}")
@@ -129,17 +130,6 @@ def _contradiction(run: GatedRun, rules: Rules, there: str, asked: str) -> RunFi
         f"{run.path}: was measured with {there}, but [bench] in {rules.path} asks for {asked}; bench it as the rules ask, or "
         "change them"
     )
-
-
-def _is_same_data(asked: str, run: GatedRun, told: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether data that a rules file names may be those of a run, by names alone: a run file is gated without its images.
-
-    A path of the run may be another here, so its last part counts, and it may lie in the folder that is asked for.
-    """
-    path = Path(asked)
-    names = {str(run.description["dataset"]), *(Path(str(each["data"])).name for each in told if each.get("data"))}
-    there = [Path(str(each["data"])) for each in told if each.get("data")]
-    return path.name in names or any(path.name in each.parts or each.name in path.parts for each in there)
 
 
 def _check_layers(run: GatedRun, rules: Rules, noisy: Sequence[Selectable]) -> None:
