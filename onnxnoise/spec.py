@@ -136,7 +136,7 @@ class BenchSpec:
     layers: str | None = flag(
         "--layers",
         "PATTERN",
-        "Only these: globs on names, kinds, indices or ranges, as conv1*,dense,1-10",
+        "Only these layers: globs on names, kinds, indices or ranges, as conv1*,dense,1-10",
         default=None,
         by_default="all",
         at="bench margin plan apply layers",
@@ -180,7 +180,7 @@ class BenchSpec:
     target: float = flag(
         "--target",
         "SHARE",
-        "Accuracy / clean that a chip must reach to count in the yield",
+        "Accuracy / clean to keep: by the mean over chips in margin and plan, by a chip to count in the yield",
         default=0.95,
         syntax="number",
         example="0.95",
@@ -227,7 +227,7 @@ class BenchSpec:
         "FILE",
         "Run file, whose folder is made; the same command continues it, and levels, sweeps and draws may grow",
         default=None,
-        by_default="MODEL, what is unusual, and 8 digits, here",
+        by_default="named by model, what is unusual and 8 digits, here",
         at="bench gate margin plan",
     )
     clean_check: bool = flag(

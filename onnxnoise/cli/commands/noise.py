@@ -34,7 +34,7 @@ def listed(context: typer.Context) -> None:
 class ShowFlags:
     """The flag that chooses the noise model to show."""
 
-    name: str = flag("", "NAME", "A noise model", choices=tuple(MODELS))
+    name: str = flag("", "NAME", "A noise model that `onnxnoise noise` lists", choices=tuple(MODELS))
 
 
 def show_model(own: ShowFlags, printer: Printer) -> None:

@@ -21,7 +21,9 @@ class PlanFlags:
         syntax="whole",
         least=1,
     )
-    fresh_draws: int = flag("--fresh-draws", "N", "Others that the plan is verified on", default=10, syntax="whole")
+    fresh_draws: int = flag(
+        "--fresh-draws", "N", "Further draws that the plan is verified on", default=10, syntax="whole"
+    )
     max_share: float = flag(
         "--max-share", "SHARE", "Largest share of the parameters to keep digital", default=1.0, syntax="number"
     )

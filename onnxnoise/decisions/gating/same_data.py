@@ -12,7 +12,7 @@ from onnxnoise.decisions.gating.draws import GatedRun
 from onnxnoise.errors import OnnxNoiseError
 
 _CHANNELS = (3, 1, None)
-"""What a model's images may have: only the model tells, and a run file is gated without it."""
+"""The channels that images may have: only the model tells, and a run file is gated without it."""
 
 
 def other_data(
