@@ -46,8 +46,11 @@ class _Commands(Commands):
         with _exit_codes():
             try:
                 return super().invoke(ctx)
-            except SystemExit as stray:  # of somebody's code that runs inside a command: its exit code is no verdict
-                raise RuntimeError(f"sys.exit({stray.code!r}) was called") from stray
+            except (Exception, KeyboardInterrupt):
+                raise
+            except BaseException as stray:  # of somebody's code that runs inside a command: its exit code is no verdict
+                said = f"sys.exit({stray.code!r}) was called" if isinstance(stray, SystemExit) else repr(stray)
+                raise RuntimeError(said) from stray
 
 
 app = typer.Typer(

@@ -83,7 +83,9 @@ class Python(ByNormals):
         try:
             with printing_aside():
                 noisy = function(values, random, level)
-        except (Exception, SystemExit) as error:  # else its sys.exit(0) would be the exit code of a gate that passes
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # else its sys.exit(0) would be the exit code of a gate that passes
             line = line_of(self._path, error)
             place = f" in line {line}" if line else ""  # none where it doesn't take the three arguments
             raise NoiseFileError(f"{where} failed{place}: {type(error).__name__}: {error}") from error
@@ -105,7 +107,9 @@ def _function(path: str, sha256: str, name: str) -> Callable[..., Any]:
     code = unchanged(path, sha256)
     try:
         module = module_of(path, code)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         line = line_of(path, error)
         at = f", line {line}" if line else ""
         raise NoiseFileError(f"{path}{at}: can't be run: {type(error).__name__}: {error}") from error

@@ -230,6 +230,7 @@ def failing(error: BaseException) -> Any:
         (FileNotFoundError(2, "No such file or directory", "gone.bin"), 3, ["gone.bin", "No such file", "check"]),
         (RuntimeError("surprise"), 70, ["a bug in onnxnoise", "RuntimeError: surprise", "report"]),
         (SystemExit(0), 70, ["a bug in onnxnoise", "sys.exit(0) was called"]),
+        (GeneratorExit("surprise"), 70, ["a bug in onnxnoise", "GeneratorExit('surprise')"]),
     ],
 )
 def test_exit_codes(

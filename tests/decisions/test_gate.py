@@ -648,3 +648,15 @@ def test_a_default_run_file_is_a_baseline_whatever_its_chunks(files: nets.Files,
     refused(
         onnxnoise("gate", files.model, *flags, "--limit", 200), 3, "old.sqlite", "has dealt 300 images", "--limit 300"
     )
+
+
+def test_draws_without_any_hit_wait_for_others(files: nets.Files, run: Path) -> None:
+    """A gate looks after five draws on a few images: no hit among them, the baseline's or without noise, proves nothing."""
+    rules(rule(name="same", snr=0.5, relative_to="base.sqlite", min=0.2))
+    bench = ("bench", files.model, "--data", files.data, "--sweep", "all", "--snr", 0.5, "--out", "base.sqlite")
+    assert onnxnoise(*bench, "--max-draws", 40).code == 0
+    edited(Path("base.sqlite"), "UPDATE tally SET top1 = zeroblob(length(top1)) WHERE sweep = 'all' AND draw < 8")
+    outcome = onnxnoise("gate", files.model, "--data", files.data, "--json", "-", "--out", "new.sqlite")
+    assert outcome.json["rules"][0]["draws"] > 7
+    edited(Path("base.sqlite"), "UPDATE tally SET top1 = zeroblob(length(top1)) WHERE sweep = 'all'")
+    refused(gated(run), 3, "base.sqlite", "with some hits")

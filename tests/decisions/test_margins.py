@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import nets
 from support.command import onnxnoise, refused
+from support.stores import edited
 
 from onnxnoise.decisions.design import margins
 from onnxnoise.records import Estimate
@@ -78,6 +79,16 @@ def test_levels_far_from_the_target_get_few_draws(files: nets.Files, tmp_path: P
         whole = measured(files, tmp_path, level, None, draws=None, precision=0.02, max_draws=64)
         assert (whole.mean >= 0.9) == (level == found.level), level
         assert found.accuracy == whole or level != found.level
+
+
+def test_a_killed_run_goes_on_to_where_it_would_have_looked(files: nets.Files, tmp_path: Path) -> None:
+    asked = spec(files, tmp_path / "run", draws=None, bn="group", precision=0.02, max_draws=120)
+    whole = margins.margin(asked, tolerance=0.5)
+    counts = {cell.level: len(cell.draws) for cell in open_run_file(tmp_path / "run").result.cells}
+    assert counts[0.1] == 96
+    edited(tmp_path / "run", "DELETE FROM tally WHERE level = 0.1 AND start >= 40")
+    assert margins.margin(asked, tolerance=0.5) == whole
+    assert {cell.level: len(cell.draws) for cell in open_run_file(tmp_path / "run").result.cells} == counts
 
 
 def test_the_ends_of_the_range(files: nets.Files, tmp_path: Path) -> None:

@@ -127,6 +127,8 @@ def inside(weights, rng, level):
     return np.broadcast_shapes((2,), (3,))
 def two(weights, rng): return weights
 def leaving(weights, rng, level): raise SystemExit(0)
+class Own(BaseException): pass
+def owning(weights, rng, level): raise Own("mine")
 """
 
 
@@ -152,6 +154,7 @@ def test_a_function_draws_from_the_steps_stream_anew_at_every_level(tmp_path: Pa
         ("failing", "failed in line 10: ZeroDivisionError"),
         ("inside", "failed in line 14: ValueError"),
         ("leaving", "leaving failed in line 16: SystemExit: 0"),
+        ("owning", "owning failed in line 18: Own: mine"),
         ("two", "two failed: TypeError: two() takes 2 positional arguments but 3 were given"),
         ("halve", "has no function halve; it has failing, flat, halved"),
         ("number", "has no function number"),

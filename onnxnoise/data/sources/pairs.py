@@ -96,9 +96,9 @@ class Given:
                         break
                 else:
                     return
-        except OnnxNoiseError:
+        except (OnnxNoiseError, KeyboardInterrupt, GeneratorExit):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise DataError(f"{self.where}: image {due} raises {_named(error)}") from error
 
     def _each(self, made: Any) -> Iterator[Any]:

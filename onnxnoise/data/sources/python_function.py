@@ -58,7 +58,9 @@ def open_first(path: Path, most: int | None, dataset: Dataset, spec: InputSpec) 
 def _function(file: str, code: bytes, name: str) -> Callable[[], Any]:
     try:
         module = module_of(file, code)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         line = line_of(file, error)
         at = f", line {line}" if line else ""
         raise DataError(f"{file}{at}: raises {type(error).__name__} when it is run: {error}") from error

@@ -278,13 +278,16 @@ class Bisection:
         known = self._known[curve]
         if level not in known:
             asked = self._asked(curve, level)
-            owed = not self.crossed and bool(next_draws(store, asked))
+            done = store.done()
+            owed = not self.crossed and bool(next_draws(store, asked, done=done))
+            if owed and not _is_at_a_look(store, asked, done):
+                return None
             result = summarize(store, asked)
             if result is None or not result.cells:
                 return None
             (cell,) = result.cells
             estimate = cell.normalized(result.told)
-            if owed and not (len(cell.draws) >= FEWEST and self._is_clear(estimate)):
+            if owed and not self._is_clear(estimate):
                 return None
             if estimate is None:
                 raise UsageError(
@@ -299,3 +302,16 @@ class Bisection:
             return False
         low, high = (estimate.mean + CLEAR * (end - estimate.mean) for end in estimate.sampled)
         return not low < self.question.target < high
+
+
+def _is_at_a_look(store: RunStore, asked: Question, done: set[TallyKey]) -> bool:
+    """Whether the one cell of a question has all draws of a look and no others.
+
+    A run that was killed on the way to a look goes on to it, and so decides as it would have.
+    """
+    (cell,) = asked.cells
+    drawn = {key[3]: key for key in done if key[:3] == cell}
+    if len(drawn) < FEWEST or max(drawn) != len(drawn) - 1:
+        return False
+    look = next_draws(store, asked, done=done - {drawn[max(drawn)]})
+    return len(look[cell]) == len(drawn)

@@ -49,6 +49,10 @@ class Draws:
         """The share of the same images that are hits without noise."""
         return float((self.clean.mean(axis=1) * self.sizes).sum() / self.sizes.sum())
 
+    def met(self, images: int) -> bool:
+        """Whether each of so many images has met a draw."""
+        return self.crossed or sum(dict(zip(self.starts, self.sizes.tolist(), strict=True)).values()) >= images
+
     def chosen(self, numbers: Sequence[int]) -> Draws:
         """The draws of these numbers, in their order."""
         rows = [self.numbers.index(number) for number in numbers]

@@ -102,21 +102,24 @@ class Case:
         limit = self.rule.limit
         for place in self.open:
             found = self._draws(run, place, images)
-            if found is None and partial:
+            if partial and (found is None or not (found.clean.any() or found.met(images))):
                 continue
-            bets = self.bets[place] = self._bets(run, place, self._usable(run, found, images))
+            bets = self._bets(run, place, self._usable(run, found, images), partial=partial)
+            if bets is None:
+                continue
+            self.bets[place] = bets
             certain = limit <= bets.possible[0]
             self.for_it[place] = math.inf if certain else most(bets.above(limit))
             self.against[place] = 0.0 if certain else most(bets.below(limit))
         if self.bets:
             self.against_all = against_all([(bets, limit) for bets in self.bets.values()], len(self.places))
 
-    def _bets(self, run: GatedRun, place: Place, found: Draws) -> Bets:
-        """The chunks to bet on, with the value that is held against the limit."""
+    def _bets(self, run: GatedRun, place: Place, found: Draws, *, partial: bool) -> Bets | None:
+        """The chunks to bet on, with the value that is held against the limit; None for a baseline's that had no hit so far."""
         rule = self.rule
         accuracy, clean = found.accuracy, found.clean_accuracy
         if rule.baseline is not None:
-            return self._over_baseline(run, place, found)
+            return self._over_baseline(run, place, found, partial=partial)
         hits, kept = found.shares(found.hits, found.clean, one_chip=run.one_chip)
         again = (found.starts, tuple(found.sizes) if found.starts else (), 1.0 - rule.confidence, run.one_chip)
         at_once = found.crossed and not run.one_chip
@@ -144,7 +147,7 @@ class Case:
             )
         return found
 
-    def _over_baseline(self, run: GatedRun, place: Place, found: Draws) -> Bets:
+    def _over_baseline(self, run: GatedRun, place: Place, found: Draws, *, partial: bool) -> Bets | None:
         """Bets on the same chunks of both: the draws of the same number, which met the same noise where seed and layers agree."""
         rule, baseline = self.rule, self.baseline
         assert baseline is not None
@@ -155,10 +158,7 @@ class Case:
             )
         base = self._bases[place]
         if base is None or base.accuracy == 0.0:
-            raise RunFileError(
-                f"{baseline.path}: {title(rule)}: a baseline needs a complete draw of the sweep {rule.sweep} at "
-                f"{run.level.text(rule.level)}, with some hits; bench it again"
-            )
+            raise self._without_hits(run)
         known = set(base.numbers)
         common = [number for number in found.numbers if number in known]
         if not common:
@@ -168,7 +168,10 @@ class Case:
         found, base = found.chosen(common), base.chosen(common)
         if found.crossed and base.crossed:
             order = run.order(found.hits.shape[1])
-            value = found.accuracy / float(base.hits[:, : len(order)].mean())
+            shared = float(base.hits[:, : len(order)].mean())
+            if shared == 0.0:
+                raise self._without_hits(run)
+            value = found.accuracy / shared
             hits, theirs = found.shares(found.hits[:, order], base.hits[:, order], one_chip=run.one_chip)
             return Bets(value, hits, theirs, at_once=not run.one_chip, one_chip=run.one_chip)
         if found.crossed:
@@ -181,9 +184,21 @@ class Case:
                 f"{found.sizes[0]:g}, so the same draws met other images; gate the model itself, with --out into a new file: "
                 "then its chunks are made like the baseline's"
             )
+        if base.accuracy == 0.0:
+            if partial and place not in self._used_up:
+                return None
+            raise self._without_hits(run)
         hits, theirs = found.shares(found.hits, base.hits)
         again = (found.starts, tuple(found.sizes), 1.0 - rule.confidence)
         return Bets(found.accuracy / base.accuracy, hits, theirs, 0.0, 0.0, math.inf, False, *again)
+
+    def _without_hits(self, run: GatedRun) -> RunFileError:
+        rule, baseline = self.rule, self.baseline
+        assert baseline is not None
+        return RunFileError(
+            f"{baseline.path}: {title(rule)}: a baseline needs a complete draw of the sweep {rule.sweep} at "
+            f"{run.level.text(rule.level)}, with some hits on the images that are gated; bench it again, with more draws or images"
+        )
 
     def judged(self) -> RuleVerdict:
         """The rule with its verdict; the place with that verdict and the lowest value decides."""
