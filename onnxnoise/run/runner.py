@@ -31,7 +31,9 @@ from onnxnoise.text import counted
 from onnxnoise.words import Metric
 
 _TOGETHER = 0.1
-"""Seconds within which tallies are kept together."""
+"""Seconds within which tallies are kept together, once keeping them has taken more than _SHARE of a run's time."""
+
+_SHARE = 0.05
 
 
 def bench(
@@ -98,7 +100,7 @@ def measured_run(
     `schedule_for` tells how the schedule of an experiment is made; by default it asks for every cell of the spec. `folder` is
     where a run file of the usual name goes, `cut` tells how many images a new chunk gets. Raises what `bench` raises.
     """
-    said = "nothing was measured yet: the same command starts anew"
+    said = "nothing new was measured: the same command goes on with what its run file has, if there is one"
     try:
         with open_workers(spec, executor) as workers:
             schedule_of = schedule_for and schedule_for(workers.experiment)
@@ -112,7 +114,7 @@ def measured_run(
                     keep_realized(run.experiment, run.store, run.question.levels)
                     yield run
                 except KeyboardInterrupt:
-                    said = _kept(run.store) or said
+                    said = _kept(run.store) or "nothing was measured yet: the same command starts anew"
                     raise
                 run.store.check_place()
     except KeyboardInterrupt as error:
@@ -131,13 +133,15 @@ def _kept(store: RunStore) -> str | None:
 
 
 class _Keeper:
-    """Keeps tallies in the run file, those of a tenth of a second together: each time waits for the disk.
+    """Keeps tallies in the run file: at once, unless a run of small passes would wait for the disk most of its time.
 
-    Tallies that come later than that after the last ones are kept at once; at the end of its `with` block all are.
+    Then those of a tenth of a second are kept together. So minutes of a worker never wait for the next one's. At the end of
+    its `with` block all are kept.
     """
 
     def __init__(self, store: RunStore) -> None:
         self._store, self._waiting, self._last = store, list[Tally](), -inf
+        self._began, self._spent = time.monotonic(), 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -148,15 +152,18 @@ class _Keeper:
     def add(self, tallies: Iterable[Tally]) -> None:
         """Keep tallies that belong together, all of them or none."""
         self._waiting += tallies
-        if time.monotonic() - self._last > _TOGETHER:
+        now = time.monotonic()
+        if now - self._last > _TOGETHER or self._spent < _SHARE * (now - self._began):
             self.keep()
 
     def keep(self) -> None:
         """Keep what waits."""
-        tallies, self._waiting = self._waiting, []
-        if tallies:
-            self._store.append(tallies)
-            self._last = time.monotonic()
+        if not self._waiting:
+            return
+        now = time.monotonic()
+        self._store.append(self._waiting)  # where Ctrl-C comes in between, they still wait
+        self._waiting, self._last = [], time.monotonic()
+        self._spent += self._last - now
 
 
 def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:

@@ -17,9 +17,11 @@ import pytest
 from support import graphs, nets
 from support.command import onnxnoise
 from support.processes import tallies
+from support.stores import opened, tally
 
 from onnxnoise.errors import DataError, ModelError
 from onnxnoise.records import Result, Tally
+from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.run import runner
 from onnxnoise.run.loading import open_model
 from onnxnoise.run.watching import Silent, Watcher
@@ -298,3 +300,23 @@ def test_every_run_that_measured_a_part_is_on_record(files: nets.Files, tmp_path
     grown = bench(files, out, snrs=(10.0, 5.0)).runs
     assert [run["spec"]["snrs"] for run in grown] == [[10.0], [10.0, 5.0]]  # type: ignore[index]
     assert {"command", "started", "versions", "machine"} <= set(grown[1])
+
+
+def test_tallies_of_long_passes_are_kept_at_once(tmp_path: Path) -> None:
+    """Workers that took minutes may end within a tenth of a second: a kill then loses none of them."""
+    with opened(tmp_path / "run.sqlite") as store, runner._Keeper(store) as keeper:
+        keeper._began -= 3600.0
+        for draw in range(3):
+            keeper.add([tally(draw=draw)])
+            assert len(store.done()) == draw + 1
+
+
+def test_tallies_of_quick_passes_are_kept_together_and_all_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "run.sqlite"
+    with opened(path) as store, runner._Keeper(store) as keeper:
+        keeper._spent = 3600.0
+        keeper.add([tally(draw=0)])
+        keeper.add([tally(draw=1)])
+        assert len(store.done()) == 1
+    with RunStore.existing(path) as store:
+        assert len(store.done()) == 2

@@ -197,7 +197,8 @@ class Case:
         assert baseline is not None
         return RunFileError(
             f"{baseline.path}: {title(rule)}: a baseline needs a complete draw of the sweep {rule.sweep} at "
-            f"{run.level.text(rule.level)}, with some hits on the images that are gated; bench it again, with more draws or images"
+            f"{run.level.text(rule.level)}, with some hits on the images that are gated; bench it again, with more draws or "
+            "images"
         )
 
     def judged(self) -> RuleVerdict:
