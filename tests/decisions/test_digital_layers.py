@@ -75,6 +75,15 @@ def test_layers_are_rated_at_levels_that_the_noise_has(
     assert made.digital
 
 
+def test_where_nothing_is_random_one_draw_is_every_chip(files: nets.Files, tmp_path: Path) -> None:
+    asked = ("--data", files.data, "--out", tmp_path / "run", "--noise", "quantize", "--levels", 3, "--target", 0.9)
+    outcome = onnxnoise("plan", files.model, *asked)
+    assert "the plan meets the target on these images; nothing is random" in outcome.out
+    assert "fresh" not in outcome.out
+    assert "--draws" not in outcome.err, "more draws would be the same one"
+    assert onnxnoise("plan", files.model, *asked, "--json", "-").json["fresh_draws"] == 1
+
+
 def test_a_share_that_is_too_small(files: nets.Files, tmp_path: Path) -> None:
     total = sum(value.size for value in files.weights.values())
     largest = 30 / total  # one batch norm at most

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from onnxnoise.cli.output.terminal import METRIC_TITLES, chance_line, named_table, plain_table, print_table, title_lines
 from onnxnoise.noise.base import Level
-from onnxnoise.noise.models import headline, level_of
+from onnxnoise.noise.models import deterministic, headline, level_of
 from onnxnoise.records import Estimate
 from onnxnoise.selection import index_ranges
 from onnxnoise.text import counted, safe
@@ -135,22 +135,27 @@ def plan(console: Console, made: Plan) -> None:
     table = plain_table()
     for heading in (f"{made.measure} / clean", "draws", "mean", "95 % interval", "worst"):
         table.add_column(heading, no_wrap=True, justify="left" if heading.endswith("clean") else "right")
-    table.add_row("all layers noisy", f"{made.draws} (seed {made.seed})", *_columns(made.without))
-    table.add_row("with this plan", f"{made.fresh_draws} fresh (seed {made.fresh_seed})", *_columns(made.verified))
+    one = deterministic(made.noise)
+    draws, fresh = f"{made.draws} (seed {made.seed})", f"{made.fresh_draws} fresh (seed {made.fresh_seed})"
+    table.add_row("all layers noisy", "every chip" if one else draws, *_columns(made.without))
+    table.add_row("with this plan", "every chip" if one else fresh, *_columns(made.verified))
     print_table(console, table, 0)
     chance_line(console, None, made.chance)
     console.print(_verdict(made))
 
 
 def _verdict(made: Plan) -> Text:
+    one = deterministic(made.noise)
     if not made.met:
-        return Text("the fresh draws miss the target: allow a larger --max-share, or a lower target", "red")
+        missed = "the plan misses" if one else "the fresh draws miss"
+        return Text(f"{missed} the target: allow a larger --max-share, or a lower target", "red")
     sampled = made.verified.sampled
     if sampled is not None and sampled[0] < made.target:
         return Text(
             "the fresh draws meet the target, but their interval reaches below it: more --fresh-draws tell", "yellow"
         )
-    return Text("the fresh draws meet the target", "green")
+    met = "the plan meets the target on these images; nothing is random" if one else "the fresh draws meet the target"
+    return Text(met, "green")
 
 
 def _columns(estimate: Estimate) -> tuple[str, str, str]:

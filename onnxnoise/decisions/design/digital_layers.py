@@ -97,7 +97,7 @@ def plan(
 
     Raises UsageError for values out of range, and what `runner.bench` raises.
     """
-    spec, stored = _checked(spec, snr, level, max_share, fresh_draws)
+    spec, stored, fresh_draws = _checked(spec, snr, level, max_share, fresh_draws)
     draws = spec.most_draws(1)
     experiment = Experiment.opened(replace(spec, sweeps=("all",)))
     choice = _Choice(experiment, stored, max_share, draws, tell)
@@ -138,8 +138,10 @@ def plan(
 
 def _checked(
     spec: BenchSpec, snr: float | None, level: float | None, max_share: float, fresh_draws: int
-) -> tuple[BenchSpec, float]:
-    """The spec of a plan's runs, and the level; raises UsageError for values out of range."""
+) -> tuple[BenchSpec, float, int]:
+    """(the spec of a plan's runs, the level, the fresh draws: 1 where nothing is random); raises UsageError for values out of
+    range.
+    """
     if snr is not None or level is not None:
         spec = replace(spec, snrs=None if snr is None else (snr,), levels=None if level is None else (level,))
     stored = only_level(spec)
@@ -150,7 +152,8 @@ def _checked(
         raise UsageError(f"--max-share: {max_share:g} is no share of the parameters; give a number from 0 to 1")
     if fresh_draws < 2:
         raise UsageError("--fresh-draws: an interval needs at least 2; 10 or more for one to rely on")
-    return replace(spec, draws=draws, precision=None, budget=None, max_draws=None), stored
+    spec = replace(spec, draws=draws, precision=None, budget=None, max_draws=None)
+    return spec, stored, 1 if spec.deterministic else fresh_draws
 
 
 def plan_forecast(
@@ -166,7 +169,7 @@ def plan_forecast(
     At the least all layers may be noisy. At the most each search halves a ranking, and gives back each layer, in vain. Raises
     what `plan` raises before it measures.
     """
-    spec, stored = _checked(spec, snr, level, max_share, fresh_draws)
+    spec, stored, fresh_draws = _checked(spec, snr, level, max_share, fresh_draws)
     with tempfile.TemporaryDirectory(prefix="onnxnoise-") as folder:
         one = forecast(replace(spec, sweeps=("all",), out=str(Path(folder) / "one.sqlite")))
     levels = tuple(_harder(spec, stored))
@@ -380,6 +383,6 @@ def _notices(spec: BenchSpec, digital: Sequence[NoiseLayer], layers: Sequence[No
         return [
             Notice("all_digital", "the target is met only with every layer kept digital: no plan for analog hardware")
         ]
-    if spec.draws == 1:
+    if spec.draws == 1 and not spec.deterministic:
         return [Notice("one_draw", "the layers were chosen on one draw; use --draws 5 or more")]
     return []
