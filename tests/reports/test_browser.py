@@ -219,6 +219,10 @@ def test_139_layers_and_hostile_names(size: dict[str, int], scheme: str, browser
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= size["width"]
+    page.emulate_media(media="print")
+    box = page.locator("figure.heatmap").bounding_box()
+    assert box is not None
+    assert box["height"] < (210 - 2 * 12) / 25.4 * 96, "on paper the map and its heading stand on one page"
     assert page.title().startswith("Weight noise: </script>")
     assert window.complaints == []
     assert window.requests == [large.as_uri()]
