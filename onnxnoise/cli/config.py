@@ -1,4 +1,4 @@
-"""Flags from a TOML file (`--config`), so that a run's whole question can be kept; flags on the command line go before them."""
+"""Flags from a TOML file (`--config`), so that a run's whole question can be kept; flags on the command line override them."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ class Printer:
     config: str | None = flag(
         "--config",
         "FILE",
-        "TOML with any of these flags, as draws = 10; those of the command line go first",
+        "TOML with any of these flags, as draws = 10; the command line overrides it",
         default=None,
         at="bench compare gate",
     )

@@ -1,4 +1,4 @@
-"""`--config`: flags from a file are the flags of the command line, which go before them; mistakes name file and key."""
+"""`--config`: flags from a file are the flags of the command line, which override them; mistakes name file and key."""
 
 from __future__ import annotations
 

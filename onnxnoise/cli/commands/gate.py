@@ -67,7 +67,7 @@ class GateFlags:
 def gate(own: GateFlags, given: Given, printer: Printer) -> None:
     """Hold a model to rules: pass (exit 0), fail (1) or inconclusive (5).
 
-    Draws of a model are measured, each on a chunk of images, until the evidence decides each rule. Flags go before the rules
+    Draws of a model are measured, each on a chunk of images, until the evidence decides each rule. Flags override the rules
     file's [bench] table. In GitHub Actions it also writes a summary and annotations.
     """
     from onnxnoise.cli.output import verdicts
