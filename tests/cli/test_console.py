@@ -240,7 +240,7 @@ def test_errors_and_warnings_are_a_line_each(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("sys.stderr", stream)
     terminal.error_message(terminal.consoles(quiet=False)[1], "a\nb \x1b[31m [red]" + "c" * 200)
     terminal.warnings(terminal.consoles(quiet=False)[1], [Notice("code", "d\ne" + "f" * 200)])
-    terminal.warnings(terminal.consoles(quiet=True)[1], [Notice("few_draws", "unseen"), Notice("chance", "g")])
+    terminal.warnings(terminal.consoles(quiet=True)[1], [Notice("few_draws", "unseen"), Notice("rare_collapses", "g")])
     assert stream.getvalue() == f"error: a b �[31m [red]{'c' * 200}\nwarning: d�e{'f' * 200}\nwarning: g\n"
 
 

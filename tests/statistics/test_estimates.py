@@ -230,6 +230,7 @@ def test_intervals_hold_their_mean_have_width_and_nest() -> None:
         mean, low, high, wide_low, wide_high = flat(average(noisy, clean))
         assert 0.0 <= wide_low <= low <= mean <= high <= wide_high
         assert low < high < math.inf
+        assert wide_high <= images / clean.sum() * (1 + 1e-12), "more than all images right is impossible"
 
 
 def test_more_draws_more_images_and_less_spread_narrow_the_intervals() -> None:

@@ -58,7 +58,6 @@ def error_message(console: Console, message: str) -> None:
 _ADVICE = frozenset(
     (
         "few_draws",
-        "rare_collapses",
         "one_draw",
         "no_batchnorm",
         "tied_kernels",
