@@ -161,6 +161,7 @@ def test_images_of_a_collection_are_looked_up_those_of_an_iterable_read_from_the
         (lambda x, y: ([[1], [1, 2]], y), DataError, "data: x can't be an array"),
         (lambda x, y: zip(x, y, strict=True), UsageError, "data is a zip: give a path, a tuple of two arrays"),
         (lambda x, y: [(x, y)], DataError, r"data: image 0: its label must be a whole number.*not in batches"),
+        (lambda x, y: [(x[0], 1), (x[1][:0], 1)], DataError, r"data: image 1: is uint8 \(0, .*no pixel"),
         (lambda x, y: [(x[0], 1), (x[1], 1.5)], DataError, r"data: image 1: its label must be a whole number"),
         (lambda x, y: [(x[0], 1), (x[1, 0, 0], 1)], DataError, r"data: image 1: is uint8 \(3,\)"),
         (lambda x, y: [], DataError, "data: gives no images"),

@@ -128,6 +128,8 @@ class Given:
         image, label = np.asarray(pair[0]), np.asarray(pair[1])
         if image.dtype.hasobject or image.ndim == 0:
             raise DataError(f"{where}: is no array of numbers, but {type(pair[0]).__name__}")
+        if image.size == 0:
+            raise DataError(f"{where}: is {image.dtype} {image.shape}, which has no pixel and no number; leave it out")
         if label.size != 1 or label.dtype.kind not in "iu":
             raise DataError(
                 f"{where}: its label must be a whole number, but is {label.dtype} {label.shape}; give images one by one, "

@@ -143,8 +143,9 @@ class ExecutorWorkers:
                 self._executor, self._deaths = None, self._deaths + 1
             if self._deaths >= _LIVES:
                 raise ProviderError(
-                    f"worker processes died {_LIVES} times before they had measured anything (out of memory, or killed?); "
-                    "what was measured so far is kept: try fewer --workers, or less --memory"
+                    f"worker processes died {_LIVES} times before they had measured anything (out of memory, killed, or "
+                    'started by a script of Python without `if __name__ == "__main__":`?); what was measured so far is kept: try '
+                    "fewer --workers, or less --memory"
                 ) from error
 
 
