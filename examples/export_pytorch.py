@@ -182,7 +182,11 @@ def of_timm(options: argparse.Namespace) -> tuple[Any, dict[str, Any], int, str]
         stop(f"{name} is no model of timm: python -c 'import timm; print(timm.list_models())' lists them", 2)
     fetched = options.checkpoint is None and not options.random
     more = {} if fetched else {"num_classes": CLASSES[options.dataset or "imagenet"]}
-    model = fetched_or_stop(lambda: timm.create_model(name, pretrained=fetched, **more), f"timm's weights of {name}")
+    model = fetched_or_stop(
+        lambda: timm.create_model(name, pretrained=fetched, **more),
+        f"timm's weights of {name}",
+        "~/.cache/huggingface (timm's own: ~/.cache/torch/hub)",
+    )
     known = model.pretrained_cfg
     side = known["input_size"][-1]
     inputs = {"dataset": "imagenet", "resize": math.floor(side / known["crop_pct"]), "crop": side, "scale": 255}
@@ -191,22 +195,24 @@ def of_timm(options: argparse.Namespace) -> tuple[Any, dict[str, Any], int, str]
     return model, inputs, options.size or side, source
 
 
-def fetched_or_stop(fetch: Any, what: str) -> Any:
-    """The result of `fetch`; where the network or a hub fails, one line that says what else can be done."""
-    import torch
+def fetched_or_stop(fetch: Any, what: str, kept: str) -> Any:
+    """The result of `fetch`; where the network or a hub fails, one line that says what else can be done.
 
+    `kept` is the folder where a file that was fetched lies.
+    """
     try:
         return fetch()
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         stop(
-            f"{what} can't be fetched here ({reason}). Without a network, put the file into {torch.hub.get_dir()}/checkpoints "
-            "on a machine that has it, give your own weights with --checkpoint FILE, or --random for the structure alone"
+            f"{what} can't be fetched here ({reason}). Without a network, bring them into {kept} from a machine that has fetched "
+            "them, give your own weights with --checkpoint FILE, or --random for the structure alone"
         )
 
 
 def of_torchvision(options: argparse.Namespace) -> tuple[Any, dict[str, Any], int, Any]:
     """The model, its card's [input], the side of its images, and the weights it has (None where others are to come)."""
+    import torch
     from torchvision import models
 
     names = models.list_models(module=models)
@@ -228,6 +234,7 @@ def of_torchvision(options: argparse.Namespace) -> tuple[Any, dict[str, Any], in
     model = fetched_or_stop(
         lambda: models.get_model(options.model, weights=weights if fetched else None, num_classes=classes, **extra),
         f"torchvision's weights {weights.name} of {options.model}",
+        f"{torch.hub.get_dir()}/checkpoints",
     )
     shown = weights.transforms()
     crop, resize = shown.crop_size[0], shown.resize_size[0]
