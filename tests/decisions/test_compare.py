@@ -203,6 +203,14 @@ def test_images_and_draws_that_all_have(files: nets.Files, models: list[Path], r
     assert difference["mean"] == pytest.approx(by_hand[0] - by_hand[1]), "paired by draw: the three that both have"
 
 
+def test_noise_in_which_nothing_is_random_needs_no_more_draws(files: nets.Files, models: list[Path]) -> None:
+    noise = ("--noise", "quantize", "--levels", 4, "--sweep", "all")
+    outcome = compared(*models[:2], "--data", files.data, *noise, "--json", "-")
+    assert outcome.code == 0
+    assert "nothing of quantize is random: one draw is every chip" in outcome.err
+    assert "--draws" not in outcome.err
+
+
 def test_one_draw_ranks_without_ties(files: nets.Files, models: list[Path]) -> None:
     outcome = compared(*models, "--data", files.data, "--snr", "5", "--draws", 1, "--json", "-")
     assert {each["tied"] for each in outcome.json["differences"]} == {None}

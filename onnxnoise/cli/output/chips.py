@@ -35,7 +35,7 @@ def written(console: Console, chip: Chip) -> None:
 
 def margins(console: Console, found: Margins) -> None:
     """Print the noise margin of all layers together, or of each layer, the least robust first."""
-    made = "chunks of images with draws of their own" if found.draws is None else f"{found.draws} draws"
+    made = "chunks of images with draws of their own" if found.draws is None else counted(found.draws, "draw")
     title_lines(console, found, f", {made} of seed {found.seed}; {found.provider}")
     level = level_of(found.noise)
     wanted = f"{METRIC_TITLES[found.metric]} {found.measure} of at least {found.target:g} of the clean one"

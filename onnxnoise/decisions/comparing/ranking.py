@@ -34,6 +34,7 @@ from onnxnoise.decisions.comparing.records import (
 )
 from onnxnoise.decisions.comparing.ties import Found, ModelSide, Pair, crossings, judged, pairs, scaled
 from onnxnoise.errors import RunFileError, UsageError
+from onnxnoise.noise.models import deterministic
 from onnxnoise.records import Interval, Notice
 from onnxnoise.results.caveats import FEW_DRAWS
 from onnxnoise.results.chance import chance_notice, chance_of
@@ -333,7 +334,13 @@ def _warnings(
     runs: Sequence[AnyRun], labels: Sequence[str], placings: Sequence[Placing], images: int
 ) -> Iterator[Notice]:
     fewest = min(placing.draws for placing in placings)
-    if fewest == 1:
+    if deterministic(runs[0].noise):
+        yield Notice(
+            "deterministic",
+            f"nothing of {runs[0].noise.chain} is random: one draw is every chip, and the ranking, by the means on these images, "
+            "has no ties",
+        )
+    elif fewest == 1:
         yield Notice(
             "one_draw",
             "one draw: ties can't be told, since nothing shows how much chips differ; use --draws 10 or more",
