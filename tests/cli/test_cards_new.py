@@ -59,7 +59,7 @@ def test_without_images_it_asks(folder: Path) -> None:
     assert "Which numbers was it trained on?" in outcome.out
     assert "onnxnoise bench tiny.onnx --card tiny.toml --data IMAGES, where IMAGES" in outcome.out
     refused(onnxnoise("cards", "new", "tiny.onnx"), 3, "tiny.toml", "-o")
-    refused(onnxnoise("cards", "new", "tiny.onnx", "-o", "no/where.toml"), 3, "no/where.toml", "folder")
+    refused(onnxnoise("cards", "new", "tiny.onnx", "-o", "tiny.toml/x.toml"), 3, "tiny.toml is no folder")
     assert Path("tiny.toml").read_text() == text
     bench = onnxnoise(
         "bench", "tiny.onnx", "--data", "signs.npz", "--snr", 10, "--sweep", "all", "--draws", 1, "--json", "-"
