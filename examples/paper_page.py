@@ -96,13 +96,18 @@ def _opening(study: Study) -> str:
     return (
         "# Which network survives weight noise: the paper's statements, measured again\n\n"
         "Fagbohungbe and Qian, *Benchmarking Inference Performance of Deep Learning Models on Analog Devices*, add white noise "
-        "to the weights of ten networks. Their weights are not to be had; here are networks of the same structures, trained on "
-        "CIFAR-10 (`examples/train_cifar10.py`), so what other images could turn is marked.\n\n"
-        f"Measured on {' and '.join(f'{count:,}' for count in images)} images of {first.dataset['name']}; "
+        "to the weights of ten networks. Their weights are not to be had; here are "
+        f"{len(next(iter(study.results.values())))} of the same structures, trained on CIFAR-10 "
+        "(`examples/train_cifar10.py`), so what other images could turn is marked.\n\n"
+        f"Measured on {_from_to(images)} images of {first.dataset['name']}, on which the clean accuracies are, too; "
         f"{'; '.join(sorted(designs))}. `group` is the paper's protocol: noise on the four tensors of a batch norm, one sigma "
         "for a layer. `affine` is noise on the scale and shift that hardware holds, a sigma for each tensor. Made by "
         "`python examples/paper_experiments.py`; do not edit."
     )
+
+
+def _from_to(counts: Sequence[int]) -> str:
+    return f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
 
 
 def _statements(study: Study) -> str:
@@ -261,8 +266,8 @@ def _all_layers(setting: str, results: Mapping[str, Result]) -> str:
         clean = result.clean.top1_hits / result.clean.images
         rows.append((name, f"{clean:.1%}", *(_percent(cells.get(level)) for level in levels)))
     return (
-        f"## `{setting}`: noise in all layers\n\nAccuracy in percent by sigma_noise over sigma_w, +- half of the 95 % interval."
-        f"\n\n{_table(rows)}"
+        f"## `{setting}`: noise in all layers\n\nAccuracy in percent by sigma_noise over sigma_w, +- half of the 95 % interval; "
+        f"an image whose outputs aren't finite counts as wrong.\n\n{_table(rows)}"
     )
 
 

@@ -46,6 +46,12 @@ def counted(count: int, noun: str, several: str = "") -> str:
     return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
 
 
+def among(numbers: Iterable[int]) -> str:
+    """Whole numbers: `3`, `3 and 5`, of more than two different ones `32 to 208`; 0 where there are none."""
+    found = [f"{number:,}" for number in sorted(set(numbers))] or ["0"]
+    return " and ".join(found) if len(found) < 3 else f"{found[0]} to {found[-1]}"
+
+
 def quoted(text: str) -> str:
     """A text that someone typed, in quotes and without hidden characters; over 40 characters, only the first 37 of them."""
     return repr(text.strip() if len(text) <= 40 else f"{text[:37]}...")

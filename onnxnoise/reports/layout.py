@@ -16,7 +16,7 @@ from onnxnoise.reports.chartdata import Datum
 from onnxnoise.reports.figures import NAMES, figure
 from onnxnoise.reports.figures.base import AnyFigure, Canvas, OfAllRuns, OfOneRun, dataset
 from onnxnoise.reports.views import METRIC_TITLES, View, one_level
-from onnxnoise.text import shortened
+from onnxnoise.text import among, shortened
 
 Spec: TypeAlias = dict[str, Any]
 Concat = Literal["hconcat", "vconcat"]
@@ -158,9 +158,8 @@ def about(view: View) -> str:
     """A line that says to what a run's figures apply: noise, policy, metric, clean accuracy, images and draws."""
     result = view.result
     draws = sorted({len(cell.draws) for cell in result.cells})
-    counts = " and ".join(str(number) for number in draws) or "no"
     return (
         f"{view.label}: {terms(result.noise)}; {METRIC_TITLES[view.metric]}, clean "
         f"{view.clean:.2%} on {result.clean.images:,} images of {shortened(str(result.dataset['name']), 40)}; "
-        f"{counts} draw{'' if draws == [1] else 's'}{agreement_said(result.dataset)}"
+        f"{among(draws)} draw{'' if draws == [1] else 's'}{agreement_said(result.dataset)}"
     )

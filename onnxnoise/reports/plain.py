@@ -12,7 +12,7 @@ from onnxnoise.reports.ranked import HEADINGS, Ranking
 from onnxnoise.reports.views import METRIC_TITLES, View, level_of
 from onnxnoise.results.falls import REACHED, cumulative, reached
 from onnxnoise.results.yields import yield_of
-from onnxnoise.text import counted, ranged
+from onnxnoise.text import among, counted, ranged
 
 _LAYERS = 15
 """The most layers of one run in a table, the least robust first."""
@@ -107,7 +107,7 @@ def _run(view: View) -> tuple[str, ...]:
         f"{parameters:,}",
         str(result.dataset["name"]),
         f"{result.clean.images:,}",
-        " and ".join(map(str, draws)) or "0",
+        among(draws),
     )
 
 

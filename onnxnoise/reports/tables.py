@@ -12,7 +12,7 @@ from onnxnoise.records import Cell, Estimate, Interval
 from onnxnoise.reports.ranked import HEADINGS, Row
 from onnxnoise.reports.style import KINDS
 from onnxnoise.reports.views import METRIC_TITLES, View, depths, level_of
-from onnxnoise.text import safe
+from onnxnoise.text import among, safe
 
 _MISSING = "<td class=none>–</td>"
 
@@ -94,7 +94,7 @@ def overview(found: Sequence[View]) -> str:
                 ),
                 text(str(result.dataset["name"])),
                 number(result.clean.images, f"{result.clean.images:,}"),
-                number(draws[-1] if draws else 0, " and ".join(map(str, draws)) or "0"),
+                number(draws[-1] if draws else 0, among(draws)),
                 text(result.bn),
                 text(units(result.noise)),
             ]

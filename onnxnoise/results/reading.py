@@ -63,7 +63,7 @@ def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
 
     Of all numbers of images (whole chunks from the first on) the one with the most image passes is chosen; then each (sweep,
     SNR) gets the number of draws at which the most passes are complete. The list has one Question unless draws differ, and
-    none if no clean pass is complete. A chunked run has one Question, for all of it.
+    none if no clean pass is complete. A chunked run has Questions for all of it, one where each sweep has the same levels.
     """
     if is_chunked(store.identity):
         return _of_chunked(store, metric)
@@ -87,11 +87,9 @@ def questions_of(store: RunStore, metric: Metric = "top1") -> list[Question]:
 
 
 def _of_chunked(store: RunStore, metric: Metric) -> list[Question]:
-    """One Question for the whole of a chunked run, whose cells need not be complete; none before its first tally."""
+    """Questions for the whole of a chunked run, whose cells need not be complete; none before its first tally."""
     done = store.done()
     begun = {(sweep, level) for sweep, _, level, _, _ in done if sweep != "clean"}
-    sweeps = tuple(sweep for sweep in _SWEEPS if any(sweep == name for name, _ in begun))
-    levels = tuple(level_of(setting_of(store.identity)).in_order(level for _, level in begun))
     last = _spec(store)
     chunks = store.chunks()
     draws = max([_most(last), *(draw + 1 for _, _, _, draw, _ in done)])
@@ -101,8 +99,12 @@ def _of_chunked(store: RunStore, metric: Metric) -> list[Question]:
     streams = streams_of(store)
     noisy = (each for each in store.description["layers"] if each["index"] in layers)
     rare = collapsing(store.identity["bn"], ((each["kind"], len(each["initializers"])) for each in noisy))
-    found = Question(levels, sweeps, draws, images, layers, metric, precision=goal, streams=streams, collapsing=rare)
-    return [found] if done else []
+    products = _products(dict.fromkeys(begun, draws), level_of(setting_of(store.identity))) or [(draws, (), ())]
+    return [
+        Question(levels, sweeps, draws, images, layers, metric, precision=goal, streams=streams, collapsing=rare)
+        for _, sweeps, levels in products
+        if done
+    ]
 
 
 def _most(last: Mapping[str, Any]) -> int:
@@ -179,7 +181,7 @@ def _opened(store: RunStore, metric: Metric | None) -> OpenedRun:
         )
     measured, planned = _progress(store, spec)
     if is_chunked(store.identity):
-        measured, planned = parts[0].measured, parts[0].planned
+        measured, planned = sum(part.measured for part in parts), sum(part.planned for part in parts)
     return OpenedRun(store.path, _merged(parts), classes_of(store), measured, planned)
 
 

@@ -224,6 +224,18 @@ class TestUnfinished:
         report([made.path], tmp_path / "page.html")
         assert "net is unfinished: 3 of 4 passes" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
+    def test_a_nested_one_of_two_commands_is_finished_where_both_are(self, tmp_path: Path) -> None:
+        """Single layers at SNR 10 and all layers at 2.5: nobody asked for single layers at 2.5, or for all at 10."""
+        asked = {"snrs": [2.5], "sweeps": ["all"], "draws": 1, "max_draws": 1}
+        made = RunFile(tmp_path / "run.sqlite", sweeps=("single", "all"), draws=1, asked=asked, design="nested")
+        made.forget(
+            "sweep = 'single' AND level != 10 OR sweep = 'all' AND level != 2.5 OR sweep != 'clean' AND start > 0"
+        )
+        run = open_run_file(made.path)
+        cells = {(cell.sweep, cell.level) for cell in run.result.cells}
+        assert cells == {("single", 10.0), ("all", 2.5)}
+        assert run.measured == run.planned == len(run.result.cells)
+
     def test_a_file_that_does_not_say_what_was_asked(self, tmp_path: Path) -> None:
         made = RunFile(tmp_path / "run.sqlite", sweeps=("all",), draws=2)
         made.forget("draw = 1 AND start = 21 AND level = 10")
@@ -285,15 +297,16 @@ def test_the_command(run: RunFile, tmp_path: Path) -> None:
         (["-o", "page.html", "--rows", "draws"], 2, ["--rows", ".csv"]),
         (["-o", "page.png", "--figure", "pie"], 2, ["--figure", "heatmap"]),
         (["-o", "rows.csv", "--metric", "top3"], 2, ["--metric", "top5"]),
-        (["-o", "folder/rows.csv"], 3, ["folder", "-o"]),
+        (["-o", "taken/rows.csv"], 3, ["taken", "-o"]),
     ],
 )
 def test_what_can_not_be_written(
     flags: list[str], code: int, words: list[str], run: RunFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("taken").touch()
     refused(onnxnoise("report", run.path, *flags), code, *words)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
 
 
 def test_a_run_file_is_never_overwritten(run: RunFile, tmp_path: Path) -> None:
