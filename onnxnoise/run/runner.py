@@ -111,6 +111,8 @@ def measured_run(
                         watcher.started(run)
                         if run.todo:
                             _measure(run, workers, watcher)
+                        elif not _is_known(run):
+                            run.store.begin(provenance(run))
                     keep_realized(run.experiment, run.store, run.question.levels)
                     yield run
                 except KeyboardInterrupt:
@@ -164,6 +166,12 @@ class _Keeper:
         self._store.append(self._waiting)  # where Ctrl-C comes in between, they still wait
         self._waiting, self._last = [], time.monotonic()
         self._spent += self._last - now
+
+
+def _is_known(run: Run) -> bool:
+    """Whether some command in the run file's records asked for all levels of this one: what a search tried wasn't asked for."""
+    asked = {*run.experiment.spec.swept}
+    return any(asked <= {*(record.get("spec", {}).get("levels") or ())} for record in run.store.runs())
 
 
 def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
