@@ -171,7 +171,8 @@ class _Keeper:
 def _is_known(run: Run) -> bool:
     """Whether some command in the run file's records asked for all levels of this one: what a search tried wasn't asked for."""
     asked = {*run.experiment.spec.swept}
-    return any(asked <= {*(record.get("spec", {}).get("levels") or ())} for record in run.store.runs())
+    specs = (record.get("spec", {}) for record in run.store.runs())
+    return any(asked <= {*(spec.get("levels") or spec.get("snrs") or ())} for spec in specs)
 
 
 def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
