@@ -96,8 +96,9 @@ class Card:
     @property
     def classes(self) -> int | None:
         """The number of classes that the card says its model tells apart: the data set's, after `label_offset` others."""
-        told = self.dataset is not None and not self.dataset.by_model
-        return self.dataset.classes + self.input.label_offset if self.dataset and told else None
+        if self.dataset is None or self.dataset.by_model:
+            return None
+        return self.dataset.classes + self.input.label_offset
 
     def counted(self, outputs: int) -> Card:
         """The card with as many classes as a model of so many `outputs` leaves, where it doesn't say how many.

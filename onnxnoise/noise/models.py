@@ -80,10 +80,11 @@ class Chain:
         if model is None:
             return lambda level: self.at(weights, drawn, level)
         made = model.over(weights, drawn[0])
-        if not self.compensated:
-            return made if written is None else lambda _: made(written)
+        read = made if written is None else lambda _: made(written)
+        if not (self.compensated and self.drifts):
+            return read
         programmed = _size(made(0.0))
-        return lambda level: _compensated(made(level if written is None else written), programmed)
+        return lambda level: _compensated(read(level), programmed)
 
     def shared_bytes(self, drawn: tuple[Drawn, ...], values: int) -> int:
         """The bytes that a function of `over` keeps, made of these random arrays of an initializer of so many values."""

@@ -184,12 +184,12 @@ def _numbers(image: ImageInput, spec: InputSpec) -> Finding:
 
 
 def _classes(network: Network, card: Card) -> Finding:
-    dataset, label_offset = card.dataset, card.input.label_offset
-    if dataset is None or dataset.by_model:
+    dataset, classes, label_offset = card.dataset, card.classes, card.input.label_offset
+    if dataset is None or classes is None:
         return Finding("classes", None, network.classes, None, "the card leaves them out: the model's outputs count")
     offset = f" and a label_offset of {label_offset}" if label_offset else ""
     own = "dataset" if dataset.name in KNOWN else "classes"
     why = f"the card is for {dataset.name}, {dataset.classes} classes{offset}; correct {own} or label_offset in [input]"
-    if network.classes is not None and card.classes is not None:
-        why += background(network.classes - card.classes, label_offset)
-    return _compared("classes", card.classes, network.classes, why)
+    if network.classes is not None:
+        why += background(network.classes - classes, label_offset)
+    return _compared("classes", classes, network.classes, why)

@@ -10,7 +10,7 @@ import numpy as np
 from onnxnoise.data.datasets import Dataset
 from onnxnoise.data.input import InputSpec
 from onnxnoise.data.sources.base import DataLayout
-from onnxnoise.data.sources.files import check_download, entries
+from onnxnoise.data.sources.files import PICKLE, check_download, entries
 from onnxnoise.data.sources.labels import NO_LABELS, check_labels, integer_labels
 from onnxnoise.data.sources.rows import ArrayImages, FileRows, open_rows, unpacked
 from onnxnoise.errors import DataError
@@ -33,7 +33,7 @@ PAIRS = (
 LABELS = "labels.npy"
 NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
 MAX_LABEL_BYTES = 1 << 30
-_PICKLE = b"\x80"
+_PICKLED = "holds pickled Python objects, which are never loaded: save it as an array of numbers"
 
 
 def has_arrays(path: Path, _: Dataset) -> bool:
@@ -73,8 +73,8 @@ def array_alone(data: Path) -> FileRows:
     if first_bytes(data, 6) == NPY:
         return array_in(data, None)
     names = _members(data)
-    wanted = [each for each, _ in PAIRS if each in names] or list(names)
-    if not wanted or (len(wanted) > 1 and wanted[0] not in {each for each, _ in PAIRS}):
+    wanted = [each for each, _ in PAIRS if each in names][:1] or list(names)
+    if len(wanted) != 1:
         raise DataError(f"{data}: holds {_listed(names)}; with --labels it must have one array of images")
     return array_in(data, names[wanted[0]])
 
@@ -149,10 +149,8 @@ def _members(data: Path) -> dict[str, str]:
 
 def _check_pickle(start: bytes, where: str) -> None:
     """Raise DataError for what begins as a pickle does."""
-    if start == _PICKLE:
-        raise DataError(
-            f"{where}: holds pickled Python objects, which are never loaded: save it as an array of numbers"
-        )
+    if start == PICKLE:
+        raise DataError(f"{where}: {_PICKLED}")
 
 
 def _listed(names: dict[str, str]) -> str:
@@ -172,7 +170,7 @@ def array_in(file: Path, member: str | None) -> FileRows:
         shape, fortran, dtype = read(stream)
         found = FileRows(file, member, stream.tell(), dtype, shape)
     if dtype.hasobject:
-        _check_pickle(_PICKLE, found.where)
+        raise DataError(f"{found.where}: {_PICKLED}")
     if fortran and len(shape) > 1:
         raise DataError(f"{found.where}: is in Fortran order: save numpy.ascontiguousarray of it")
     return found

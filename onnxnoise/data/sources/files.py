@@ -17,8 +17,8 @@ from onnxnoise.formats import bad_download
 LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
 """Folders that operating systems leave."""
 
-GZIP = b"\x1f\x8b"
-"""The first bytes of a file that is packed with gzip."""
+GZIP, PICKLE = b"\x1f\x8b", b"\x80"
+"""The first bytes of a file that is packed with gzip, and of a pickle of protocol 2 or later."""
 
 MOST_EMPTY_LINES = 10_000
 

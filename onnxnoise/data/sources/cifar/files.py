@@ -17,14 +17,13 @@ import numpy.typing as npt
 
 from onnxnoise.data.datasets import CIFAR10, CIFAR100
 from onnxnoise.data.sources.cifar.pickles import unpickle
-from onnxnoise.data.sources.files import GZIP, check_download, first_unpacked
+from onnxnoise.data.sources.files import GZIP, PICKLE, check_download, first_unpacked
 from onnxnoise.errors import DataError
 from onnxnoise.files import first_bytes, open_file
 
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
 MAX_BYTES = 256 << 20
-PICKLE = b"\x80"
 
 
 @dataclass(frozen=True)
