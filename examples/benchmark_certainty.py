@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 from pathlib import Path
 
@@ -76,19 +76,7 @@ def _pilot(spec: BenchSpec) -> tuple[Components, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run.sqlite"
         began = time.process_time()
-        bench(
-            BenchSpec(
-                spec.model,
-                spec.card,
-                spec.data,
-                spec.snrs,
-                spec.sweeps,
-                draws=DRAWS,
-                bn=spec.bn,
-                limit=IMAGES,
-                out=str(out),
-            )
-        )
+        bench(replace(spec, draws=DRAWS, limit=IMAGES, out=str(out)))
         seconds = time.process_time() - began
         with RunHits.opened(out) as run:
             found = run.side("all", (None,), spec.snrs[0], "top1", IMAGES)
@@ -107,20 +95,7 @@ def _default(spec: BenchSpec, goal: float) -> tuple[Cell, int, float]:
     with tempfile.TemporaryDirectory() as folder:
         began = time.process_time()
         out = str(Path(folder) / "run.sqlite")
-        result = bench(
-            BenchSpec(
-                spec.model,
-                spec.card,
-                spec.data,
-                spec.snrs,
-                spec.sweeps,
-                precision=goal,
-                max_draws=_MOST,
-                bn=spec.bn,
-                limit=spec.limit,
-                out=out,
-            )
-        )
+        result = bench(replace(spec, precision=goal, max_draws=_MOST, out=out))
         return result.cells[0], int(result.dataset["images"]), time.process_time() - began
 
 

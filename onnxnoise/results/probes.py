@@ -1,10 +1,15 @@
-"""Tells which levels of a run file a search tried, as `margin` does, and no command asked for by themselves."""
+"""Tells which levels of a run file its commands asked for, and which ones only a search tried, as `margin` does."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
+
+
+def levels_asked(spec: Mapping[str, Any]) -> tuple[float, ...]:
+    """The levels that a command asked for, by its `spec` as a run file keeps it; empty where it doesn't say."""
+    return tuple(spec.get("levels") or spec.get("snrs") or ())
 
 
 def probes(runs: Sequence[Mapping[str, Any]], levels: Iterable[float]) -> frozenset[float]:
@@ -15,7 +20,7 @@ def probes(runs: Sequence[Mapping[str, Any]], levels: Iterable[float]) -> frozen
     >>> sorted(probes([{"spec": {"levels": [0.1, 1000]}}, {"spec": {"levels": [10, 5]}}], [0.1, 3.2, 5, 10, 1000]))
     [0.1, 3.2, 1000]
     """
-    asked = [tuple(spec.get("levels") or spec.get("snrs") or ()) for run in runs for spec in [run.get("spec", {})]]
+    asked = [levels_asked(run.get("spec", {})) for run in runs]
     if not all(asked):
         return frozenset()
     between = frozenset(levels) - frozenset(chain(*asked))

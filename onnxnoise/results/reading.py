@@ -14,6 +14,7 @@ from onnxnoise.noise.models import level_of
 from onnxnoise.noise.settings import setting_of
 from onnxnoise.records import Result, TallyKey
 from onnxnoise.results.chance import classes_of
+from onnxnoise.results.probes import levels_asked
 from onnxnoise.results.question import Question, collapsing, is_chunked, streams_of
 from onnxnoise.results.run_file.database import is_database
 from onnxnoise.results.run_file.store import RunStore
@@ -214,7 +215,7 @@ def _progress(store: RunStore, spec: Mapping[str, Any]) -> tuple[int, int]:
     sizes = {chunk.start: len(chunk) for chunk in store.chunks()}
     begun = {(sweep, level) for sweep, _, level, _, _ in done if sweep != "clean"}
     sweeps = set(spec.get("sweeps") or (sweep for sweep, _ in begun))
-    levels = set(spec.get("levels") or spec.get("snrs") or (level for _, level in begun))
+    levels = set(levels_asked(spec) or (level for _, level in begun))
     draws = spec.get("draws") or max((key[3] for key in done), default=0) + 1
     limit = spec.get("limit") or max(sizes, default=0) + 1
     layers = store.identity["layers"]

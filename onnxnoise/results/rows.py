@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 
 from onnxnoise.errors import UsageError
 from onnxnoise.noise.models import level_of
-from onnxnoise.records import Cell, DrawHits, Estimate, LayerInfo, Result
+from onnxnoise.records import Cell, DrawHits, Estimate, LayerInfo, Realized, RealizedRange, Result
 from onnxnoise.results.as_json import strict_json
 from onnxnoise.results.reading import results_of
 from onnxnoise.words import Analog, Compensation, Policy, SigmaScope, Sweep
@@ -250,6 +250,8 @@ def _layer(result: Result, cell: Cell) -> dict[str, Any]:
 
 def _cells(result: Result) -> Iterator[CellRow]:
     clean = result.clean
+    realized: dict[tuple[int | None, float], Realized] = {(each.layer, each.level): each for each in result.realized}
+    over = {each.level: each for each in result.realized_layers}
     for cell in result.cells:
         negative = [draw.negative_variances for draw in cell.draws]
         yield CellRow(
@@ -265,20 +267,15 @@ def _cells(result: Result) -> Iterator[CellRow]:
             nonfinite=sum(draw.nonfinite for draw in cell.draws),
             negative_variances=max(negative),
             negative_variance_draws=sum(channels > 0 for channels in negative),
-            **_realized(result, cell),
+            **_realized(realized.get((cell.layer, cell.level)), over.get(cell.level) if cell.layer is None else None),
         )
 
 
-def _realized(result: Result, cell: Cell) -> dict[str, Any]:
+def _realized(layer: Realized | None, over: RealizedRange | None) -> dict[str, Any]:
     """The realized noise of a cell's layer, or of all layers together the median over them."""
-    names = ("snr", "gain", "offset")
-    found: dict[str, Any] = dict.fromkeys(names)
-    if cell.layer is None:
-        over = next((each for each in result.realized_layers if each.level == cell.level), None)
-        found = {name: each[1] if (each := getattr(over, name, None)) else None for name in names}
-    for one in result.realized:
-        if (one.layer, one.level) == (cell.layer, cell.level):
-            found = {name: getattr(one, name) for name in names}
+    found = {name: getattr(layer, name, None) for name in ("snr", "gain", "offset")}
+    if over is not None:
+        found = {name: each[1] if (each := getattr(over, name)) else None for name in found}
     return {f"realized_{name}": value for name, value in found.items()}
 
 

@@ -35,6 +35,7 @@ def summarize(store: RunStore, question: Question) -> Result | None:
     realized = [each for each in store.realized() if each.level in levels and each.layer in question.layers]
     realized.sort(key=lambda each: (each.layer, question.levels.index(each.level)))
     clean, chance = answer.clean, chance_of(store, question.images)
+    runs = tuple(store.runs())
     told: Metric = "top1" if clean.top5_hits is None else question.metric
     hits = clean.top1_hits if clean.top5_hits is None or told == "top1" else clean.top5_hits
     return Result(
@@ -56,10 +57,10 @@ def summarize(store: RunStore, question: Question) -> Result | None:
                 draws=question.draws,
                 precision=precision,
                 chunked=chunked,
-                probed=probes(store.runs(), levels),
+                probed=probes(runs, levels),
             ),
         ),
-        runs=tuple(store.runs()),
+        runs=runs,
         measured=sum(len(cell.draws) for cell in cells),
         planned=answer.planned,
         design=CHUNKED if chunked else "crossed",

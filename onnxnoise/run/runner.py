@@ -14,6 +14,7 @@ from typing import Self
 from onnxnoise.data.fit import check_clean
 from onnxnoise.errors import DataError, Interrupted, ModelError, UsageError
 from onnxnoise.records import Measured, Result, Tally
+from onnxnoise.results.probes import levels_asked
 from onnxnoise.results.run_file.leases import Leases
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
@@ -171,8 +172,7 @@ class _Keeper:
 def _is_known(run: Run) -> bool:
     """Whether some command in the run file's records asked for all levels of this one: what a search tried wasn't asked for."""
     asked = {*run.experiment.spec.swept}
-    specs = (record.get("spec", {}) for record in run.store.runs())
-    return any(asked <= {*(spec.get("levels") or spec.get("snrs") or ())} for spec in specs)
+    return any(asked <= {*levels_asked(record.get("spec", {}))} for record in run.store.runs())
 
 
 def _measure(run: Run, workers: Workers, watcher: Watcher) -> None:
