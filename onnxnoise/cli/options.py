@@ -78,7 +78,7 @@ def _made(run: Callable[..., None], name: str) -> Any:
     made = typer.main.get_command(alone)
     for parameter in made.params:
         if isinstance(parameter, TyperArgument):
-            _plain(parameter, [each for each in every.values() if not each.names])
+            _plain(parameter, every[str(parameter.name)])
     parse = made.parse_args
 
     def parsed(context: Any, words: list[str]) -> list[str]:
@@ -93,9 +93,8 @@ def _made(run: Callable[..., None], name: str) -> Any:
     return made
 
 
-def _plain(argument: Any, known: Sequence[Flag]) -> None:
+def _plain(argument: Any, each: Flag) -> None:
     """Make help say an argument as an option's value: `MODEL`, `[MODEL]` where it may be left out; not `{MODEL} <str>`."""
-    (each,) = (each for each in known if each.metavar == argument.metavar)
     said = f"{each.metavar}..." if each.many else each.metavar
     argument.get_usage_pieces = lambda _: [said if argument.required else f"[{said}]"]
     argument.get_help_record = lambda _: (each.metavar, argument.help)

@@ -123,6 +123,10 @@ class Level:
         """The size of the noise: `20 %`; of a level that is no size, the level."""
         return f"{self.percent(level):.3g} %" if self.sized else self.number(level)
 
+    def size_text(self, level: float) -> str:
+        """The size of the noise: `20 %`; nothing of a level that is no size."""
+        return self.percent_text(level) if self.sized else ""
+
     def long_text(self, level: float) -> str:
         """The level with its name and the size of the noise: `SNR 5 (20 %)`, `t 1h`."""
         return f"{self.text(level)} ({self.percent_text(level)})" if self.sized else self.text(level)

@@ -138,7 +138,7 @@ def _depths(view: View) -> Iterator[PlainTable]:
 
 
 def _at(view: View, value: float) -> tuple[str, str]:
-    return view.level.number(value), view.level.percent_text(value) if view.level.sized else ""
+    return view.level.number(value), view.level.size_text(value)
 
 
 def _mean(view: View, cell: Cell | None) -> str:

@@ -66,12 +66,13 @@ def interval(ends: Interval, scale: int, digits: int) -> str:
 
 def level_heading(level: Level, value: float) -> str:
     """The heading of the column of one level, with the size of the noise below it, where the level has one."""
-    return escape(level.text(value)) + (f"<small>{level.percent_text(value)}</small>" if level.sized else "")
+    size = level.size_text(value)
+    return escape(level.text(value)) + (f"<small>{size}</small>" if size else "")
 
 
 def noise(view: View, level: float) -> str:
     """A td of a level, with the size of the noise below it, where the level has one."""
-    return number(level, view.level.number(level), view.level.percent_text(level) if view.level.sized else "")
+    return number(level, view.level.number(level), view.level.size_text(level))
 
 
 def overview(found: Sequence[View]) -> str:

@@ -13,7 +13,7 @@ from onnxnoise.noise.base import Level
 from onnxnoise.noise.models import readable
 from onnxnoise.records import Estimate, Interval, LayerInfo, MeasuredModel, Notice, TallyKey
 from onnxnoise.results.as_json import measured_json
-from onnxnoise.results.chunked import next_draws
+from onnxnoise.results.chunked import Widths, next_draws
 from onnxnoise.results.question import CellKey, Question
 from onnxnoise.results.run_file.store import RunStore
 from onnxnoise.results.summary import summarize
@@ -22,7 +22,6 @@ from onnxnoise.run.runner import measured_run
 from onnxnoise.run.schedules import CLEAN, jobs
 from onnxnoise.run.watching import Watching, unwatched
 from onnxnoise.spec import BenchSpec
-from onnxnoise.statistics.stopping import FEWEST
 from onnxnoise.text import counted
 from onnxnoise.words import Kind, Metric
 
@@ -177,6 +176,8 @@ class Bisection:
             [("all", None)] if question.sweeps == ("all",) else [("single", layer) for layer in question.layers]
         )
         self._known: dict[Curve, dict[float, Estimate]] = {curve: {} for curve in self.curves}
+        self._done: set[TallyKey] = set()
+        self._widths: Widths = {}
 
     def about(self, level: Level) -> str:
         loud, quiet = map(level.number, self.ends)
@@ -184,14 +185,14 @@ class Bisection:
         return f"{level.name}s from {loud} to {quiet} by bisection, {'' if self.crossed else 'at most '}{draws}"
 
     def round(self, store: RunStore) -> list[Job]:
-        done = store.done()
+        done = self._done = store.done()
         wanted: list[tuple[Curve, float]] = []
         for curve in self.curves:
             wanted += [(curve, level) for level in dict.fromkeys(self._next(store, curve))]
         if not self.crossed:
             owed: dict[CellKey, list[int]] = {}
             for curve, level in wanted:
-                owed |= next_draws(store, self._asked(curve, level))
+                owed |= next_draws(store, self._asked(curve, level), done=done, widths=self._widths)
             return jobs(self.chunks, owed, done)
         crossed = []
         for chunk in self.chunks:
@@ -203,7 +204,7 @@ class Bisection:
 
     def margin(self, store: RunStore, curve: Curve, layers: Mapping[int, LayerInfo]) -> Margin:
         """The margin of one curve, once its bisection is done."""
-        known = self._known[curve]
+        known, self._done = self._known[curve], store.done()
         _, level = self._bisected(store, curve, _mean)
         misses, _ = self._bisected(store, curve, _upper)
         _, meets = self._bisected(store, curve, _lower)
@@ -278,9 +279,8 @@ class Bisection:
         known = self._known[curve]
         if level not in known:
             asked = self._asked(curve, level)
-            done = store.done()
-            owed = not self.crossed and bool(next_draws(store, asked, done=done))
-            if owed and not _is_at_a_look(store, asked, done):
+            owed = not self.crossed and bool(next_draws(store, asked, done=self._done, widths=self._widths))
+            if owed and not self._is_at_a_look(store, asked):
                 return None
             result = summarize(store, asked)
             if result is None or not result.cells:
@@ -303,15 +303,14 @@ class Bisection:
         low, high = (estimate.mean + CLEAR * (end - estimate.mean) for end in estimate.sampled)
         return not low < self.question.target < high
 
+    def _is_at_a_look(self, store: RunStore, asked: Question) -> bool:
+        """Whether the one cell of a question has all draws of a look and no others.
 
-def _is_at_a_look(store: RunStore, asked: Question, done: set[TallyKey]) -> bool:
-    """Whether the one cell of a question has all draws of a look and no others.
-
-    A run that was killed on the way to a look goes on to it, and so decides as it would have.
-    """
-    (cell,) = asked.cells
-    drawn = {key[3]: key for key in done if key[:3] == cell}
-    if len(drawn) < FEWEST or max(drawn) != len(drawn) - 1:
-        return False
-    look = next_draws(store, asked, done=done - {drawn[max(drawn)]})
-    return len(look[cell]) == len(drawn)
+        A run that was killed on the way to a look goes on to it, and so decides as it would have.
+        """
+        (cell,) = asked.cells
+        drawn = {key[3]: key for key in self._done if key[:3] == cell}
+        if not drawn or max(drawn) != len(drawn) - 1:
+            return False
+        look = next_draws(store, asked, done=self._done - {drawn[max(drawn)]}, widths=self._widths)
+        return len(look[cell]) == len(drawn)

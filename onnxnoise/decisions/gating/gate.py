@@ -160,9 +160,9 @@ def gate_model(spec: BenchSpec, rules: Rules, watching: Watching = unwatched) ->
     more.
 
     `spec` says how the model is benched; its levels and sweeps are the rules'. Draws that its run file has are used. Where
-    the draws (`spec.max_draws`, by default `betting.most_draws`) or the time (`spec.budget`) are used up, a rule stays
-    inconclusive. Of noise in which nothing is random there is one chip, which meets all images at once. Raises OnnxNoiseError's
-    subclasses for a model, card, images or run file that can't be used.
+    the draws (`betting.most_draws`) or the time (`spec.budget`) are used up, a rule stays inconclusive. Of noise in which
+    nothing is random there is one chip, which meets all images at once. Raises OnnxNoiseError's subclasses for a model, card,
+    images or run file that can't be used.
     """
     spec = gated_spec(spec, rules)
     with ExitStack() as stack:

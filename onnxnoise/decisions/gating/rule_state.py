@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from onnxnoise.records import NoiseSetting, Verdict
 from onnxnoise.results.chance import CAUSES
 from onnxnoise.selection import Selectable, select_layers
 from onnxnoise.statistics.betting import Bets, against_all, bounds, evidence, most
-from onnxnoise.text import counted, shortened
+from onnxnoise.text import counted, ranged, shortened
 from onnxnoise.words import SWEEPS
 
 
@@ -121,13 +122,16 @@ class Case:
         if rule.baseline is not None:
             return self._over_baseline(run, place, found, partial=partial)
         hits, kept = found.shares(found.hits, found.clean, one_chip=run.one_chip)
-        again = (found.starts, tuple(found.sizes) if found.starts else (), 1.0 - rule.confidence, run.one_chip)
-        at_once = found.crossed and not run.one_chip
+        more = {**self._chunks(found), "at_once": found.crossed and not run.one_chip, "one_chip": run.one_chip}
         if rule.relative_to == CLEAN:
-            return Bets(accuracy / clean, hits, kept, 0.0, 0.0, 1.0 / clean, at_once, *again)
+            return Bets(accuracy / clean, hits, kept, highest=1.0 / clean, **more)
         value, floor = (accuracy - clean, -1.0) if rule.from_clean else (accuracy, 0.0)
         gains = hits - kept if rule.from_clean else hits
-        return Bets(value, gains, np.ones_like(gains), floor, 1.0, math.inf, at_once, *again)
+        return Bets(value, gains, np.ones_like(gains), floor, 1.0, **more)
+
+    def _chunks(self, found: Draws) -> dict[str, Any]:
+        """The chunks of draws as `Bets` takes them: where they start, how many images each has, and the error of their test."""
+        return {"starts": found.starts, "sizes": tuple(found.sizes), "error": 1.0 - self.rule.confidence}
 
     def _draws(self, run: GatedRun, place: Place, images: int) -> Draws | None:
         rule = self.rule
@@ -189,8 +193,7 @@ class Case:
                 return None
             raise self._without_hits(run)
         hits, theirs = found.shares(found.hits, base.hits)
-        again = (found.starts, tuple(found.sizes), 1.0 - rule.confidence)
-        return Bets(found.accuracy / base.accuracy, hits, theirs, 0.0, 0.0, math.inf, False, *again)
+        return Bets(found.accuracy / base.accuracy, hits, theirs, **self._chunks(found))
 
     def _without_hits(self, run: GatedRun) -> RunFileError:
         rule, baseline = self.rule, self.baseline
@@ -260,7 +263,7 @@ def _message(case: Case, cell: CellVerdict | None, for_it: float) -> str:
     bets = next(iter(case.bets.values()))
     many, one = (bets.chunks, "image") if bets.one_chip else (cell.draws, "draw")
     met = f"{'on' if bets.one_chip else 'in'} {counted(many, one)}"
-    said = f"{where}{rule.quantity} {cell.value:.4f} [{cell.low:.4f}, {cell.high:.4f}] {met}"
+    said = f"{where}{rule.quantity} {ranged(cell.value, (cell.low, cell.high), '.4f')} {met}"
     if verdict != "inconclusive":
         ends, log = ("is at least", for_it) if verdict == "pass" else ("is below", case.against_all)
         return f"evidence {odds(log)}: {said} {ends} {rule.limit:g}"

@@ -46,7 +46,8 @@ def _digests(path: Path, card: str | None, run: GatedRun, told: Sequence[Mapping
     """The digests that the data at a path may have in this run; none where nothing lies there, or no card of the run does."""
     if not path.exists():
         return
-    for each in told:
+    alike = {tuple(str(each.get(key)) for key in ("model", "card", "labels", "limit")): each for each in told}
+    for each in alike.values():
         if (known := _card(card, each, run)) is None:
             continue
         for channels in _CHANNELS:

@@ -13,6 +13,7 @@ from typing import Any
 
 from onnxnoise.decisions.gating.rules import RULES_FILE
 from onnxnoise.errors import RunFileError
+from onnxnoise.files import make_place
 from onnxnoise.flags import bench_flags
 from onnxnoise.noise.models import level_of
 from onnxnoise.records import Estimate, Result
@@ -62,7 +63,7 @@ def start(spec: BenchSpec, given: Mapping[str, Any], folder: Path, watching: Wat
     least = max(0.01, math.floor(100 * (worst - _SLACK)) / 100)
     texts = (_rules(spec, given, folder, level, least, found), *_jobs(spec.model, folder))
     for path, text in zip(paths, texts, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_place(path)
         path.write_text(text, encoding="utf-8", newline="\n")
     return Started(spec.model, paths, level, least, found, result)
 

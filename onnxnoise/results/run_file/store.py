@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from onnxnoise.errors import RunFileError
+from onnxnoise.files import make_place
 from onnxnoise.records import Realized, Tally, TallyKey
 from onnxnoise.results.run_file.database import Database, is_database
 from onnxnoise.selection import index_ranges
@@ -218,7 +219,7 @@ def _check_place(path: Path) -> None:
     if path.is_dir():
         raise RunFileError(f"{path}: is a folder; name a file in it with --out")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_place(path)
     except OSError as error:
         raise RunFileError(
             f"{path}: can't be written: its folder can't be made ({error.strerror or error}); name another file with --out"
