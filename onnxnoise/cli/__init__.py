@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from contextlib import suppress
 
 
 def main() -> None:
-    """Run the `onnxnoise` command and exit with its code. Python's warnings are for who writes programs: `-W` shows them."""
+    """Run the `onnxnoise` command and exit with its code. Python's warnings are for who writes programs: `-W` shows them.
+
+    An interrupted command ends at once: Python would wait for its threads, and one may wait for ever for the work that ended.
+    """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    from onnxnoise.cli.app import INTERRUPTED
     from onnxnoise.cli.app import main as run
 
-    run()
+    try:
+        run()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(
+                    AttributeError, OSError, ValueError
+                ):  # the shell has closed it, or nobody reads it any more
+                    stream.flush()
+            os._exit(INTERRUPTED)
+        raise

@@ -147,11 +147,9 @@ def _exit_codes() -> Iterator[None]:
     except Interrupted as error:
         _say(f"interrupted; {error}")
         code = INTERRUPTED
-        _leave_at_once(code)
     except KeyboardInterrupt:
         _say("interrupted")
         code = INTERRUPTED
-        _leave_at_once(code)
     except MemoryError as error:
         from onnxnoise.machine import memory
 
@@ -184,14 +182,6 @@ def _exit_codes() -> Iterator[None]:
     else:
         return
     sys.exit(code)
-
-
-def _leave_at_once(code: int) -> None:
-    """End the process where ONNX Runtime still works on something, which Python would wait for; else do nothing."""
-    attended = sys.modules.get("onnxnoise.runtime.attended")
-    if attended is not None and attended.is_running():
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def _usage(error: Any) -> str:

@@ -243,6 +243,24 @@ def test_exit_codes(
     assert [word for word in words if word not in outcome.error] == []
 
 
+WAITED_FOR = """
+import threading
+from onnxnoise import cli
+from onnxnoise.cli import app
+def interrupted(**_):
+    threading.Thread(target=threading.Event().wait).start()
+    raise KeyboardInterrupt
+app.app = interrupted
+cli.main()
+"""
+
+
+def test_no_thread_holds_an_interrupted_command() -> None:
+    """Python itself would wait for a thread that waits for ever for work which the interrupt has ended."""
+    ended = subprocess.run([sys.executable, "-c", WAITED_FOR], check=False, capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stderr) == (130, "error: interrupted\n")
+
+
 def test_a_bug_shows_its_traceback_where_asked(files: nets.Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxnoise.run.runner.bench", failing(RuntimeError("surprise")))
     monkeypatch.setenv("ONNXNOISE_TRACEBACK", "1")
