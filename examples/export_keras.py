@@ -9,11 +9,11 @@ Tried with Python 3.11, each in an environment of its own:
 
     python examples/export_keras.py MobileNetV2                                       # ImageNet's weights are fetched
     python examples/export_keras.py net.keras --dataset cifar10 --scale 255 --mean 0.49 0.48 0.45 --std 1 1 1
-    python examples/export_keras.py saved_models/cifar10_ResNet32v1_model.123.h5 --card resnet32-cifar10 --subtract cifar10
+    python examples/export_keras.py cifar10_ResNet32v1_model.123.h5 --subtract cifar10 --card template-keras-cifar10
     python examples/export_keras.py --carry resnet20-cifar10                          # the bundled weights, from Keras
 
 A file that Keras's own CIFAR-10 example saved wants the training images' mean subtracted, pixel by pixel: `--subtract`
-puts that into the file, so that its input is pixel/255 as the card says. `--random` needs no weights and shows the structure.
+puts that into the file, so that its input is pixel/255 as that card says. `--random` needs no weights and shows the structure.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ from torch import nn
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
 CROP_PADDING = 4
+SMALL_SIDE = 24
 DEFAULT = "resnet20-cifar10"
 
 
@@ -62,6 +63,8 @@ class Settings:
     rate: float
     smoothing: float
     clip: float
+    precision: str
+    small_epochs: int
 
 
 @dataclass(frozen=True)
@@ -201,8 +204,11 @@ class Training:
     def gradients(self, replica: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
         """Of the loss by that replica's weights, left in them."""
         replica.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16):
-            logits = replica(normalized(images.to(self.device)))
+        inputs = normalized(images.to(self.device))
+        if self.epoch < self.settings.small_epochs:
+            inputs = F.interpolate(inputs, (SMALL_SIDE, SMALL_SIDE), mode="bilinear", antialias=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            logits = replica(inputs)
             loss = F.cross_entropy(logits, labels.to(self.device), label_smoothing=self.settings.smoothing)
         loss.backward()
         return float(loss.detach())
@@ -340,6 +346,8 @@ def main() -> None:
         network.rate,
         network.smoothing,
         network.clip,
+        network.precision,
+        network.small_epochs,
     )
     counted(network.make(), network)
     try:

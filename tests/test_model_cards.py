@@ -207,7 +207,13 @@ WANTED = {
     "shufflenetv2-x0.25-cifar10": 0.78,
 }
 """Accuracy without noise that a network must have to be bundled; 84 % for the others."""
-TEMPLATES = ("template-keras-caffe", "template-keras-tf", "template-tensorpack", "template-torchvision")
+TEMPLATES = (
+    "template-keras-caffe",
+    "template-keras-cifar10",
+    "template-keras-tf",
+    "template-tensorpack",
+    "template-torchvision",
+)
 
 
 def test_every_bundled_card_is_one_of_the_papers_models_or_stands_for_one_or_is_a_template() -> None:

@@ -167,7 +167,7 @@ def test_classes_are_those_of_the_data() -> None:
 
 
 def test_a_mean_image_before_the_first_weight_is_no_layer(tmp_path: Path) -> None:
-    """What the recipes of resnet32-cifar10 and resnet56-cifar10 put into the file."""
+    """What the recipe of template-keras-cifar10 puts into the file."""
     text = MERGED.replace("(float[N,3,32,32] image,", "(float[N,3,32,32] image, float[1,3,32,32] mean,")
     text = text.replace("c = Conv", "x = Sub (image, mean)\n    c = Conv").replace("(image, c_w", "(x, c_w")
     assert [layer.kind for layer in written(text, tmp_path).layers] == ["conv", "dense"]
