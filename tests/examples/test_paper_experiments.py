@@ -60,6 +60,7 @@ def test_the_page_says_of_each_statement_what_the_run_files_do(
     # six times the same network: no two of them can be told apart, whatever the noise
     for statement in ("VGG16 is the most robust", "Deeper networks of a family are more robust"):
         assert "**can't be told**" in rows[statement]
+    assert rows[next(name for name in rows if name.startswith("Table III"))].count("in the paper)") == 4 * 3
     result = open_run_file(out / "group" / "vgg16-slim-cifar10.sqlite").result
     (cell,) = (cell for cell in result.cells if cell.sweep == "all" and cell.level == 5)
     mean = sum(draw.top1_hits for draw in cell.draws) / sum(draw.clean_top1_hits for draw in cell.draws)
@@ -84,6 +85,9 @@ def test_a_statement_holds_where_every_answer_that_can_be_told_is_yes(experiment
     }
     for answers, verdict in said.items():
         assert Statement("", [Answer("", answer, "") for answer in answers]).verdict == verdict
+    asked = [Answer("group, SNR 5", yes, "") for yes in (False, False)]
+    asked += [Answer("affine, SNR 5", yes, "") for yes in (True, None, False)]
+    assert Statement("", asked).verdict == "**depends**: 0 of 2 under `group`, 1 of 2 under `affine`, 1 can't be told"
 
 
 @pytest.mark.parametrize(
