@@ -165,6 +165,11 @@ def main() -> int:
     parser.add_argument(
         "--precision", type=float, help="half-width of the intervals to stop at (default: bench's 0.01)"
     )
+    parser.add_argument(
+        "--layer-precision",
+        type=float,
+        help="the same for noise in one layer and in the first L (default: --precision)",
+    )
     parser.add_argument("--limit", type=int, help="only the first N images")
     parser.add_argument("--workers", type=int, help="processes that measure")
     parser.add_argument("--no-clean-check", action="store_true", help="go on where a card's clean accuracy is not met")
@@ -250,6 +255,8 @@ def _specs(entry: Entry, setting: Setting, data: Mapping[str, str], options: arg
         yield BenchSpec(entry.model, **asked)
         return
     yield BenchSpec(entry.model, sweeps=ALL, snrs=ALL_SNRS, **asked)
+    if "precision" in asked and options.layer_precision is not None:
+        asked["precision"] = options.layer_precision
     yield BenchSpec(entry.model, sweeps=LAYERS, snrs=tuple(map(float, options.snr.split(","))), **asked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
@@ -22,10 +23,9 @@ def main() -> None:
         run()
     except SystemExit as end:
         if end.code == INTERRUPTED:
+            atexit._run_exitfuncs()  # what libraries do at the end, but for the wait
             for stream in (sys.stdout, sys.stderr):
-                with suppress(
-                    AttributeError, OSError, ValueError
-                ):  # the shell has closed it, or nobody reads it any more
+                with suppress(AttributeError, OSError, ValueError):  # closed by the shell, or nobody reads it any more
                     stream.flush()
             os._exit(INTERRUPTED)
         raise

@@ -22,8 +22,12 @@ _AGREES = {True: Text("agrees"), False: Text("differs", "red"), None: Text("not 
 
 
 def card_list(console: Console, rows: Sequence[tuple[str, ...]]) -> None:
-    """Print the bundled cards: name, whether the weights are bundled, data set, number of layers, and the model's title."""
-    columns_table(console, ("card", "weights", "images", "layers", "model"), rows, right=("layers",))
+    """Print the bundled cards: name, whether the weights are bundled, data set, the model's title, and where there is room for it
+    the number of layers.
+    """
+    columns_table(
+        console, ("card", "weights", "images", "layers", "model"), rows, right=("layers",), give_way=("layers",)
+    )
 
 
 def noise_list(console: Console, headings: Sequence[str], rows: Sequence[tuple[str, ...]], legend: str) -> None:
