@@ -11,7 +11,7 @@ After every epoch all that the training consists of is saved beside the ONNX fil
 after an interruption goes on from there, to the same weights. The file is written only if the network reaches its target on
 the 10,000 test images; a training that diverges, or falls short, is an error that says what was reached.
 
-20 minutes to two hours on two idle cores with bfloat16 matrix units, several times that without them. Each of two workers takes
+Ten minutes to two hours on two idle cores with bfloat16 instructions, several times that without them. Each of two workers takes
 one half of every batch on one core: they don't wait for each other inside an operator, which on cores that other programs
 use as well would cost several times the time.
 """
