@@ -189,6 +189,7 @@ def main() -> int:
                         result = bench(spec, progress)
                     terminal.warnings(aside, result.warnings)
         study = Study(
+            _flags(options),
             {
                 setting.name: {
                     entry.name: open_run_file(_file(options.out, setting, entry)).result for entry in entries
@@ -213,6 +214,14 @@ def main() -> int:
         terminal.error_message(aside, str(error))
         return error.exit_code
     return 0
+
+
+def _flags(options: argparse.Namespace) -> str:
+    """The flags that decide what is measured, as they were given; of images the name of their file or folder."""
+    given = {name: getattr(options, name) for name in ("precision", "layer_precision", "snr", "draws", "limit")}
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None]
+    flags += [f"--data {dataset}={Path(path).name}" for dataset, path in map(_pair, options.data)]
+    return " ".join(flags)
 
 
 def _card(name: str) -> Card:

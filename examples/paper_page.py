@@ -36,8 +36,12 @@ TABLE_III = (
 
 @dataclass(frozen=True)
 class Study:
-    """All that was measured: results by setting and network, comparisons by (setting, experiment, first of the family)."""
+    """All that was measured: results by setting and network, comparisons by (setting, experiment, first of the family).
 
+    `flags` are those that decided what is measured.
+    """
+
+    flags: str
     results: Mapping[str, Mapping[str, Result]]
     comparisons: Mapping[tuple[str, str, str], Comparison]
 
@@ -117,7 +121,7 @@ def _opening(study: Study) -> str:
         f"Measured on {_from_to(images)} images of {first.dataset['name']}, on which the clean accuracies are, too; "
         f"{'; '.join(sorted(designs))}. `group` is the paper's protocol: noise on the four tensors of a batch norm, one sigma "
         "for a layer. `affine` is noise on the scale and shift that hardware holds, a sigma for each tensor. Made by "
-        "`python examples/paper_experiments.py`; do not edit."
+        f"`python examples/paper_experiments.py {study.flags}`; do not edit."
     )
 
 

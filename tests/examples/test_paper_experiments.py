@@ -55,6 +55,7 @@ def test_the_page_says_of_each_statement_what_the_run_files_do(
     words += ["--snr", "5,1", "--settings", "group,seed40,seed30,quantize"]
     assert run(experiments, monkeypatch, *words) == 0
     page = (out / "README.md").read_text()
+    assert "`python examples/paper_experiments.py --snr 5,1 --draws 2 --data cifar10=test_batch.bin`" in page
     rows = {row.split(" | ")[0].strip("| "): row for row in page.splitlines() if row.startswith("| ")}
     assert not [name for name, row in rows.items() if "not measured" in row]
     # six times the same network: no two of them can be told apart, whatever the noise
