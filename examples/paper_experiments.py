@@ -27,12 +27,13 @@ stuck cell in a thousand.
 
 What was measured stays in OUT, a run file for each model and setting: the same command goes on after an interruption, and
 measures only what is missing after --limit or --draws has grown. OUT/README.md has the statements, OUT/report-*.html all figures
-and tables; comparisons are printed, and written as JSON for each experiment.
+and tables, OUT/SETTING/NAME.json.gz the JSON of each run; comparisons are printed, and written as JSON for each experiment.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ from onnxnoise.decisions.comparing.records import Comparison, to_json
 from onnxnoise.decisions.reporting import report
 from onnxnoise.errors import OnnxNoiseError, UsageError
 from onnxnoise.fields import one_of
+from onnxnoise.results.as_json import to_json as json_of_run
 from onnxnoise.results.reading import open_run_file
 from onnxnoise.run.runner import bench
 from onnxnoise.spec import BenchSpec
@@ -203,6 +205,10 @@ def main() -> int:
                 for experiment, family, found in _compared(setting, entries, options.out, shown)
             },
         )
+        for name, results in study.results.items():
+            for model, result in results.items():
+                packed = gzip.compress(json_of_run(result).encode(), mtime=0)
+                (options.out / name / f"{model}.json.gz").write_bytes(packed)
         (options.out / "README.md").write_text(page(study), encoding="utf-8")
         for setting in settings:
             if setting in PROTOCOLS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import sys
@@ -66,6 +67,8 @@ def test_the_page_says_of_each_statement_what_the_run_files_do(
     (cell,) = (cell for cell in result.cells if cell.sweep == "all" and cell.level == 5)
     mean = sum(draw.top1_hits for draw in cell.draws) / sum(draw.clean_top1_hits for draw in cell.draws)
     assert f"group, SNR 5: vgg16-slim-cifar10 {mean:.3f} [" in rows["VGG16 is the most robust"]
+    packed = json.loads(gzip.decompress((out / "group" / "vgg16-slim-cifar10.json.gz").read_bytes()))
+    assert packed["clean"]["top1_hits"] == result.clean.top1_hits
     kept = json.loads((out / "group" / "all-layers-cifar10.json").read_text())
     assert len(kept["differences"]) == 8 * 15 * 2 + 2 * 15 * 2, "pairs at all levels of all layers, and of A_avr"
     before = {path: path.read_bytes() for path in out.glob("*/*.sqlite")}
