@@ -121,7 +121,8 @@ def _opening(study: Study) -> str:
         f"Measured on {_from_to(images)} images of {first.dataset['name']}, on which the clean accuracies are, too; "
         f"{'; '.join(sorted(designs))}. `group` is the paper's protocol: noise on the four tensors of a batch norm, one sigma "
         "for a layer. `affine` is noise on the scale and shift that hardware holds, a sigma for each tensor. Made by "
-        f"`python examples/paper_experiments.py {study.flags}`; do not edit."
+        f"`python examples/paper_experiments.py {study.flags}`; do not edit. Beside it: the report pages, which have every "
+        "figure, and the JSON of each run and comparison."
     )
 
 

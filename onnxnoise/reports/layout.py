@@ -22,6 +22,8 @@ Spec: TypeAlias = dict[str, Any]
 Concat = Literal["hconcat", "vconcat"]
 _ROW, _COLUMN, _WIDE = 360, 330, 760
 """Widths of a chart in pixels, by the figure's slot."""
+_TITLE = 80
+"""Characters of runs' labels that an image's title has room for."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def image(found: Sequence[View], made: Sequence[Drawing]) -> Spec:
     return {
         "$schema": alt.SCHEMA_URL,
         "title": {
-            "text": f"Accuracy under weight noise: {', '.join(view.label for view in found)}",
+            "text": f"Accuracy under weight noise: {_named(found)}",
             "subtitle": [about(view) for view in found],
             "fontSize": 15,
             "offset": 12,
@@ -163,3 +165,9 @@ def about(view: View) -> str:
         f"{view.clean:.2%} on {result.clean.images:,} images of {shortened(str(result.dataset['name']), 40)}; "
         f"{among(draws)} draw{'' if draws == [1] else 's'}{agreement_said(result.dataset)}"
     )
+
+
+def _named(found: Sequence[View]) -> str:
+    """The runs' labels, or their number where the labels, which stand below once more, would not fit on a line."""
+    labels = ", ".join(view.label for view in found)
+    return labels if len(labels) <= _TITLE else f"{len(found)} runs"

@@ -93,6 +93,13 @@ def test_every_axis_has_a_title(run: RunFile) -> None:
                         assert layer["encoding"][channel]["title"], (drawing.name, channel)
 
 
+def test_an_image_is_headed_by_its_runs_where_they_fit_on_a_line(run: RunFile) -> None:
+    (view,) = seen(run)
+    made = layout.drawings([view], selectable=False)
+    for count, named in ((2, f"{view.label}, {view.label}"), (40, "40 runs")):
+        assert layout.image([view] * count, made)["title"]["text"] == f"Accuracy under weight noise: {named}"
+
+
 def test_the_rows_of_figures_are_those_of_the_lists(run: RunFile) -> None:
     (view,) = seen(run)
     clean = sum(run.top1["clean", None, math.inf, 0]) / run.images
