@@ -4,7 +4,7 @@ r"""The experiments of Fagbohungbe and Qian on your own models: benched, compare
     python examples/paper_experiments.py --out results --data cifar10=test_batch.bin
     python examples/paper_experiments.py --out results --data cifar10=test_batch.bin \
         resnet20-cifar10=resnet20.onnx resnet32-cifar10=resnet32.onnx resnet56-cifar10=resnet56.onnx
-    python examples/paper_experiments.py --out results --data imagenet=val/ --limit 2000 --draws 3 --bn group \
+    python examples/paper_experiments.py --out results --data imagenet=val/ --limit 2000 --draws 3 --settings group \
         resnet18=resnet18.onnx resnet34=resnet34.onnx resnet50=resnet50.onnx vgg16=vgg16.onnx \
         shufflenet-v2-1.0x=shuffle10.onnx shufflenet-v2-0.5x=shuffle05.onnx
 
@@ -160,7 +160,7 @@ def main() -> int:
         "--data", action="append", default=[], metavar="DATASET=PATH", help="images of a card's data set"
     )
     parser.add_argument("--settings", default=",".join(SETTINGS), help=f"which of {', '.join(SETTINGS)} (default: all)")
-    parser.add_argument("--snr", default="10,5,2.5,1", help="SNRs of noise in one layer and in the first L")
+    parser.add_argument("--snr", type=_snrs, default="10,5,2.5,1", help="SNRs of noise in one layer and in the first L")
     parser.add_argument(
         "--draws", type=int, help="N chips that meet every image, as the paper's 3 (default: by chunks)"
     )
@@ -191,7 +191,7 @@ def main() -> int:
                         result = bench(spec, progress)
                     terminal.warnings(aside, result.warnings)
         study = Study(
-            _flags(options),
+            _flags(options, entries),
             {
                 setting.name: {
                     entry.name: open_run_file(_file(options.out, setting, entry)).result for entry in entries
@@ -222,12 +222,24 @@ def main() -> int:
     return 0
 
 
-def _flags(options: argparse.Namespace) -> str:
-    """The flags that decide what is measured, as they were given; of images the name of their file or folder."""
+def _snrs(text: str) -> str:
+    """The text where it is a list of SNRs, as it is."""
+    try:
+        fine = all(float(each) > 0 for each in text.split(","))
+    except ValueError:
+        fine = False
+    if not fine:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of SNRs above 0; write for example 10,5")
+    return text
+
+
+def _flags(options: argparse.Namespace, entries: Sequence[Entry]) -> str:
+    """The flags that decide what is measured, as they were given, and the models; of files their names."""
     given = {name: getattr(options, name) for name in ("precision", "layer_precision", "snr", "draws", "limit")}
     flags = [f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None]
+    flags += [f"--settings {options.settings}"] if options.settings != ",".join(SETTINGS) else []
     flags += [f"--data {dataset}={Path(path).name}" for dataset, path in map(_pair, options.data)]
-    return " ".join(flags)
+    return " ".join([*flags, *(entry.name for entry in entries if options.models)])
 
 
 def _card(name: str) -> Card:

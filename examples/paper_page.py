@@ -1,9 +1,9 @@
 """The page of the study: each of the paper's statements, the figures found here, and whether it holds.
 
 A statement is a question with one answer for each setting, level or network: yes, no, or that the figures can't tell, where the
-95 % interval leaves both open. It **holds** where every answer that can be told is yes, **does not hold** where none is, and
-else **depends**; the page says on what. Accuracies are over the clean one, with 95 % intervals for other chips and images like
-these.
+95 % interval leaves both open or both networks are at chance. It **holds** where every answer that can be told is yes, **does not
+hold** where none is, and else **depends**; the page says on what. Accuracies are over the clean one, with 95 % intervals for
+other chips and images like these.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def page(study: Study) -> str:
 def _opening(study: Study) -> str:
     every = [result for results in study.results.values() for result in results.values()]
     first = every[0]
-    images = sorted({result.clean.images for _, results in study.protocols() for result in results.values()})
+    images = _counted(study, [name for name, _ in study.protocols()])
     designs = {
         "each chunk of images met chips of its own" if result.design != "crossed" else "every chip met every image"
         for _, results in study.protocols()
@@ -118,12 +118,17 @@ def _opening(study: Study) -> str:
         "to the weights of ten networks. Their weights are not to be had; here are "
         f"{len(next(iter(study.results.values())))} of the same structures, trained on CIFAR-10 "
         "(`examples/train_cifar10.py`), so what other images could turn is marked.\n\n"
-        f"Measured on {_from_to(images)} images of {first.dataset['name']}, on which the clean accuracies are, too; "
+        f"White noise was measured on {images} images of {first.dataset['name']}, on which its clean accuracies are, too; "
         f"{'; '.join(sorted(designs))}. `group` is the paper's protocol: noise on the four tensors of a batch norm, one sigma "
         "for a layer. `affine` is noise on the scale and shift that hardware holds, a sigma for each tensor. Made by "
         f"`python examples/paper_experiments.py {study.flags}`; do not edit. Beside it: the report pages, which have every "
         "figure, and the JSON of each run and comparison."
     )
+
+
+def _counted(study: Study, settings: Sequence[str]) -> str:
+    """How many images the networks met in these settings."""
+    return _from_to(sorted({each.clean.images for name in settings for each in study.results[name].values()}))
 
 
 def _from_to(counts: Sequence[int]) -> str:
@@ -143,7 +148,7 @@ def _all_statements(study: Study) -> Iterator[Statement]:
     yield Statement("VGG16 is the most robust", tuple(_extreme(study, "vgg16", best=True)))
     yield Statement("The ShuffleNets are the least robust", tuple(_extreme(study, "shufflenet", best=False)))
     yield Statement("Deeper networks of a family are more robust", tuple(_ordered(study, "depth")))
-    yield Statement("The design of a network matters: the four differ", tuple(_design(study)))
+    yield Statement("The design of a network matters: some of the four differ", tuple(_design(study)))
     yield Statement("Squeeze-and-excitation matters: with and without it differ", tuple(_excited(study)))
     yield Statement(
         "Compression costs robustness: the narrower ShuffleNet is worse",
@@ -172,7 +177,7 @@ def _extreme(study: Study, family: str, *, best: bool) -> Iterator[Answer]:
             order = sorted(((each.mean, name) for name, each in found.items() if each), reverse=best)
             extreme = next(name for _, name in order if name in ours)
             rival = next(name for _, name in order if name not in ours)
-            gained = _gained(comparison, extreme, rival, level)
+            gained = _gained(study, setting, comparison, extreme, rival, level)
             yes = None if gained is None else (gained > 0) == best
             figures = ", ".join(f"{name} {_figure(found[name])}" for name in (extreme, rival))
             yield Answer(f"{setting}, SNR {level:g}", yes, figures)
@@ -184,7 +189,7 @@ def _ordered(study: Study, experiment: str, *, down: bool = False) -> Iterator[A
         if name == experiment:
             names = list(_names(comparison).values())
             for level in JUDGED:
-                gained = _gained(comparison, names[-1], names[0], level)
+                gained = _gained(study, setting, comparison, names[-1], names[0], level)
                 figures = ", ".join(f"{each} {_figure(study.all_layers(setting, each, level))}" for each in names)
                 yield Answer(f"{setting}, SNR {level:g}", None if gained is None else (gained < 0) == down, figures)
 
@@ -195,7 +200,11 @@ def _design(study: Study) -> Iterator[Answer]:
         if name == "design":
             names = list(_names(comparison).values())
             for level in JUDGED:
-                differ = [True for pair in combinations(names, 2) if _gained(comparison, *pair, level) is not None]
+                differ = [
+                    True
+                    for pair in combinations(names, 2)
+                    if _gained(study, setting, comparison, *pair, level) is not None
+                ]
                 figures = ", ".join(f"{each} {_figure(study.all_layers(setting, each, level))}" for each in names)
                 yield Answer(f"{setting}, SNR {level:g}", True if differ else None, figures)
 
@@ -208,7 +217,7 @@ def _excited(study: Study) -> Iterator[Answer]:
         plain = next((name for name in names if name.startswith("resnet50") and name != excited), None)
         if experiment == "design" and excited and plain:
             for level in JUDGED:
-                gained = _gained(comparison, excited, plain, level)
+                gained = _gained(study, setting, comparison, excited, plain, level)
                 figures = ", ".join(
                     f"{each} {_figure(study.all_layers(setting, each, level))}" for each in (plain, excited)
                 )
@@ -224,7 +233,7 @@ def _table_iii(study: Study) -> Iterator[Answer]:
         if experiment != "all-layers" or not all(names.values()):
             continue
         for level, _ in published["vgg16"].all_layers:
-            gained = [_gained(comparison, *pair, level) for pair in pairwise(names.values())]
+            gained = [_gained(study, setting, comparison, *pair, level) for pair in pairwise(names.values())]
             told = [each > 0 for each in gained if each is not None]
             figures = (
                 f"{name} {_figure(study.all_layers(setting, name, level))} ({_share(published[paper], level)} in the paper)"
@@ -244,14 +253,25 @@ def _names(comparison: Comparison) -> dict[str, str]:
     return {model.label: Path(model.run_file).stem for model in comparison.models}
 
 
-def _gained(comparison: Comparison, first: str, second: str, level: float) -> float | None:
-    """The share of the clean accuracy that `first` keeps beyond `second` in all layers; None where the two are tied."""
+def _gained(study: Study, setting: str, comparison: Comparison, first: str, second: str, level: float) -> float | None:
+    """The share of the clean accuracy that `first` keeps beyond `second` in all layers.
+
+    None where the two are tied, or both have lost all but what guessing would give.
+    """
+    if _at_chance(study, setting, first, level) and _at_chance(study, setting, second, level):
+        return None
     names = _names(comparison)
     for each in comparison.differences:
         pair = (names[each.first], names[each.second])
         if (each.quantity, each.scale, each.level) == ("all", "normalized", level) and {*pair} == {first, second}:
             return None if each.tied is not False else each.mean if pair[0] == first else -each.mean
     return None
+
+
+def _at_chance(study: Study, setting: str, name: str, level: float) -> bool:
+    """Whether the accuracy with noise in all layers can't be told from chance, or is below."""
+    found, chance = study.all_layers(setting, name, level), study.results[setting][name].normalized_chance
+    return found is not None and chance is not None and (found.sampled or (found.mean,))[0] <= chance
 
 
 def _later(study: Study) -> Iterator[Answer]:
@@ -383,7 +403,8 @@ def _seeds(study: Study) -> str:
         worst = (sorted(profile, key=lambda layer, of=profile: of[layer])[:WORST] for profile in pair)
         rows.append((name, *(", ".join(layers[layer] for layer in each) for each in worst)))
     return (
-        f"## Two seeds\n\nOne chip each, `group`, SNR 2.5: the five layers with the least accuracy.\n\n{_table(rows)}"
+        f"## Two seeds\n\nOne chip each on {_counted(study, seeds)} images, `group`, SNR 2.5: the five layers with the least "
+        f"accuracy. The lists are very different where they share fewer than half.\n\n{_table(rows)}"
     )
 
 
@@ -401,7 +422,8 @@ def _hardware(study: Study) -> str:
         rows.append((name, *(_figure(study.all_layers(setting, name, value)) for setting, value, _ in columns)))
     return (
         "## Noise of hardware\n\nAccuracy over the clean one, noise on the kernels of all layers: phase-change memory with drift "
-        f"compensation, weights of 4 bits, one stuck cell in a thousand.\n\n{_table(rows)}"
+        f"compensation, weights of 4 bits, one stuck cell in a thousand; on "
+        f"{_counted(study, [setting for setting, _, _ in columns])} images.\n\n{_table(rows)}"
     )
 
 

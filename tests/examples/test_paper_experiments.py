@@ -56,7 +56,8 @@ def test_the_page_says_of_each_statement_what_the_run_files_do(
     words += ["--snr", "5,1", "--settings", "group,seed40,seed30,quantize"]
     assert run(experiments, monkeypatch, *words) == 0
     page = (out / "README.md").read_text()
-    assert "`python examples/paper_experiments.py --snr 5,1 --draws 2 --data cifar10=test_batch.bin`" in page
+    asked = "--snr 5,1 --draws 2 --settings group,seed40,seed30,quantize --data cifar10=test_batch.bin"
+    assert f"`python examples/paper_experiments.py {asked} {' '.join(NAMES)}`" in page
     rows = {row.split(" | ")[0].strip("| "): row for row in page.splitlines() if row.startswith("| ")}
     assert not [name for name, row in rows.items() if "not measured" in row]
     # six times the same network: no two of them can be told apart, whatever the noise
@@ -74,6 +75,23 @@ def test_the_page_says_of_each_statement_what_the_run_files_do(
     before = {path: path.read_bytes() for path in out.glob("*/*.sqlite")}
     assert run(experiments, monkeypatch, networks[0], *words[len(networks) :]) == 0
     assert {path: path.read_bytes() for path in out.glob("*/*.sqlite")} == before, "what is there is not measured again"
+
+
+@pytest.mark.parametrize("snrs", ["0,5", "5,", "five"])
+def test_levels_that_are_none_are_refused_before_anything_is_measured(
+    experiments: ModuleType, snrs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(experiments, monkeypatch, "--snr", snrs)
+    assert stopped.value.code == 2
+    assert f"{snrs!r} is no list of SNRs above 0" in capsys.readouterr().err
+
+
+def test_networks_at_chance_are_not_told_apart() -> None:
+    """Chance over a lower clean accuracy is a larger share of it."""
+    page = (EXAMPLES / "paper" / "README.md").read_text()
+    (row,) = (row for row in page.splitlines() if row.startswith("| Compression costs robustness"))
+    assert "2 can't be told" in row, "both ShuffleNets are at chance under `group`"
 
 
 def test_a_statement_holds_where_every_answer_that_can_be_told_is_yes(experiments: ModuleType) -> None:
