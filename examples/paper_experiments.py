@@ -51,7 +51,8 @@ from onnxnoise.decisions.comparing.ranking import Asked, compare
 from onnxnoise.decisions.comparing.records import Comparison, to_json
 from onnxnoise.decisions.reporting import report
 from onnxnoise.errors import OnnxNoiseError, UsageError
-from onnxnoise.fields import one_of
+from onnxnoise.fields import flags_of, one_of
+from onnxnoise.flags import value_of
 from onnxnoise.results.as_json import to_json as json_of_run
 from onnxnoise.results.reading import open_run_file
 from onnxnoise.run.runner import bench
@@ -222,20 +223,21 @@ def main() -> int:
     return 0
 
 
-def _snrs(text: str) -> str:
-    """The text where it is a list of SNRs, as it is."""
+def _snrs(text: str) -> tuple[float, ...]:
+    """The SNRs of a list, as `bench` reads them."""
     try:
-        fine = all(float(each) > 0 for each in text.split(","))
-    except ValueError:
-        fine = False
-    if not fine:
+        snrs: tuple[float, ...] = value_of(flags_of(BenchSpec)["snrs"], text)
+    except UsageError:
+        snrs = ()
+    if not snrs or not all(snr > 0 for snr in snrs):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of SNRs above 0; write for example 10,5")
-    return text
+    return snrs
 
 
 def _flags(options: argparse.Namespace, entries: Sequence[Entry]) -> str:
     """The flags that decide what is measured, as they were given, and the models; of files their names."""
     given = {name: getattr(options, name) for name in ("precision", "layer_precision", "snr", "draws", "limit")}
+    given["snr"] = ",".join(f"{snr:g}" for snr in options.snr)
     flags = [f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value is not None]
     flags += [f"--settings {options.settings}"] if options.settings != ",".join(SETTINGS) else []
     flags += [f"--data {dataset}={Path(path).name}" for dataset, path in map(_pair, options.data)]
@@ -284,7 +286,7 @@ def _specs(entry: Entry, setting: Setting, data: Mapping[str, str], options: arg
     yield BenchSpec(entry.model, sweeps=ALL, snrs=ALL_SNRS, **asked)
     if "precision" in asked and options.layer_precision is not None:
         asked["precision"] = options.layer_precision
-    yield BenchSpec(entry.model, sweeps=LAYERS, snrs=tuple(map(float, options.snr.split(","))), **asked)
+    yield BenchSpec(entry.model, sweeps=LAYERS, snrs=options.snr, **asked)
 
 
 def _compared(

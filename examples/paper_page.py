@@ -82,9 +82,10 @@ class Statement:
         open_ = f", {len(self.answers) - len(told)} can't be told" if len(told) < len(self.answers) else ""
         if not told:
             return "**can't be told**"
+        count = f"{sum(told)} of {len(told)}"
         if any(told) and not all(told):
-            return f"**depends**: {self._by_protocol() or f'{sum(told)} of {len(told)}'}{open_}"
-        return f"{'**holds**' if all(told) else '**does not hold**'}: {sum(told)} of {len(told)}{open_}"
+            return f"**depends**: {self._by_protocol() or count}{open_}"
+        return f"{'**holds**' if all(told) else '**does not hold**'}: {count}{open_}"
 
     def _by_protocol(self) -> str:
         """How many answers are yes under each protocol; empty where only one was asked."""
@@ -200,11 +201,9 @@ def _design(study: Study) -> Iterator[Answer]:
         if name == "design":
             names = list(_names(comparison).values())
             for level in JUDGED:
-                differ = [
-                    True
-                    for pair in combinations(names, 2)
-                    if _gained(study, setting, comparison, *pair, level) is not None
-                ]
+                differ = any(
+                    _gained(study, setting, comparison, *pair, level) is not None for pair in combinations(names, 2)
+                )
                 figures = ", ".join(f"{each} {_figure(study.all_layers(setting, each, level))}" for each in names)
                 yield Answer(f"{setting}, SNR {level:g}", True if differ else None, figures)
 
